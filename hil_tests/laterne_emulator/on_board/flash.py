@@ -1,0 +1,78 @@
+"""The flash of an emulated board as MicroPython's VfsLfs2 wants it: 4 KiB erase blocks, 256-byte pages.
+
+Every erase and every page program is asked for first (records.py): the supervisor counts it, says how long
+the flash is busy, and may take the power away at that moment. What a torn operation leaves behind is
+written by the supervisor (laterne_emulator/flash.py).
+"""
+
+from time import sleep_us
+
+import control
+from records import FLASH_ERASE, FLASH_HOLD, FLASH_MISUSE, FLASH_PAGE, FLASH_PROGRAM, FLASH_SKIP
+
+_PAGE = 256
+_BLOCK = 4096
+_ERASED = b"\xff" * _PAGE
+
+
+class Flash:
+    def __init__(self, path: str, blocks: int) -> None:
+        self._file = open(path, "r+b")
+        self._blocks = blocks
+        self._page = bytearray(_PAGE)
+
+    def readblocks(self, block: int, buffer: bytearray, offset: int = 0) -> None:
+        self._file.seek(block * _BLOCK + offset)
+        self._file.readinto(buffer)
+
+    def writeblocks(self, block: int, buffer: "bytes | bytearray", offset: int = 0) -> None:
+        for at in range(0, len(buffer), _PAGE):
+            self._program(block * _BLOCK + offset + at, buffer, at)
+
+    def _program(self, address: int, data: "bytes | bytearray", at: int) -> None:
+        control.ask(FLASH_PROGRAM, 0, address)
+        flags = control.flags()
+        if flags & FLASH_HOLD:
+            control.send_page(FLASH_PAGE, data, at, _PAGE)
+            control.hang()
+        self._busy()
+        if flags & FLASH_SKIP:
+            return
+        file, page = self._file, self._page
+        file.seek(address)
+        file.readinto(page)
+        if page == _ERASED:
+            file.seek(address)
+            file.write(data, at, _PAGE)
+            return
+        control.ask(FLASH_MISUSE, 0, address)
+        for i in range(_PAGE):
+            page[i] &= data[at + i]  # NOR: a program can only clear bits
+        file.seek(address)
+        file.write(page)
+
+    def _erase(self, block: int) -> None:
+        control.ask(FLASH_ERASE, 0, block)
+        flags = control.flags()
+        if flags & FLASH_HOLD:
+            control.hang()
+        self._busy()
+        if flags & FLASH_SKIP:
+            return
+        self._file.seek(block * _BLOCK)
+        for _ in range(_BLOCK // _PAGE):
+            self._file.write(_ERASED)
+
+    def _busy(self) -> None:
+        busy_us = control.value()
+        if busy_us:
+            sleep_us(busy_us)
+
+    def ioctl(self, request: int, argument: int) -> int:
+        if request == 4:
+            return self._blocks
+        if request == 5:
+            return _BLOCK
+        if request == 6:
+            self._erase(argument)
+        return 0

@@ -1,0 +1,85 @@
+"""What runs in a board's process before boot.py, then boot.py and main.py as a board runs them.
+
+    micropython -X heapsize=N -i start.mpy CONTROL_FD
+
+The order matters: asyncio first (clock.py says why), then `time` and `machine` are replaced, littlefs is
+mounted in place of the host's file system, and the emulator's own modules are taken out of reach.
+"""
+
+import gc
+import sys
+
+import control
+import records
+
+
+def _set_up():
+    import os
+    from struct import unpack_from
+
+    import vfs
+
+    control.connect(int(sys.argv[1]))
+    length = control.ask(records.HELLO)
+    head = records.HEADER_BYTES
+    cause, raw, blocks, ticks, ppm, utc_s, uart_fd, paced, uid = unpack_from(records.BOOT, control.reply, head)
+    image = bytes(control.reply[head + records.BOOT_BYTES : head + length]).decode()
+
+    gc.collect()
+    before = gc.mem_alloc()
+    import asyncio  # noqa: F401
+
+    gc.collect()
+    # The firmware would import asyncio itself: its share of the heap is not the emulator's.
+    asyncio_bytes = gc.mem_alloc() - before
+
+    import clock
+
+    clock._set(ticks, ppm, utc_s)
+    sys.modules["time"] = clock
+    import machine  # machine.py beside this file comes before the built-in module
+
+    machine._set(cause, uid, uart_fd, paced)
+    from flash import Flash
+
+    flash = Flash(image, blocks)
+    formatted = 0
+    try:
+        volume = vfs.VfsLfs2(flash, progsize=256)
+    except OSError:  # rp2 does the same: any failed mount formats the flash
+        vfs.VfsLfs2.mkfs(flash, progsize=256)
+        volume = vfs.VfsLfs2(flash, progsize=256)
+        formatted = 1
+    vfs.umount("/")
+    vfs.mount(volume, "/")
+    os.chdir("/")
+    sys.path[:] = ["", ".frozen", "/lib"]
+    sys.argv[:] = []
+    for name in ("control", "records", "clock", "flash", "start"):
+        if name in sys.modules:
+            del sys.modules[name]
+    gc.collect()
+    control.tell(records.READY, formatted, gc.mem_alloc() - asyncio_bytes)
+    return raw
+
+
+def _run(path, names):
+    # `names` are those of __main__, so that the REPL sees what boot.py and main.py defined.
+    try:
+        with open(path) as file:
+            source = file.read()
+    except OSError:
+        return
+    code = compile(source, path, "exec")
+    source = None
+    try:
+        exec(code, names)
+    except SystemExit:  # `-i` would give a REPL here; a board does a soft reset
+        control.end(records.END_SOFT)
+
+
+def go(names):
+    raw = _set_up()
+    _run("boot.py", names)
+    if not raw:  # after a soft reset out of the raw REPL a board skips main.py
+        _run("main.py", names)

@@ -1,0 +1,115 @@
+"""Signed objects: COSE_Sign1 (RFC 9052) in the one shape that laterne uses.
+
+What an object is stands in its signature: external_aad is the domain string, so that no object passes for
+another. The primitives are passed in: this module says which bytes are signed and what an object looks like.
+Everything an object carries is under its signature: algorithm and kid are protected, the unprotected
+header is empty. So every byte of an object counts, and an object has one form (protocol/README.md, 4).
+"""
+
+from laterne_protocol import cbor
+from laterne_protocol.errors import CoseError, SignatureError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TAG_SIGN1 = 18
+ESP256 = -9  # RFC 9864: ECDSA, P-256, SHA-256
+ES256 = -7  # the former name of the same, still written by others
+KID_BYTES = 8
+SIGNATURE_BYTES = 64  # r and s, 32 bytes each, big endian
+
+CREDENTIAL = "laterne/credential/1"
+POSSESSION = "laterne/possession/1"
+REPORT = "laterne/report/1"
+ROSTER = "laterne/roster/1"
+TRUST = "laterne/trust/1"
+
+_ALGORITHM, _KID = 1, 4  # RFC 9052, 3.1: header labels
+_HALF_ORDER = 0x7FFFFFFF800000007FFFFFFFFFFFFFFFDE737D56D38BCF4279DCE5617E3192A8
+
+
+class Sign1:
+    """A COSE_Sign1 taken apart, nothing verified yet.
+
+    protected: the header's bytes as received. algorithm: -9 or -7. kid: 8 bytes, a hint which key to try.
+    payload: the signed bytes. signature: 64 bytes.
+    """
+
+    def __init__(self, protected: bytes, algorithm: int, kid: bytes, payload: bytes, signature: bytes) -> None:
+        self.protected = protected
+        self.algorithm = algorithm
+        self.kid = kid
+        self.payload = payload
+        self.signature = signature
+
+
+def protected_header(kid: bytes, algorithm: int = ESP256) -> bytes:
+    """The protected header of an object signed by the key with this kid (8 bytes)."""
+    if len(kid) != KID_BYTES:
+        raise CoseError("a kid of %d bytes, it has %d" % (len(kid), KID_BYTES))
+    return cbor.encode({_ALGORITHM: algorithm, _KID: kid})
+
+
+def to_be_signed(domain: str, protected: bytes, payload: bytes) -> bytes:
+    """RFC 9052, 4.4: the Sig_structure whose SHA-256 is signed; external_aad is the domain string."""
+    return cbor.encode(["Signature1", protected, domain.encode(), payload])
+
+
+def assemble(protected: bytes, payload: bytes, signature: bytes) -> bytes:
+    """The object's bytes. signature: 64 bytes over to_be_signed()."""
+    if len(signature) != SIGNATURE_BYTES:
+        raise CoseError("a signature of %d bytes, it has %d" % (len(signature), SIGNATURE_BYTES))
+    return cbor.encode(cbor.Tag(TAG_SIGN1, [protected, {}, payload, signature]))
+
+
+def parse(data: bytes, max_bytes: int) -> Sign1:
+    """Take an object apart without believing it.
+
+    Raises CborError or CoseError: not a COSE_Sign1 of our shape. Verify before the payload is used.
+    """
+    return sign1_of(cbor.decode(data, max_bytes, (TAG_SIGN1,)))
+
+
+def sign1_of(value: object) -> Sign1:
+    """As parse(), for a value that the strict decoder has already read."""
+    if not isinstance(value, cbor.Tag) or value.number != TAG_SIGN1:
+        raise CoseError("not a COSE_Sign1 with its tag 18")
+    parts = value.value
+    if not isinstance(parts, list) or len(parts) != 4:
+        raise CoseError("a COSE_Sign1 has four parts")
+    protected, unprotected, payload, signature = parts
+    if not isinstance(protected, bytes) or not isinstance(payload, bytes) or not isinstance(signature, bytes):
+        raise CoseError("header, payload and signature of a COSE_Sign1 are byte strings")
+    if unprotected != {}:  # what is not signed could be changed on the way
+        raise CoseError("the unprotected header is not empty")
+    if len(signature) != SIGNATURE_BYTES:
+        raise CoseError("a signature of %d bytes, it has %d" % (len(signature), SIGNATURE_BYTES))
+    header = cbor.decode(protected, 64)
+    if not isinstance(header, dict) or len(header) != 2 or _ALGORITHM not in header or _KID not in header:
+        raise CoseError("the protected header names an algorithm and a kid, nothing else")
+    algorithm, kid = header[_ALGORITHM], header[_KID]
+    if isinstance(algorithm, bool) or algorithm not in (ESP256, ES256):
+        raise CoseError("the algorithm is neither ESP256 nor ES256")
+    if not isinstance(kid, bytes) or len(kid) != KID_BYTES:
+        raise CoseError("a kid has %d bytes" % KID_BYTES)
+    return Sign1(protected, algorithm, kid, payload, signature)
+
+
+def check_low_s(signature: bytes) -> None:
+    """Raises SignatureError for the second form that every ECDSA signature has: ours has one form."""
+    if int.from_bytes(signature[32:], "big") > _HALF_ORDER:
+        raise SignatureError("the signature is not in its low-s form")
+
+
+def verify(sign1: Sign1, domain: str, valid: "Callable[[bytes, bytes], bool]") -> bytes:
+    """The payload, once its signature has been found good.
+
+    valid(message, signature): whether the 64 bytes r and s are the key's ECDSA signature (P-256, SHA-256)
+    of the message.
+    Raises SignatureError.
+    """
+    check_low_s(sign1.signature)
+    if not valid(to_be_signed(domain, sign1.protected, sign1.payload), sign1.signature):
+        raise SignatureError("the signature is not that of key %s for %s" % (sign1.kid.hex(), domain))
+    return sign1.payload

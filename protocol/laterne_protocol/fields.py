@@ -1,0 +1,64 @@
+"""Checks of decoded values: the right type, length and range, or an error that names the field.
+
+A bool is no integer here, although Python says so: 1 and true are different CBOR.
+"""
+
+from laterne_protocol.errors import ObjectError
+
+MAX_UINT = 0xFFFFFFFFFFFFFFFF
+
+
+def integer(value: object, name: str, low: int = 0, high: int = MAX_UINT) -> int:
+    """The value as an integer in low..high, both included. Raises ObjectError."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ObjectError("%s is not an integer in %d..%d" % (name, low, high))
+    return value
+
+
+def byte_string(value: object, name: str, low: int, high: "int | None" = None) -> bytes:
+    """The value as bytes of low..high length (exactly low when high is left out). Raises ObjectError."""
+    if not isinstance(value, bytes) or not low <= len(value) <= (low if high is None else high):
+        raise ObjectError("%s has the wrong type or length" % name)
+    return value
+
+
+def text(value: object, name: str, high: int) -> str:
+    """The value as text of 1..high bytes. Raises ObjectError."""
+    if not isinstance(value, str) or not 1 <= len(value.encode()) <= high:
+        raise ObjectError("%s is not a text of 1..%d bytes" % (name, high))
+    return value
+
+
+def array(value: object, name: str, low: int, high: int) -> "list[object]":
+    """The value as an array of low..high items. Raises ObjectError."""
+    if not isinstance(value, list) or not low <= len(value) <= high:
+        raise ObjectError("%s is not an array of %d..%d items" % (name, low, high))
+    return value
+
+
+def mapping(
+    value: object, name: str, required: "tuple[int, ...]", optional: "tuple[int, ...]" = ()
+) -> "dict[int, object]":
+    """The value as a map with all of the required keys and no other than the optional ones. Raises ObjectError."""
+    if not isinstance(value, dict):
+        raise ObjectError("%s is not a map" % name)
+    for key in required:
+        if key not in value:
+            raise ObjectError("%s lacks key %d" % (name, key))
+    for key in value:
+        if key not in required and key not in optional:
+            raise ObjectError("%s has a key that is not ours" % name)
+    return value
+
+
+def board_id(value: object, name: str = "board id") -> str:
+    """The value as the id of a board, gateway or post: 1..32 of A-Z a-z 0-9 . _ -, safe in topics and paths.
+
+    The first character is a letter or a digit. Raises ObjectError.
+    """
+    checked = text(value, name, 32)
+    for position, character in enumerate(checked):
+        plain = "a" <= character <= "z" or "A" <= character <= "Z" or "0" <= character <= "9"
+        if not plain and (position == 0 or character not in "._-"):
+            raise ObjectError("%s may hold letters, digits, and inside also . _ -" % name)
+    return checked

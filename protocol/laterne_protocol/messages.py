@@ -1,0 +1,223 @@
+"""Messages: what the gateway asks and what a board answers (protocol/README.md, 3).
+
+One question, one answer: a board never speaks unasked, on any line. Each question has a number, which the answer
+repeats, so that a late answer is not taken for another. A message is a CBOR array whose first item is its type.
+"""
+
+from laterne_protocol import cbor, credential, fields
+from laterne_protocol.errors import CborError, MessageError, ObjectError
+from laterne_protocol.report import MAX_REPORT_BYTES
+
+MAX_MESSAGE_BYTES = 1000  # a frame's payload less what a record adds
+MAX_RELEASE_BYTES = 32
+
+_HELLO, _IDENTITY, _POLL, _REPORT, _REFUSAL = 1, 2, 3, 4, 5
+_PROVE, _POSSESSION, _ENROL, _ENROLLED = 16, 17, 18, 19
+
+# Why a board refuses a question.
+ALREADY_ENROLLED, NOT_ENROLLED, CREDENTIAL_REFUSED, NOT_READY = 1, 2, 3, 4
+REFUSALS = {
+    ALREADY_ENROLLED: "the board is enrolled already",
+    NOT_ENROLLED: "the board is not enrolled yet",
+    CREDENTIAL_REFUSED: "the credential is not one for this board",
+    NOT_READY: "the board is busy with something that takes seconds, ask again",
+}
+
+
+class Hello:
+    """Gateway or technician: who is there? number: 0..255, repeated in the answer (in every question)."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def to_bytes(self) -> bytes:
+        return cbor.encode([_HELLO, self.number])
+
+
+class Identity:
+    """Board: who I am.
+
+    board: its id, or None before enrolment. kid: of its signing key, 8 bytes, or None while there is none. boot: how often it has started. release: of the firmware. model: of the hardware.
+    """
+
+    def __init__(
+        self, number: int, board: "str | None", kid: "bytes | None", boot: int, release: str, model: str
+    ) -> None:
+        self.number = number
+        self.board = board
+        self.kid = kid
+        self.boot = boot
+        self.release = release
+        self.model = model
+
+    def to_bytes(self) -> bytes:
+        return cbor.encode([_IDENTITY, self.number, self.board, self.kid, self.boot, self.release, self.model])
+
+
+class Poll:
+    """Gateway: what I have, what I want, what time it is.
+
+    acknowledged: reports up to this sequence are on the gateway's disk, the board forgets them; None: forget nothing.
+    after: give me the oldest report whose sequence is greater; None: give me none.
+    time: (boot, offset_ms, uncertainty_ms): UTC milliseconds = milliseconds since that boot + offset;
+    None: I do not know.
+    """
+
+    def __init__(
+        self, number: int, acknowledged: "int | None", after: "int | None", time: "tuple[int, int, int] | None" = None
+    ) -> None:
+        self.number = number
+        self.acknowledged = acknowledged
+        self.after = after
+        self.time = time
+
+    def to_bytes(self) -> bytes:
+        time = None if self.time is None else [self.time[0], self.time[1], self.time[2]]
+        return cbor.encode([_POLL, self.number, self.acknowledged, self.after, time])
+
+
+class ReportAnswer:
+    """Board: my answer to a poll.
+
+    boot, ticks_ms: the board's boot count and milliseconds since that boot when it began this answer.
+    due_ms: until its open report is expected to close. waiting: reports in its backlog, this one included.
+    report: a signed report's bytes, or None when there is none after the one asked for.
+    """
+
+    def __init__(
+        self, number: int, boot: int, ticks_ms: int, due_ms: int, waiting: int, report: "bytes | None"
+    ) -> None:
+        self.number = number
+        self.boot = boot
+        self.ticks_ms = ticks_ms
+        self.due_ms = due_ms
+        self.waiting = waiting
+        self.report = report
+
+    def to_bytes(self) -> bytes:
+        return cbor.encode([_REPORT, self.number, self.boot, self.ticks_ms, self.due_ms, self.waiting, self.report])
+
+
+class Refusal:
+    """Board: I will not, because. reason: a key of REFUSALS."""
+
+    def __init__(self, number: int, reason: int) -> None:
+        self.number = number
+        self.reason = reason
+
+    def to_bytes(self) -> bytes:
+        return cbor.encode([_REFUSAL, self.number, self.reason])
+
+
+class Prove:
+    """Technician: prove that you hold your keys. nonce: 16 bytes, fresh."""
+
+    def __init__(self, number: int, nonce: bytes) -> None:
+        self.number = number
+        self.nonce = nonce
+
+    def to_bytes(self) -> bytes:
+        return cbor.encode([_PROVE, self.number, self.nonce])
+
+
+class PossessionAnswer:
+    """Board: my keys, signed over your nonce. possession: a COSE_Sign1 under laterne/possession/1."""
+
+    def __init__(self, number: int, possession: bytes) -> None:
+        self.number = number
+        self.possession = possession
+
+    def to_bytes(self) -> bytes:
+        return cbor.encode([_POSSESSION, self.number, self.possession])
+
+
+class Enrol:
+    """Technician: this is your credential. credential: a COSE_Sign1 under laterne/credential/1."""
+
+    def __init__(self, number: int, credential: bytes) -> None:
+        self.number = number
+        self.credential = credential
+
+    def to_bytes(self) -> bytes:
+        return cbor.encode([_ENROL, self.number, self.credential])
+
+
+class Enrolled:
+    """Board: the credential is on my flash. digest: credential.digest() of what is stored, 16 bytes."""
+
+    def __init__(self, number: int, digest: bytes) -> None:
+        self.number = number
+        self.digest = digest
+
+    def to_bytes(self) -> bytes:
+        return cbor.encode([_ENROLLED, self.number, self.digest])
+
+
+if False:  # for type checkers: MicroPython has no unions
+    Message = Hello | Identity | Poll | ReportAnswer | Refusal | Prove | PossessionAnswer | Enrol | Enrolled
+
+
+def message_of(payload: bytes) -> "Message":
+    """The message in a frame's payload. Raises MessageError and nothing else: it comes from a stranger."""
+    try:
+        return _message_of(fields.array(cbor.decode(payload, MAX_MESSAGE_BYTES), "message", 2, 8))
+    except (CborError, ObjectError) as why:
+        raise MessageError(str(why))
+
+
+def _message_of(parts: "list[object]") -> "Message":
+    kind = parts[0]
+    number = fields.integer(parts[1], "number", 0, 255)
+    size = len(parts)
+    if kind == _POLL and size == 5:
+        return Poll(number, _optional(parts[2], "acknowledged"), _optional(parts[3], "after"), _time_of(parts[4]))
+    if kind == _REPORT and size == 7:
+        body = parts[6]
+        if body is not None:
+            body = fields.byte_string(body, "report", 1, MAX_REPORT_BYTES)
+        return ReportAnswer(
+            number,
+            fields.integer(parts[2], "boot count"),
+            fields.integer(parts[3], "ticks"),
+            fields.integer(parts[4], "due"),
+            fields.integer(parts[5], "waiting"),
+            body,
+        )
+    if kind == _HELLO and size == 2:
+        return Hello(number)
+    if kind == _IDENTITY and size == 7:
+        return Identity(
+            number,
+            None if parts[2] is None else fields.board_id(parts[2]),
+            None if parts[3] is None else fields.byte_string(parts[3], "kid", 8),
+            fields.integer(parts[4], "boot count"),
+            fields.text(parts[5], "release", MAX_RELEASE_BYTES),
+            fields.text(parts[6], "model", credential.MAX_MODEL_BYTES),
+        )
+    if kind == _REFUSAL and size == 3:
+        return Refusal(number, fields.integer(parts[2], "reason", 1, 255))
+    if kind == _PROVE and size == 3:
+        return Prove(number, fields.byte_string(parts[2], "nonce", credential.NONCE_BYTES))
+    if kind == _POSSESSION and size == 3:
+        return PossessionAnswer(number, fields.byte_string(parts[2], "possession", 1, credential.MAX_POSSESSION_BYTES))
+    if kind == _ENROL and size == 3:
+        return Enrol(number, fields.byte_string(parts[2], "credential", 1, credential.MAX_CREDENTIAL_BYTES))
+    if kind == _ENROLLED and size == 3:
+        return Enrolled(number, fields.byte_string(parts[2], "digest", credential.DIGEST_BYTES))
+    raise MessageError("not a message of ours")
+
+
+def _optional(value: object, name: str) -> "int | None":
+    return None if value is None else fields.integer(value, name)
+
+
+def _time_of(value: object) -> "tuple[int, int, int] | None":
+    if value is None:
+        return None
+    boot, offset, uncertainty = fields.array(value, "time", 3, 3)
+    # UTC - milliseconds since boot: negative only for a clock before 1970.
+    return (
+        fields.integer(boot, "boot count"),
+        fields.integer(offset, "offset", 0, 0x7FFFFFFFFFFF),
+        fields.integer(uncertainty, "uncertainty", 0, 0xFFFFFFFF),
+    )
