@@ -37,7 +37,8 @@ class Hello:
 class Identity:
     """Board: who I am.
 
-    board: its id, or None before enrolment. kid: of its signing key, 8 bytes, or None while there is none. boot: how often it has started. release: of the firmware. model: of the hardware.
+    board: its id, or None before enrolment. kid: of its signing key, 8 bytes, or None while there is none.
+    boot: how often it has started. release: of the firmware. model: of the hardware.
     """
 
     def __init__(
