@@ -68,8 +68,8 @@ def trust_file(signed: "list[bytes]") -> bytes:
 def trust_of(data: bytes, valid: "Callable[[bytes, bytes, bytes], bool]", former: "Trust | None" = None) -> Trust:
     """The trust in a file, once enough roots have been found to have signed it.
 
-    valid(key, message, signature): whether the signature (64 bytes) is that key's (64 bytes). former: what is trusted now;
-    None when the file itself is the beginning of trust, installed by hand.
+    valid(key, message, signature): whether the signature (64 bytes) is that key's (64 bytes). former: what is
+    trusted now; None when the file itself is the beginning of trust, installed by hand.
     Raises CborError, CoseError, ObjectError, SignatureError.
     """
     signed = []

@@ -1,0 +1,55 @@
+# laterne: every target sets up what it needs by itself. README.md says what each is for.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ORACLES := .cwt-venv
+SEED ?=
+
+.PHONY: setup demo test soak fuzz bench check lock clean
+
+setup: $(READY)
+
+# Hashes are checked: nothing but what the lock file names gets in.
+$(READY): requirements.lock pyproject.toml
+	@.ci/debian python3-venv
+	@$(PYTHON) -c 'import sys; sys.exit("laterne needs Python 3.11 or newer, $(PYTHON) is %d.%d: make PYTHON=python3.11" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The second opinion on our signatures: its pins clash with ours, so it lives apart.
+$(ORACLES)/.ready: requirements-oracles.lock | $(READY)
+	$(PYTHON) -m venv --clear $(ORACLES)
+	$(ORACLES)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-oracles.lock
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/laterne demo $(ARGS)
+
+# ARGS is passed on to pytest: make test ARGS="-k roster"
+test: $(READY) $(ORACLES)/.ready
+	@.ci/debian mosquitto
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python .ci/check_firmware_types
+
+bench: $(READY) $(ORACLES)/.ready
+	@.ci/debian mosquitto
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/benchmarks/tables.py $(ARGS)
+
+# Writes the lock files anew from pyproject.toml, without the names of any host.
+PIP_COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
+lock: $(READY)
+	$(PIP_COMPILE) --extra emulator --extra development -o requirements.lock pyproject.toml
+	echo 'cwt==3.3.0' | $(PIP_COMPILE) -o requirements-oracles.lock -
+
+clean:
+	rm -rf $(VENV) $(ORACLES) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
