@@ -5,14 +5,16 @@ text keys, false, true, null, and the tags that the caller lists. One value has 
 decode() accepts, encode() gives back byte for byte. There are no floats, no indefinite lengths and no
 undefined, because no message of ours needs them and each is a way to say one thing twice.
 
-Bounds: MAX_DEPTH levels, and the caller's limit of bytes, both checked before anything is believed. A length
-is compared with the bytes that are there before memory is taken for it.
+Bounds: MAX_DEPTH levels, and the caller's limits of bytes and of items, all checked before anything is believed. A
+length is compared with the bytes that are there before memory is taken for it; items are counted because each may
+cost 64 times its byte in RAM: a thousand empty arrays fit into one frame.
 """
 
 from laterne_protocol.errors import CborError
 
 MAX_DEPTH = 8  # deepest object of ours: a roster, 5 levels
 MAX_BYTES = 65536  # the largest object, a roster of 256 boards
+MAX_ITEMS = 4096  # of the same: 256 boards with their posts, 11 items each, and 256 revoked ones, 4 each
 
 _UINT, _NINT, _BYTES, _TEXT, _ARRAY, _MAP, _TAG, _SIMPLE = range(8)
 _FALSE, _TRUE, _NULL = 0xF4, 0xF5, 0xF6
@@ -64,7 +66,10 @@ def _encode(value: object, out: bytearray, depth: int) -> None:
         _head(_BYTES, len(value), out)
         out.extend(value)
     elif isinstance(value, str):
-        text = value.encode()
+        try:
+            text = value.encode()
+        except UnicodeError:  # CPython, for a surrogate; MicroPython encodes it and _check_utf8() finds it
+            raise CborError("text that is not UTF-8")
         _check_utf8(text)
         _head(_TEXT, len(text), out)
         out.extend(text)
@@ -74,7 +79,7 @@ def _encode(value: object, out: bytearray, depth: int) -> None:
             _encode(item, out, depth + 1)
     elif isinstance(value, dict):
         _encode_map(value, out, depth)
-    elif isinstance(value, Tag):
+    elif isinstance(value, Tag) and value.number >= 0:
         _head(_TAG, value.number, out)
         _encode(value.value, out, depth + 1)
     else:
@@ -112,28 +117,51 @@ def _head(major: int, number: int, out: bytearray) -> None:
     raise CborError("an integer beyond 64 bits")
 
 
-def decode(data: "bytes | bytearray | memoryview", max_bytes: int = MAX_BYTES, tags: "tuple[int, ...]" = ()) -> object:
+def decode(
+    data: "bytes | bytearray | memoryview",
+    max_bytes: int = MAX_BYTES,
+    tags: "tuple[int, ...]" = (),
+    max_items: int = MAX_ITEMS,
+) -> object:
     """The value that these bytes are, all of them.
 
-    max_bytes: more than this is refused unread. tags: the tag numbers that may occur, anywhere.
+    max_bytes: more than this is refused unread. tags: the tag numbers that may occur, anywhere. max_items: more
+    items in arrays, and pairs in maps, than this are refused before they are read.
     Raises CborError: not the one encoding of a value of our subset, or bytes after it.
     """
-    value, end = decode_first(data, 0, max_bytes, tags)
+    value, end = decode_first(data, 0, max_bytes, tags, max_items)
     if end != len(data):
         raise CborError("%d bytes after the end" % (len(data) - end))
     return value
 
 
 def decode_first(
-    data: "bytes | bytearray | memoryview", start: int = 0, max_bytes: int = MAX_BYTES, tags: "tuple[int, ...]" = ()
+    data: "bytes | bytearray | memoryview",
+    start: int = 0,
+    max_bytes: int = MAX_BYTES,
+    tags: "tuple[int, ...]" = (),
+    max_items: int = MAX_ITEMS,
 ) -> "tuple[object, int]":
     """The value that begins at `start`, and where it ends: for CBOR sequences (RFC 8742). Raises as decode()."""
     if start == 0 and len(data) > max_bytes:
         raise CborError("%d bytes, at most %d are read" % (len(data), max_bytes))
-    return _decode(bytes(data), start, min(len(data), start + max_bytes), tags, 0)
+    return _decode(bytes(data), start, min(len(data), start + max_bytes), _Allowed(tags, max_items), 0)
 
 
-def _decode(data: bytes, at: int, end: int, tags: "tuple[int, ...]", depth: int) -> "tuple[object, int]":
+class _Allowed:
+    """What one call of decode() may still meet."""
+
+    def __init__(self, tags: "tuple[int, ...]", items: int) -> None:
+        self.tags = tags
+        self.items = items
+
+    def take(self, items: int) -> None:
+        self.items -= items
+        if self.items < 0:
+            raise CborError("more items than are read")
+
+
+def _decode(data: bytes, at: int, end: int, allowed: _Allowed, depth: int) -> "tuple[object, int]":
     if depth > MAX_DEPTH:
         raise CborError("more than %d levels" % MAX_DEPTH)
     if at >= end:
@@ -148,15 +176,18 @@ def _decode(data: bytes, at: int, end: int, tags: "tuple[int, ...]", depth: int)
         if initial == _FALSE:
             return False, at + 1
         raise CborError("0x%02x: floats and other simple values are not ours" % initial)
-    number, at = _decode_head(data, at, end)
+    number = initial & 0x1F
+    at += 1
+    if number > 23:
+        number, at = _long_head(data, at, end, number)
     if major == _UINT:
         return number, at
     if major == _NINT:
         return -1 - number, at
     if major == _TAG:
-        if number not in tags:
+        if number not in allowed.tags:
             raise CborError("tag %d does not belong here" % number)
-        value, at = _decode(data, at, end, tags, depth + 1)
+        value, at = _decode(data, at, end, allowed, depth + 1)
         return Tag(number, value), at
     # Strings, arrays, maps: an item has at least one byte, so the length is bounded before it is believed.
     if number > end - at:
@@ -167,23 +198,20 @@ def _decode(data: bytes, at: int, end: int, tags: "tuple[int, ...]", depth: int)
         text = data[at : at + number]
         _check_utf8(text)
         return text.decode(), at + number
+    allowed.take(number)
     if major == _ARRAY:
         items = []
         for _ in range(number):
-            value, at = _decode(data, at, end, tags, depth + 1)
+            value, at = _decode(data, at, end, allowed, depth + 1)
             items.append(value)
         return items, at
-    return _decode_map(data, at, end, tags, depth, number)
+    return _decode_map(data, at, end, allowed, depth, number)
 
 
-def _decode_head(data: bytes, at: int, end: int) -> "tuple[int, int]":
-    info = data[at] & 0x1F
-    if info < 24:
-        return info, at + 1
+def _long_head(data: bytes, at: int, end: int, info: int) -> "tuple[int, int]":
     if info > 27:
         raise CborError("indefinite or reserved length")
     size = 1 << (info - 24)
-    at += 1
     if at + size > end:
         raise CborError("the end is missing")
     number = int.from_bytes(data[at : at + size], "big")
@@ -194,7 +222,7 @@ def _decode_head(data: bytes, at: int, end: int) -> "tuple[int, int]":
 
 
 def _decode_map(
-    data: bytes, at: int, end: int, tags: "tuple[int, ...]", depth: int, pairs: int
+    data: bytes, at: int, end: int, allowed: _Allowed, depth: int, pairs: int
 ) -> "tuple[object, int]":
     value = {}  # type: dict[object, object]
     former = b""
@@ -202,18 +230,20 @@ def _decode_map(
         begin = at
         if at < end and data[at] >> 5 not in (_UINT, _NINT, _TEXT):
             raise CborError("a map key must be an integer or a text")
-        key, at = _decode(data, at, end, tags, depth + 1)
+        key, at = _decode(data, at, end, allowed, depth + 1)
         encoded = data[begin:at]
         if encoded <= former:
             raise CborError("map keys out of order or twice")
         former = encoded
-        value[key], at = _decode(data, at, end, tags, depth + 1)
+        value[key], at = _decode(data, at, end, allowed, depth + 1)
     return value, at
 
 
 def _check_utf8(text: bytes) -> None:
     # MicroPython's decode() takes overlong forms, surrogates and numbers beyond 0x10ffff, so both
-    # interpreters are held to RFC 3629, 4 here. Our texts are ASCII nearly always.
+    # interpreters are held to RFC 3629, 4 here. Our texts are ASCII nearly always, and max() is quick on both.
+    if not text or max(text) < 0x80:
+        return
     at = 0
     size = len(text)
     while at < size:

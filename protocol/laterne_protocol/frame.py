@@ -141,9 +141,12 @@ def _unstuff(stuffed: bytes) -> "bytes | None":
     out = bytearray()
     at = 0
     size = len(stuffed)
+    code = 0
     while at < size:
+        former = code
         code = stuffed[at]
-        if at + code > size:
+        # A full block at the very end stands for itself; an empty one after it would be a second form of the same.
+        if at + code > size or (former == 255 and code == 1 and at + 1 == size):
             return None
         out.extend(stuffed[at + 1 : at + code])
         at += code

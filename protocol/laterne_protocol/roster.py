@@ -27,7 +27,7 @@ class Post:
 
 
 class Entry:
-    """One board: its id, public keys (64 bytes each), tier 0..2, digest of its credential (16 bytes), its post or None."""
+    """One board: id, public keys (64 bytes each), tier 0..2, digest of its credential (16 bytes), its post or None."""
 
     def __init__(
         self, board: str, sign_key: bytes, agree_key: bytes, tier: int, credential_digest: bytes, post: "Post | None"

@@ -1,0 +1,278 @@
+"""`laterne demo`: the whole system on one machine, its real parts as separate processes.
+
+A broker, an authority, emulated boards that are enrolled one after the other, a gateway, and a subscriber that verifies
+every report with public data only. What was taken is counted in the boards' sensors, what arrived at the subscriber:
+the gateway is not asked (design.md, 9).
+"""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from laterne_emulator.broker import start_broker
+from laterne_emulator.control import Control
+from laterne_emulator.demo_view import View
+from laterne_emulator.figures import Figures
+from laterne_emulator.processes import Child, Children, ProcessFailed, console_script
+
+GATEWAY = "GW-0001"
+TENANT = "demo"
+REPORT_SECONDS = 5  # of use in half a minute; a real board closes reports every 60 s
+SAMPLE_MS = 1000
+SUBSCRIBES_WITHIN_S = 15.0
+BOARDS_READY_WITHIN_S = 60.0  # 32 boards on two cores make their keys in about 20 s
+QUIET_S = 2.0  # the sensors have not been read for so long: sampling has stopped
+NOTHING_NEW_S = 20.0  # nothing more has arrived for so long: what is missing is lost
+RESTART_AFTER_S = 1.0  # as the systemd unit does
+SERVICE_PIN = 22  # firmware/boards/emulated.py
+
+
+def demo(
+    boards: Annotated[int, typer.Option(min=1, max=32, help="How many boards.")] = 3,
+    seconds: Annotated[float | None, typer.Option(min=1.0, help="Sample for so long; default: until Ctrl-C.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON document with the figures as last line.")] = False,
+    directory: Annotated[
+        Path | None, typer.Option(help="Where everything is kept; must be new or empty. Default: a temporary one.")
+    ] = None,
+    broker: Annotated[str | None, typer.Option(help="mqtt://host:port of a broker; default: one of our own.")] = None,
+) -> None:
+    """Signed readings from emulated boards through a gateway to a broker, verified on the other side."""
+    place = _place(directory)
+    run = _Demo(boards, seconds, json_, place, broker)
+    try:
+        asyncio.run(run.run())
+    except ProcessFailed as why:
+        print(f"demo: {why}\nEverything is kept in {place}.", file=sys.stderr)
+        raise typer.Exit(1) from None
+    figures = run.figures
+    if json_:
+        print(json.dumps(figures.summary(boards)), flush=True)
+    else:
+        run.view.finish(figures.summary(boards), place)
+    if figures.refused or figures.readings_lost:
+        for refusal in figures.refusals[:10]:
+            print(f"refused: {refusal}", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _place(directory: Path | None) -> Path:
+    if directory is None:
+        return Path(tempfile.mkdtemp(prefix="laterne-demo-"))
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        print(f"demo: {directory} is not empty. Name a new directory, or remove it first.", file=sys.stderr)
+        raise typer.Exit(2)
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory.resolve()
+
+
+class _Demo:
+    """One run. What must not be lost decides who ends when: sampling, gateway, subscriber, boards."""
+
+    def __init__(self, boards: int, seconds: float | None, quiet: bool, place: Path, broker: str | None) -> None:
+        self.figures = Figures()
+        self.view = View(quiet)
+        self._seconds = seconds
+        self._place = place
+        self._broker = broker
+        self._ids = {f"board-{number:02d}": f"LE-{number:04d}" for number in range(1, boards + 1)}
+        self._stop_sampling: asyncio.Event | None = None  # there once the boards are being served
+        self._arrived_at = 0.0
+        self._served_at_start = 0
+
+    async def run(self) -> None:
+        """From nothing to the figures. Raises ProcessFailed; asyncio.CancelledError when told to stop at once."""
+        work = asyncio.create_task(self._work())
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(sign, self._told_to_stop, work)
+        try:
+            await work
+        except* (ProcessFailed, OSError) as group:
+            raise ProcessFailed(str(_first(group))) from None
+
+    def _told_to_stop(self, work: asyncio.Task[None]) -> None:
+        # 1 - boards are being served: stop sampling, deliver what waits.
+        # 2 - told again, or still setting up: end the processes, now.
+        if self._stop_sampling is None or self._stop_sampling.is_set():
+            work.cancel()
+        else:
+            self._stop_sampling.set()
+
+    async def _work(self) -> None:
+        async with Children() as children:
+            broker = self._broker or await start_broker(children, self._place / "broker")
+            await self._make_authority(children)
+            async with await self._start_boards(children) as control:
+                await self._enrol(children)
+                self._configure_gateway(broker)
+                async with asyncio.TaskGroup() as group:
+                    subscriber = await self._start_subscriber(children, broker, group)
+                    gateway = group.create_task(self._keep_gateway_running(children))
+                    await self._serve(control)
+                    await self._deliver(control)
+                    gateway.cancel()
+                    await subscriber.end(signal.SIGINT)
+
+    # --- set-up -----------------------------------------------------------------------------------------------------
+
+    async def _make_authority(self, children: Children) -> None:
+        self.view.step("making an authority")
+        await self._laterne(children, "init", str(self._place / "authority"), "--no-passphrase", "--name", "demo")
+
+    async def _start_boards(self, children: Children) -> Control:
+        self.view.step(f"starting {len(self._ids)} boards")
+        place = self._place / "boards"
+        await children.start(
+            "emulate",
+            [console_script("laterne"), "emulate", str(place), "--boards", str(len(self._ids)),
+             "--report-seconds", str(REPORT_SECONDS), "--sample-ms", str(SAMPLE_MS)],
+            log=self._place / "emulate.log",
+        )  # fmt: skip
+        return await Control.connect(place / "control", within_s=BOARDS_READY_WITHIN_S)
+
+    async def _enrol(self, children: Children) -> None:
+        for name, board in self._ids.items():
+            self.view.step(f"enrolling {board}")
+            port = self._place / "boards" / name / "uart"
+            await self._laterne(
+                children, "board", "enrol", "--port", str(port), "--id", board, "--authority", str(self._authority)
+            )
+        await self._laterne(
+            children, "roster", "export", "--gateway", GATEWAY, "--authority", str(self._authority),
+            "-o", str(self._place / "roster.cbor"),
+        )  # fmt: skip
+
+    def _configure_gateway(self, broker: str) -> None:
+        lines = "".join(f'\n[[line]]\nname = "{name}"\npath = "boards/{name}/uart"\n' for name in self._ids)
+        (self._place / "gateway").mkdir()
+        (self._place / "gateway.toml").write_text(
+            f"""\
+[gateway]
+id = "{GATEWAY}"
+tenant = "{TENANT}"
+directory = "gateway"
+trust = "authority/trust.cbor"
+roster = "roster.cbor"
+
+[mqtt]
+url = "{broker}"
+{lines}"""
+        )
+
+    async def _start_subscriber(self, children: Children, broker: str, group: asyncio.TaskGroup) -> Child:
+        self.view.step("subscribing")
+        child = await children.start(
+            "verify",
+            [
+                console_script("laterne"),
+                "verify",
+                "--broker",
+                broker,
+                "--json-lines",
+                "--authority",
+                str(self._authority),
+            ],
+            log=self._place / "verify.log",
+            piped=True,
+        )
+        subscribed = asyncio.Event()
+        group.create_task(self._read_subscriber(child, subscribed))
+        try:
+            async with asyncio.timeout(SUBSCRIBES_WITHIN_S):
+                await subscribed.wait()
+        except TimeoutError:
+            raise ProcessFailed(f"the subscriber did not reach {broker}: {child.last_words()}") from None
+        return child
+
+    # --- running ----------------------------------------------------------------------------------------------------
+
+    async def _read_subscriber(self, child: Child, subscribed: asyncio.Event) -> None:
+        assert child.process.stdout is not None  # piped
+        async for text in child.process.stdout:
+            line = json.loads(text)
+            if line.get("event") == "subscribed":
+                subscribed.set()
+            elif line.get("event") == "report":
+                self._arrived_at = time.monotonic()
+                self.figures.take(line)
+        if not subscribed.is_set():
+            raise ProcessFailed(f"the subscriber ended: {child.last_words()}")
+
+    async def _keep_gateway_running(self, children: Children) -> None:
+        """As a service manager would: a gateway that dies is started again."""
+        command = [console_script("laterne-gateway"), "run", "--config", str(self._place / "gateway.toml")]
+        log = self._place / "gateway.log"
+        while True:
+            child = await children.start("gateway", command, log=log)
+            try:
+                status = await child.process.wait()
+            except asyncio.CancelledError:
+                await child.end()
+                return
+            if status == 2:  # it says that its configuration is wrong: starting it again cannot help
+                raise ProcessFailed(f"the gateway refuses its configuration: {child.last_words()}")
+            self.figures.gateway_restarts += 1
+            await asyncio.sleep(RESTART_AFTER_S)
+
+    async def _serve(self, control: Control) -> None:
+        self._stop_sampling = asyncio.Event()
+        began = time.monotonic()
+        with self.view:
+            while not self._stop_sampling.is_set():
+                self.figures.seconds = time.monotonic() - began
+                if self._seconds is not None and self.figures.seconds >= self._seconds:
+                    self._stop_sampling.set()
+                await self._count(control)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.5):
+                        await self._stop_sampling.wait()
+
+    async def _deliver(self, control: Control) -> None:
+        """Close every board's service switch, then wait for what is on the way."""
+        self.view.step("boards stopped, delivering what waits")
+        for name in self._ids:
+            await control.ask({"do": "pin", "board": name, "pin": SERVICE_PIN, "value": 0})
+        taken, changed_at = -1, time.monotonic()
+        self._arrived_at = changed_at
+        while True:
+            await self._count(control)
+            now = time.monotonic()
+            if self.figures.readings_taken != taken:
+                taken, changed_at = self.figures.readings_taken, now
+            nothing_new = now - self._arrived_at >= NOTHING_NEW_S
+            if now - changed_at >= QUIET_S and (self.figures.readings_lost == 0 or nothing_new):
+                return
+            await asyncio.sleep(0.2)
+
+    async def _count(self, control: Control) -> None:
+        status = await control.ask({"do": "status"})
+        boards = status["boards"]
+        self.figures.readings_taken = sum(board["readings_served"] for board in boards.values())
+        self.figures.line_bytes = sum(board["bytes_to_board"] + board["bytes_from_board"] for board in boards.values())
+        self.view.show(self.figures, {self._ids[name]: board for name, board in boards.items()})
+
+    # --- small things -----------------------------------------------------------------------------------------------
+
+    @property
+    def _authority(self) -> Path:
+        return self._place / "authority"
+
+    async def _laterne(self, children: Children, *arguments: str) -> None:
+        log = self._place / "set-up.log"
+        await children.run(f"laterne {' '.join(arguments[:2])}", [console_script("laterne"), *arguments], log=log)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What went wrong first, out of all that TaskGroups wrap around it."""
+    why: BaseException = group
+    while isinstance(why, BaseExceptionGroup):
+        why = why.exceptions[0]
+    return why

@@ -1,0 +1,86 @@
+"""What a person sees of a demo: the steps of the set-up, a live table of the boards, the figures at the end.
+
+Everything but the figures goes to stderr, and nothing at all when stderr is no terminal.
+"""
+
+import time
+from collections import deque
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from laterne_emulator.figures import BoardFigures, Figures
+
+RATE_OVER_S = 5.0  # one report of the demo
+
+
+class View:
+    """quiet: even on a terminal show no table (the caller wants JSON)."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._console = Console(stderr=True)
+        self._out = Console()
+        self._shown = self._console.is_terminal and not quiet
+        self._live: Live | None = None
+        self._bytes: deque[tuple[float, dict[str, int]]] = deque()
+
+    def step(self, what: str) -> None:
+        """One thing that begins now."""
+        if self._shown:
+            self._console.print(f"[dim]{what} …[/dim]")
+
+    def __enter__(self) -> "View":
+        if self._shown:
+            self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, why: BaseException | None, at: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def show(self, figures: Figures, boards: dict[str, dict[str, int]]) -> None:
+        """Bring the table up to date. boards: for each id its `readings_served` and its bytes on the line."""
+        if self._live is None:
+            return
+        rates = self._rates(
+            {name: board["bytes_to_board"] + board["bytes_from_board"] for name, board in boards.items()}
+        )
+        table = Table(
+            title=f"{figures.reports_verified} reports verified, {figures.refused} refused, "
+            f"{figures.readings_delivered} of {figures.readings_taken} readings delivered, {figures.seconds:.0f} s",
+            title_justify="left",
+        )
+        for heading in ("board", "last values"):
+            table.add_column(heading)
+        for heading in ("reports", "readings waiting", "line B/s"):
+            table.add_column(heading, justify="right")
+        for name, board in sorted(boards.items()):
+            seen = figures.boards.get(name, BoardFigures())
+            table.add_row(
+                name,
+                "  ".join(seen.values.values()) or "…",
+                str(seen.reports),
+                str(board["readings_served"] - seen.readings),
+                f"{rates[name]:.0f}",
+            )
+        self._live.update(table)
+
+    def _rates(self, now_bytes: dict[str, int]) -> dict[str, float]:
+        now = time.monotonic()
+        self._bytes.append((now, now_bytes))
+        while now - self._bytes[0][0] > RATE_OVER_S and len(self._bytes) > 2:
+            self._bytes.popleft()
+        then, then_bytes = self._bytes[0]
+        span = max(now - then, 0.1)
+        return {name: (count - then_bytes.get(name, count)) / span for name, count in now_bytes.items()}
+
+    def finish(self, summary: dict[str, object], place: Path) -> None:
+        """The figures, for people, and where everything is kept."""
+        for name, value in summary.items():
+            self._out.print(f"{name.replace('_', ' '):20} {value}", highlight=False)
+        self._out.print(f"everything is kept in {place}", highlight=False, soft_wrap=True)
