@@ -5,15 +5,17 @@ can never leave half a record behind. A request is
 
     operation u8, argument u8, sequence u8, zero u8, value u32, payload 0..256 bytes
 
-and a reply is `errno u8, zero u8, sequence u8, zero u8, value u32, payload`, little endian. Requests
-marked "no reply" are sent and forgotten. This file runs on CPython and on MicroPython: plain numbers only.
+and a reply is `errno u8, flags u8, sequence u8, zero u8, value u32, payload`, little endian, always filled up to
+REPLY_BYTES: MicroPython's readinto waits for a whole buffer. Requests marked "no reply" are sent and
+forgotten. This file runs on CPython and on MicroPython: plain numbers only.
 """
 
 HEADER = "<BBBxI"
 HEADER_BYTES = 8
 PAYLOAD_BYTES = 256  # the longest I2C transfer, and one page of flash
+REPLY_BYTES = 264
 
-HELLO = 1  # reply payload: BOOT, then the path of the flash image
+HELLO = 1  # reply value: bytes of payload; payload: BOOT, then the path of the flash image
 READY = 2  # no reply; argument 1: the flash was formatted; value: bytes of heap the emulator keeps
 END = 3  # no reply, ever: the supervisor kills the process; argument: one of the END_... below
 PIN_MODE = 4  # no reply; argument: pin; value: mode | pull << 8
@@ -21,7 +23,7 @@ PIN_WRITE = 5  # no reply; argument: pin; value: 0 or 1
 PIN_READ = 6  # argument: pin; reply value: 0 or 1
 ADC_READ = 7  # argument: pin; reply value: 0..65535
 I2C_TRANSFER = 8  # argument: bus; value: address | bytes to read << 16; payload: bytes to write
-I2C_SCAN = 9  # argument: bus; reply payload: the addresses that answered
+I2C_SCAN = 9  # argument: bus; reply value: how many answered; payload: their addresses
 UART_INIT = 10  # no reply; argument: UART; value: baud
 UART_ANY = 11  # argument: UART; reply value: bytes that wait to be read
 WATCHDOG_START = 12  # no reply; value: milliseconds

@@ -24,8 +24,8 @@ def tell(operation: int, argument: int = 0, value: int = 0) -> None:
     _channel.write(_out, HEADER_BYTES)
 
 
-def ask(operation: int, argument: int = 0, value: int = 0, payload: "bytes | None" = None) -> int:
-    """Send a record, wait for its reply, return how many bytes of payload it has. OSError(errno) if refused."""
+def ask(operation: int, argument: int = 0, value: int = 0, payload: "bytes | None" = None) -> None:
+    """Send a record and wait for its reply. Raises OSError(errno) if the supervisor refuses."""
     global _sequence
     # A Ctrl-C between a request and its reply leaves that reply in the channel: the number tells it apart.
     _sequence = (_sequence + 1) & 0xFF
@@ -39,14 +39,12 @@ def ask(operation: int, argument: int = 0, value: int = 0, payload: "bytes | Non
     pack_into(HEADER, _out, 0, operation, argument, _sequence, value)
     _channel.write(_out, HEADER_BYTES + length)
     while True:
-        got = _channel.readinto(reply)
-        if not got:
+        if not _channel.readinto(reply):
             hang()  # the supervisor is gone: its terminal closes next, and SIGHUP ends this process
         if reply[2] == _sequence:
             break
     if reply[0]:
         raise OSError(reply[0])
-    return got - HEADER_BYTES
 
 
 def value() -> int:

@@ -125,14 +125,16 @@ class ADC:
 
 
 class I2C:
-    def __init__(self, id: int, *, scl: "Pin | None" = None, sda: "Pin | None" = None, freq: int = 400000, timeout: int = 50000) -> None:
+    def __init__(
+        self, id: int, *, scl: "Pin | None" = None, sda: "Pin | None" = None, freq: int = 400000, timeout: int = 50000
+    ) -> None:
         self._id = id
         self._register = bytearray(1)
         self._wide_register = bytearray(2)
 
     def scan(self) -> "list[int]":
-        length = _control.ask(_records.I2C_SCAN, self._id)
-        return list(_control.reply[_records.HEADER_BYTES : _records.HEADER_BYTES + length])
+        _control.ask(_records.I2C_SCAN, self._id)
+        return list(_control.reply[_records.HEADER_BYTES : _records.HEADER_BYTES + _control.value()])
 
     def _read(self, address: int, written: "bytes | None", into: bytearray) -> None:
         length = len(into)
@@ -195,7 +197,20 @@ class UART(io.IOBase):
         self._poll.register(self._file, select.POLLIN)
         self.init(baudrate, **settings)
 
-    def init(self, baudrate: int = 115200, bits: int = 8, parity: "int | None" = None, stop: int = 1, *, tx: "Pin | None" = None, rx: "Pin | None" = None, txbuf: int = 256, rxbuf: int = 256, timeout: int = 0, timeout_char: int = 0) -> None:
+    def init(
+        self,
+        baudrate: int = 115200,
+        bits: int = 8,
+        parity: "int | None" = None,
+        stop: int = 1,
+        *,
+        tx: "Pin | None" = None,
+        rx: "Pin | None" = None,
+        txbuf: int = 256,
+        rxbuf: int = 256,
+        timeout: int = 0,
+        timeout_char: int = 0,
+    ) -> None:
         self._byte_us = 10000000 // baudrate if _uart_paced else 0
         self._room = txbuf + _FIFO_BYTES
         self._timeout_us = timeout * 1000
@@ -240,22 +255,22 @@ class UART(io.IOBase):
         if not byte_us:
             return self._file.write(buf)
         done = 0
+        give_up_at = ticks_us() + self._timeout_us
         while True:
             left_us = self._left_us()
-            room = self._room - left_us // byte_us
-            if room > 0:
-                count = room if room < length - done else length - done
+            count = min(self._room - left_us // byte_us, length - done)
+            if count > 0:
                 sent = self._file.write(buf, done, count)
                 if sent:
                     self._sent_at = ticks_us() + left_us + sent * byte_us
                     done += sent
             if done == length:
                 return done
-            if not self._timeout_us:
+            if ticks_diff(give_up_at, ticks_us()) <= 0:
+                if not done:
+                    sleep_us(1000)  # poll(2) calls this UART writable: do not let asyncio spin
                 return done or None
-            sleep_us(self._timeout_us if self._timeout_us < byte_us else byte_us)
-            if room <= 0 and self._timeout_us < byte_us:
-                return done or None
+            sleep_us(8 * byte_us)
 
     def txdone(self) -> bool:
         return not self._left_us()

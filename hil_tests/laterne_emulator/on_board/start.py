@@ -20,10 +20,10 @@ def _set_up():
     import vfs
 
     control.connect(int(sys.argv[1]))
-    length = control.ask(records.HELLO)
+    control.ask(records.HELLO)
     head = records.HEADER_BYTES
     cause, raw, blocks, ticks, ppm, utc_s, uart_fd, paced, uid = unpack_from(records.BOOT, control.reply, head)
-    image = bytes(control.reply[head + records.BOOT_BYTES : head + length]).decode()
+    image = bytes(control.reply[head + records.BOOT_BYTES : head + records.BOOT_BYTES + control.value()]).decode()
 
     gc.collect()
     before = gc.mem_alloc()
@@ -73,7 +73,7 @@ def _run(path, names):
     code = compile(source, path, "exec")
     source = None
     try:
-        exec(code, names)
+        exec(code, names)  # noqa: S102 - running boot.py and main.py is what a board does
     except SystemExit:  # `-i` would give a REPL here; a board does a soft reset
         control.end(records.END_SOFT)
 

