@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-ORACLES := .cwt-venv
+ORACLES := .oracles
 SEED ?=
 
 .PHONY: setup demo test soak fuzz bench check lock clean
@@ -49,7 +49,7 @@ PIP_COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --stri
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 lock: $(READY)
 	$(PIP_COMPILE) --extra emulator --extra development -o requirements.lock pyproject.toml
-	echo 'cwt==3.3.0' | $(PIP_COMPILE) -o requirements-oracles.lock -
+	$(PIP_COMPILE) -o requirements-oracles.lock .ci/oracles.in
 
 clean:
 	rm -rf $(VENV) $(ORACLES) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
