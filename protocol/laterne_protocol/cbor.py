@@ -221,9 +221,7 @@ def _long_head(data: bytes, at: int, end: int, info: int) -> "tuple[int, int]":
     return number, at + size
 
 
-def _decode_map(
-    data: bytes, at: int, end: int, allowed: _Allowed, depth: int, pairs: int
-) -> "tuple[object, int]":
+def _decode_map(data: bytes, at: int, end: int, allowed: _Allowed, depth: int, pairs: int) -> "tuple[object, int]":
     value = {}  # type: dict[object, object]
     former = b""
     for _ in range(pairs):

@@ -163,7 +163,7 @@ def credential_of(payload: bytes) -> Credential:
     return Credential(
         fields.text(claims[_ISS], "authority", MAX_AUTHORITY_BYTES),
         fields.board_id(claims[_SUB]),
-        fields.integer(claims[_IAT], "issue time"),
+        fields.integer(claims[_IAT], "issue time", 0, fields.MAX_UTC_S),
         fields.byte_string(claims[_CTI], "credential number", 8, 16),
         key_of(confirmation[_CNF_COSE_KEY], "signing key"),
         key_of(claims[_AGREE_KEY], "agreement key"),

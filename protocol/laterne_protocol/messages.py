@@ -9,6 +9,9 @@ from laterne_protocol.errors import CborError, MessageError, ObjectError
 from laterne_protocol.report import MAX_REPORT_BYTES
 
 MAX_MESSAGE_BYTES = 1000  # a frame's payload less what a record adds
+MAX_MESSAGE_ITEMS = (
+    11  # a poll: 5 and the 3 of its time; the rest is room. It bounds what a stranger makes a board hold
+)
 MAX_RELEASE_BYTES = 32
 
 _HELLO, _IDENTITY, _POLL, _REPORT, _REFUSAL = 1, 2, 3, 4, 5
@@ -161,13 +164,15 @@ if False:  # for type checkers: MicroPython has no unions
 def message_of(payload: bytes) -> "Message":
     """The message in a frame's payload. Raises MessageError and nothing else: it comes from a stranger."""
     try:
-        return _message_of(fields.array(cbor.decode(payload, MAX_MESSAGE_BYTES), "message", 2, 8))
+        return _message_of(
+            fields.array(cbor.decode(payload, MAX_MESSAGE_BYTES, (), MAX_MESSAGE_ITEMS), "message", 2, 7)
+        )
     except (CborError, ObjectError) as why:
         raise MessageError(str(why))
 
 
 def _message_of(parts: "list[object]") -> "Message":
-    kind = parts[0]
+    kind = fields.integer(parts[0], "type", 0, 255)
     number = fields.integer(parts[1], "number", 0, 255)
     size = len(parts)
     if kind == _POLL and size == 5:
@@ -178,10 +183,10 @@ def _message_of(parts: "list[object]") -> "Message":
             body = fields.byte_string(body, "report", 1, MAX_REPORT_BYTES)
         return ReportAnswer(
             number,
-            fields.integer(parts[2], "boot count"),
+            fields.integer(parts[2], "boot count", 0, fields.MAX_UINT32),
             fields.integer(parts[3], "ticks"),
-            fields.integer(parts[4], "due"),
-            fields.integer(parts[5], "waiting"),
+            fields.integer(parts[4], "due", 0, fields.MAX_UINT32),
+            fields.integer(parts[5], "waiting", 0, fields.MAX_UINT32),
             body,
         )
     if kind == _HELLO and size == 2:
@@ -191,7 +196,7 @@ def _message_of(parts: "list[object]") -> "Message":
             number,
             None if parts[2] is None else fields.board_id(parts[2]),
             None if parts[3] is None else fields.byte_string(parts[3], "kid", 8),
-            fields.integer(parts[4], "boot count"),
+            fields.integer(parts[4], "boot count", 0, fields.MAX_UINT32),
             fields.text(parts[5], "release", MAX_RELEASE_BYTES),
             fields.text(parts[6], "model", credential.MAX_MODEL_BYTES),
         )
@@ -216,9 +221,9 @@ def _time_of(value: object) -> "tuple[int, int, int] | None":
     if value is None:
         return None
     boot, offset, uncertainty = fields.array(value, "time", 3, 3)
-    # UTC - milliseconds since boot: negative only for a clock before 1970.
+    # UTC - milliseconds since boot, never negative: no board of ours started before 1970.
     return (
-        fields.integer(boot, "boot count"),
-        fields.integer(offset, "offset", 0, 0x7FFFFFFFFFFF),
-        fields.integer(uncertainty, "uncertainty", 0, 0xFFFFFFFF),
+        fields.integer(boot, "boot count", 0, fields.MAX_UINT32),
+        fields.integer(offset, "offset", 0, fields.MAX_UTC_MS),
+        fields.integer(uncertainty, "uncertainty", 0, fields.MAX_UINT32),
     )

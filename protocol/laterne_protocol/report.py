@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_REPORT_BYTES = 960  # a signed report in a message, in a record, in one frame of 1,024
 MAX_PAYLOAD_BYTES = MAX_REPORT_BYTES - 86  # COSE_Sign1: header with kid 14, signature 66, the rest 6
 MAX_COLUMNS = 64
+MAX_CHANNEL = 0xFFFF
 MAX_GAPS = 16
 DIGEST_BYTES = 16
 FIRST_SEQUENCE = 1
@@ -66,6 +67,8 @@ class ColumnWriter:
         _put_varint(self.packed, _zigzag(value - self._former))
         self._former = value
         if flag != GOOD:
+            if flag not in _FLAGS:
+                raise ObjectError("quality %d is not one of ours" % flag)
             runs = self.quality
             if runs and runs[-1][2] == flag and runs[-1][0] + runs[-1][1] == self.count:
                 runs[-1][1] += 1
@@ -106,11 +109,16 @@ class Times:
 
 
 def times_of(taken_ms: "list[int]", closed_ms: int) -> Times:
-    """The shortest honest Times for readings taken at these milliseconds since boot, none after closed_ms."""
+    """The shortest honest Times for readings taken at these milliseconds since boot, in order, none after closed_ms.
+
+    Raises ObjectError: out of order, or after the closing.
+    """
     count = len(taken_ms)
     if count == 0:
         return Times(0, 0, 0)
     first = taken_ms[0]
+    if taken_ms[-1] > closed_ms:
+        raise ObjectError("a reading after the closing of its report")
     step = (taken_ms[-1] - first + (count - 1) // 2) // (count - 1) if count > 1 else 0
     tolerance = max(20, step // 50)
     for index in range(count):
@@ -120,6 +128,8 @@ def times_of(taken_ms: "list[int]", closed_ms: int) -> Times:
         return Times(closed_ms - first, step, count)
     differences = bytearray()
     for index in range(1, count):
+        if taken_ms[index] < taken_ms[index - 1]:
+            raise ObjectError("readings out of order of time")
         _put_varint(differences, taken_ms[index] - taken_ms[index - 1])
     return Times(closed_ms - first, differences=bytes(differences))
 
@@ -229,16 +239,17 @@ def report_of(payload: bytes) -> Report:
     parts = fields.mapping(cbor.decode(payload, MAX_PAYLOAD_BYTES), "report", (1, 2, 3, 4, 5), (6, 7))
     closing = fields.array(parts[4], "closing", 2, 2)
     times, columns = _columns_of(parts[6]) if 6 in parts else (Times(0), [])
+    sequence = fields.integer(parts[2], "sequence", FIRST_SEQUENCE)
     return Report(
         fields.board_id(parts[1]),
-        fields.integer(parts[2], "sequence", FIRST_SEQUENCE),
+        sequence,
         fields.byte_string(parts[3], "predecessor", DIGEST_BYTES),
-        fields.integer(closing[0], "boot count"),
+        fields.integer(closing[0], "boot count", 0, fields.MAX_UINT32),
         fields.integer(closing[1], "closing time"),
         _clock_of(parts[5]),
         times,
         columns,
-        _gaps_of(parts[7]) if 7 in parts else [],
+        _gaps_of(parts[7], sequence) if 7 in parts else [],
     )
 
 
@@ -248,21 +259,26 @@ def _clock_of(value: object) -> "tuple[int, int | None, int]":
     if (utc is None) != (state == NEVER_SET):
         raise ObjectError("a clock has a time when it was set, and only then")
     if utc is not None:
-        utc = fields.integer(utc, "UTC")
-    return (state, utc, fields.integer(uncertainty, "uncertainty"))
+        utc = fields.integer(utc, "UTC", 0, fields.MAX_UTC_MS)
+    return (state, utc, fields.integer(uncertainty, "uncertainty", 0, fields.MAX_UINT32))
 
 
 def _columns_of(value: object) -> "tuple[Times, list[Column]]":
     common, items = fields.array(value, "columns", 2, 2)
     columns = []
+    channels = set()
     for item in fields.array(items, "columns", 1, MAX_COLUMNS):
         column = fields.array(item, "column", 2, 4)
         runs = _quality_of(column[2]) if len(column) > 2 else []
         if len(column) == 3 and not runs:
             raise ObjectError("an empty quality is left out")
+        channel = fields.integer(column[0], "channel", 0, MAX_CHANNEL)
+        if channel in channels:  # a reading would stand there twice
+            raise ObjectError("channel %d has two columns" % channel)
+        channels.add(channel)
         columns.append(
             Column(
-                fields.integer(column[0], "channel", 0, 0xFFFF),
+                channel,
                 fields.byte_string(column[1], "values", 0, MAX_PAYLOAD_BYTES),
                 runs,
                 _times_of(column[3]) if len(column) > 3 else None,
@@ -299,14 +315,15 @@ def _quality_of(value: object) -> "list[list[int]]":
     return runs
 
 
-def _gaps_of(value: object) -> "list[list[int]]":
+def _gaps_of(value: object, sequence: int) -> "list[list[int]]":
     gaps = []
+    free = FIRST_SEQUENCE  # gaps come in order, do not overlap, and lie before the report that states them
     for item in fields.array(value, "gaps", 1, MAX_GAPS):
         gap = fields.array(item, "gap", 3, 3)
-        first = fields.integer(gap[0], "first lost report", FIRST_SEQUENCE)
-        gaps.append(
-            [first, fields.integer(gap[1], "last lost report", first), fields.integer(gap[2], "reason", 1, 255)]
-        )
+        first = fields.integer(gap[0], "first lost report", free, sequence - 1)
+        last = fields.integer(gap[1], "last lost report", first, sequence - 1)
+        gaps.append([first, last, fields.integer(gap[2], "reason", 1, 255)])
+        free = last + 1
     return gaps
 
 

@@ -95,7 +95,7 @@ def roster_of(payload: bytes) -> Roster:
     return Roster(
         fields.board_id(parts[1], "gateway id"),
         fields.integer(parts[2], "version"),
-        fields.integer(parts[3], "issue time"),
+        fields.integer(parts[3], "issue time", 0, fields.MAX_UTC_S),
         entries,
         [_revoked_of(item) for item in fields.array(parts[5], "revoked boards", 0, MAX_REVOKED)],
         None if parts[6] is None else fields.byte_string(parts[6], "former roster", 32),

@@ -84,6 +84,8 @@ def trust_of(data: bytes, valid: "Callable[[bytes, bytes, bytes], bool]", former
     if former is not None:
         if found.version < former.version:
             raise ObjectError("trust version %d is older than %d" % (found.version, former.version))
+        if found.version == former.version and payload != former.to_payload():
+            raise ObjectError("two different trusts of version %d" % found.version)
         _require(signed, former.roots, former.threshold, valid)
     return found
 
