@@ -1,0 +1,77 @@
+"""`laterne emulate`: emulated boards that run until they are told to stop."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from laterne_emulator.bench import Bench
+
+MAX_BOARDS = 32
+
+
+def emulate(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Boards live in DIR/board-01 ...; what is there goes on.")
+    ],
+    boards: Annotated[int, typer.Option(min=1, max=MAX_BOARDS, help="How many boards.")] = 1,
+    blank: Annotated[bool, typer.Option(help="New boards get blank flash, no firmware.")] = False,
+    firmware: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The firmware's sources; default: those of this checkout.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For the sensors' noise and the lines' faults.")] = 0,
+    report_seconds: Annotated[float | None, typer.Option(min=1, help="New boards close reports this often.")] = None,
+    sample_ms: Annotated[int | None, typer.Option(min=50, help="New boards read their sensors this often.")] = None,
+    bus: Annotated[bool, typer.Option("--bus", help="All boards on one half-duplex line, DIR/bus.")] = False,
+) -> None:
+    """Run emulated sensor boards with serial ports DIR/NAME/uart and DIR/NAME/usb, until Ctrl-C."""
+    # These need the extra `emulator`; without it the other commands of laterne still work.
+    try:
+        from laterne_emulator.bench import Bench
+        from laterne_emulator.board import BoardFailed
+        from laterne_emulator.image import NoFirmware, find_firmware
+        from laterne_emulator.interpreter import EmulatorUnusable
+    except ImportError as why:
+        print(f"emulate: {why}. Install it with: pip install 'laterne[emulator]'", file=sys.stderr)
+        raise typer.Exit(2) from None
+    settings: dict[str, int | float | str] = {}
+    if report_seconds is not None:
+        settings["report_s"] = int(report_seconds) if report_seconds == int(report_seconds) else report_seconds
+    if sample_ms is not None:
+        settings["sample_ms"] = sample_ms
+    try:
+        sources = None if blank else find_firmware(firmware)
+        bench = Bench(directory, boards, firmware=sources, settings=settings, bus=bus, seed=seed)
+        asyncio.run(_run(bench))
+    except (NoFirmware, EmulatorUnusable, SyntaxError, ValueError) as why:
+        print(f"emulate: {why}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    except BoardFailed as why:
+        print(f"emulate: {why}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+async def _run(bench: "Bench") -> None:
+    from laterne_emulator.control import MAX_LINE_BYTES
+    from laterne_emulator.desk import Desk
+
+    told_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(sign, told_to_stop.set)
+    socket = bench.folder / "control"
+    socket.unlink(missing_ok=True)
+    async with bench:
+        await bench.power_on()
+        server = await asyncio.start_unix_server(Desk(bench).serve, socket, limit=MAX_LINE_BYTES)
+        try:
+            for name, board in bench.boards.items():
+                print(f"{name}: uart {bench.lines[name].path}, usb {board.usb.path}", flush=True)
+            await told_to_stop.wait()
+        finally:
+            server.close()
+            socket.unlink(missing_ok=True)

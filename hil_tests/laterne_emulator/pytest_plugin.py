@@ -1,0 +1,71 @@
+"""Fixtures for tests with emulated boards. pytest loads this file in every run: it imports nothing heavy.
+
+    async def test_a_board_answers(emulated_boards):
+        bench = await emulated_boards(boards=2)              # with the firmware of this checkout, powered on
+        bench = await emulated_boards(files={"main.py": b"print('hello')"}, powered=False)
+
+The arguments are those of laterne_emulator.bench.Bench. The seed comes from --board-seed (default: a new one for each
+run, printed when a test fails), so that a failure can be repeated.
+"""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from laterne_emulator.bench import Bench
+
+SEED = pytest.StashKey[int]()
+
+
+class Benches(Protocol):
+    """Puts up a bench; it is taken down, and every process ended, when the test is over."""
+
+    async def __call__(
+        self, boards: int = 1, *, powered: bool = True, blank: bool = False, **settings: Any
+    ) -> "Bench": ...
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("laterne")
+    group.addoption("--board-seed", type=int, default=None, help="seed of the emulated boards' sensors and lines")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given = config.getoption("--board-seed")
+    config.stash[SEED] = random.SystemRandom().randrange(1_000_000) if given is None else given
+
+
+@pytest.fixture
+def board_seed(request: pytest.FixtureRequest) -> int:
+    """The seed of this run. pytest shows what a fixture printed when its test fails."""
+    seed = request.config.stash[SEED]
+    print(f"emulated boards: --board-seed {seed}")
+    return seed
+
+
+@pytest.fixture
+async def emulated_boards(tmp_path: Path, board_seed: int) -> AsyncIterator[Benches]:
+    """A function that puts up benches: `await emulated_boards(boards=2)`. See the module's text."""
+    from laterne_emulator.bench import Bench
+    from laterne_emulator.image import find_firmware
+
+    async with AsyncExitStack() as stack:
+        made = 0
+
+        async def put_up(boards: int = 1, *, powered: bool = True, blank: bool = False, **settings: Any) -> Bench:
+            nonlocal made
+            made += 1
+            if not blank and "files" not in settings:
+                settings.setdefault("firmware", find_firmware())
+            settings.setdefault("seed", board_seed)
+            bench = await stack.enter_async_context(Bench(tmp_path / f"bench-{made}", boards, **settings))
+            if powered:
+                await bench.power_on()
+            return bench
+
+        yield put_up
