@@ -1,0 +1,104 @@
+"""What this board answers to whom asks (protocol/README.md, 3). A repeated question gets its answer again."""
+
+from laterne_firmware import RELEASE
+from laterne_firmware.identity import AlreadyEnrolled, CredentialRefused
+from laterne_firmware.supervisor import stepping
+from laterne_protocol import messages
+from laterne_protocol.errors import MessageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from laterne_firmware.backlog import Backlog
+    from laterne_firmware.clock import Clock
+    from laterne_firmware.identity import Identity
+    from laterne_firmware.reports import Reporter
+
+
+class Link:
+    """model, tier, hardware: of this board, for the possession object. random: for signing it."""
+
+    def __init__(
+        self,
+        identity: "Identity",
+        backlog: "Backlog",
+        reporter: "Reporter",
+        clock: "Clock",
+        random: "Callable[[int], bytes]",
+        log: "Callable[[str], None]",
+        model: str,
+        tier: int,
+        hardware: bytes,
+    ) -> None:
+        self._identity = identity
+        self._backlog = backlog
+        self._reporter = reporter
+        self._clock = clock
+        self._random = random
+        self._log = log
+        self._model = model
+        self._tier = tier
+        self._hardware = hardware
+
+    async def answer(self, payload: bytes, now_ms: int, beat: "Callable[[], None]") -> "bytes | None":
+        """The answer to a message that came at now_ms; None when there is none to give."""
+        try:
+            question = messages.message_of(payload)
+        except MessageError:
+            return None  # counted by the line; the sender repeats what was damaged, and a stranger gets nothing
+        if isinstance(question, messages.Poll):
+            return self._poll(question, now_ms)
+        if isinstance(question, messages.Hello):
+            return self._hello(question)
+        if isinstance(question, messages.Prove):
+            return await self._prove(question, beat)
+        if isinstance(question, messages.Enrol):
+            return self._enrol(question)
+        return None  # an answer of another board on the bus
+
+    def _hello(self, question: messages.Hello) -> bytes:
+        identity = self._identity
+        return messages.Identity(
+            question.number, identity.board, identity.kid, self._clock.boot, RELEASE, self._model
+        ).to_bytes()
+
+    def _poll(self, question: messages.Poll, now_ms: int) -> bytes:
+        backlog = self._backlog
+        if self._identity.board is None:
+            return messages.Refusal(question.number, messages.NOT_ENROLLED).to_bytes()
+        if question.time is not None:
+            boot, offset_ms, uncertainty_ms = question.time
+            self._clock.take_over(boot, offset_ms, uncertainty_ms)
+        if question.acknowledged is not None:
+            backlog.acknowledge(question.acknowledged)
+        body = None if question.after is None else backlog.oldest_after(question.after)
+        return messages.ReportAnswer(
+            question.number, self._clock.boot, now_ms, self._reporter.due_ms(), backlog.waiting, body
+        ).to_bytes()
+
+    async def _prove(self, question: messages.Prove, beat: "Callable[[], None]") -> bytes:
+        identity = self._identity
+        if identity.board is not None:
+            return messages.Refusal(question.number, messages.ALREADY_ENROLLED).to_bytes()
+        if identity.kid is None:
+            return messages.Refusal(question.number, messages.NOT_READY).to_bytes()
+        steps = identity.possession(question.nonce, self._tier, self._model, self._hardware, self._random)
+        return messages.PossessionAnswer(question.number, await stepping(steps, beat)).to_bytes()
+
+    def _enrol(self, question: messages.Enrol) -> bytes:
+        identity = self._identity
+        known = identity.board
+        if identity.kid is None:
+            return messages.Refusal(question.number, messages.NOT_READY).to_bytes()
+        try:
+            digest = identity.enrol(question.credential)
+        except AlreadyEnrolled as why:
+            self._log("a second credential was refused: %s" % why)
+            return messages.Refusal(question.number, messages.ALREADY_ENROLLED).to_bytes()
+        except CredentialRefused as why:
+            self._log("a credential was refused: %s" % why)
+            return messages.Refusal(question.number, messages.CREDENTIAL_REFUSED).to_bytes()
+        if known is None:
+            self._log("enrolled, credential %s" % digest.hex())
+        return messages.Enrolled(question.number, digest).to_bytes()

@@ -1,0 +1,193 @@
+"""The open report: readings are packed as they come, and closed, chained, signed and stored when it is old or full.
+
+All columns of a report share their times: a sensor that fails has MISSING readings, so the grid stays whole.
+"""
+
+import asyncio
+
+from laterne_firmware.supervisor import stepping
+from laterne_protocol import report
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from laterne_firmware.backlog import Backlog
+    from laterne_firmware.clock import Clock
+    from laterne_firmware.identity import Identity
+
+_HEAD_BYTES = 110  # id 34, sequence 10, predecessor 18, closing 16, clock 22, keys and array heads 10
+_GAP_BYTES = 20
+_GRID_BYTES = 12
+_COLUMN_BYTES = 9  # array head, channel, byte string head, quality head
+_RUN_BYTES = 8
+_ROW_COLUMN_BYTES = 5 + _RUN_BYTES  # the most that one reading more can add: a varint and a run of quality
+_ROW_TIME_BYTES = 4  # sample_ms up to 3,600,000
+_STEP_MS = 100
+
+
+class OpenReport:
+    """Readings since opened_ms (milliseconds since boot)."""
+
+    def __init__(self, opened_ms: int, gap_bytes: int = 0) -> None:
+        self.opened_ms = opened_ms
+        self.columns = []  # type: list[report.ColumnWriter]
+        self._taken = []  # type: list[int]
+        self._fixed_bytes = _HEAD_BYTES + gap_bytes
+
+    @property
+    def readings(self) -> int:
+        return len(self._taken) * len(self.columns)
+
+    def add(self, now_ms: int, row: "list[tuple[int, int | None, int]]") -> bool:
+        """Readings taken at one time: (channel, value or None, quality). False: they do not fit, close this first."""
+        taken = self._taken + [now_ms - self.opened_ms]
+        new = [channel for channel, _, _ in row if self._column(channel) is None]
+        if not self._fits(taken, len(self.columns) + len(new)):
+            return False
+        for channel in new:
+            column = report.ColumnWriter(channel)
+            for _ in self._taken:
+                column.add(None)  # the others have readings already
+            self.columns.append(column)
+        values = {channel: (value, flag) for channel, value, flag in row}
+        for column in self.columns:
+            value, flag = values.get(column.channel, (None, report.MISSING))
+            column.add(value, flag)
+        self._taken = taken
+        return True
+
+    def _column(self, channel: int) -> "report.ColumnWriter | None":
+        for column in self.columns:
+            if column.channel == channel:
+                return column
+        return None
+
+    def _fits(self, taken: "list[int]", columns: int) -> bool:
+        size = self._fixed_bytes + _GRID_BYTES + columns * (_COLUMN_BYTES + _ROW_COLUMN_BYTES)
+        for column in self.columns:
+            size += len(column.packed) + len(column.quality) * _RUN_BYTES
+        # A column that starts late begins with a MISSING reading for each row before.
+        size += (columns - len(self.columns)) * len(taken)
+        if size + len(taken) * _ROW_TIME_BYTES <= report.MAX_PAYLOAD_BYTES:
+            return True
+        if size > report.MAX_PAYLOAD_BYTES:
+            return False
+        # Only now is it worth finding out whether the times are a grid, which costs nothing, or differences.
+        differences = report.times_of(taken, taken[-1]).differences
+        return size + len(differences or b"") <= report.MAX_PAYLOAD_BYTES
+
+    def times(self, closed_ms: int) -> report.Times:
+        return report.times_of(self._taken, closed_ms - self.opened_ms)
+
+
+class Reporter:
+    """Takes readings, makes reports of them. Does nothing before the board is enrolled.
+
+    random: for signing. log: a line for the technician. report_s: age at which a report closes.
+    readings: how many went into reports since this start.
+    """
+
+    def __init__(
+        self,
+        identity: "Identity",
+        backlog: "Backlog",
+        clock: "Clock",
+        random: "Callable[[int], bytes]",
+        log: "Callable[[str], None]",
+        report_s: int,
+    ) -> None:
+        self._identity = identity
+        self._backlog = backlog
+        self._clock = clock
+        self._random = random
+        self._log = log
+        self._report_ms = report_s * 1000
+        self._open = None  # type: OpenReport | None
+        self._close_asked = False
+        self._paused = False
+        self._closing_ms = 50  # how long the last one took from closing to being on flash
+        self._closing = False
+        self.readings = 0
+
+    def pause(self, paused: bool) -> None:
+        """Service: the open report is closed at once and no new one is opened."""
+        self._paused = paused
+
+    @property
+    def idle(self) -> bool:
+        """Nothing open and nothing being signed: what there is, is in the backlog."""
+        return self._open is None and not self._closing
+
+    def due_ms(self) -> int:
+        """Milliseconds until the open report is expected to be in the backlog."""
+        if self._closing or self._close_asked:
+            return self._closing_ms
+        if self._open is None:
+            return self._report_ms
+        age_ms = self._clock.now_ms() - self._open.opened_ms
+        return max(0, self._report_ms - age_ms) + self._closing_ms
+
+    async def put(self, now_ms: int, row: "list[tuple[int, int | None, int]]") -> None:
+        """Readings of one time into the open report; waits for the next one when it is full. Not while paused."""
+        while True:
+            if self._open is not None:
+                if self._open.add(now_ms, row):
+                    self.readings += len(row)
+                    return
+                self._close_asked = True
+            await asyncio.sleep_ms(20)
+
+    async def run(self, beat: "Callable[[], None]") -> None:
+        """Closes reports as they become due, for ever. beat: called at every step."""
+        while True:
+            beat()
+            if self._identity.board is not None:
+                await self._step(beat)
+            await asyncio.sleep_ms(_STEP_MS if not self._close_asked else 0)
+
+    async def _step(self, beat: "Callable[[], None]") -> None:
+        now_ms = self._clock.now_ms()
+        current = self._open
+        if current is None:
+            if not self._paused:
+                self._open = OpenReport(now_ms, len(self._backlog.gaps_to_state()) * _GAP_BYTES)
+            return
+        if self._paused or self._close_asked or now_ms - current.opened_ms >= self._report_ms:
+            self._closing = True
+            # Readings go on into the next one while this one is signed.
+            self._open = None if self._paused else OpenReport(now_ms)
+            self._close_asked = False
+            await self._close(current, now_ms, beat)
+            self._closing = False
+            self._closing_ms = max(10, self._clock.now_ms() - now_ms)
+
+    async def _close(self, closed: OpenReport, closed_ms: int, beat: "Callable[[], None]") -> None:
+        backlog = self._backlog
+        sequence = backlog.next_sequence
+        # Gaps that came up while this report was open wait for the next one if there is no room for them.
+        gaps = backlog.gaps_to_state()
+        while True:
+            payload = self._payload(closed, closed_ms, sequence, gaps)
+            if len(payload) <= report.MAX_PAYLOAD_BYTES or not gaps:
+                break
+            gaps.pop()
+        signed = await stepping(self._identity.sign_report(payload, self._random), beat)
+        backlog.append(signed, payload)
+        backlog.gaps_stated(gaps, sequence)
+        self._log("report %d closed, %d readings" % (sequence, closed.readings))
+
+    def _payload(self, closed: OpenReport, closed_ms: int, sequence: int, gaps: "list[list[int]]") -> bytes:
+        identity = self._identity
+        return report.Report(
+            identity.board or "",
+            sequence,
+            self._backlog.head or identity.credential_digest,
+            self._clock.boot,
+            closed_ms,
+            self._clock.at(closed_ms),
+            closed.times(closed_ms),
+            [report.Column(column.channel, bytes(column.packed), column.quality) for column in closed.columns],
+            gaps,
+        ).to_payload()
+

@@ -1,0 +1,95 @@
+"""Small records on flash that survive a power cut at any flash operation and a damaged file.
+
+A record is two files, each with its own CRC. Both are written at every change, each as: write a new file, close it,
+rename it over the old one. The first is always written first, so it is the newer one if they differ; when it
+cannot be read the second is taken, and may be one change behind: `doubtful` says so.
+Readers take missing, empty and damaged the same way: use the other copy.
+"""
+
+import os
+import struct
+from binascii import crc32
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+MAX_RECORD_BYTES = 1024
+_MAGIC = b"LTR1"
+_HEADER = "<4sII"  # magic, length of the body, CRC-32 of the body
+_HEADER_BYTES = 12
+
+
+class Record:
+    """One record. path: without the endings .0 and .1 of its two copies.
+
+    doubtful: the first copy was unreadable, the body may be one change old. damaged: there were files, none readable.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.doubtful = False
+        self.damaged = False
+
+    def load(self) -> "bytes | None":
+        """The body, or None when no copy can be read."""
+        first, second = _read(self._path + ".0"), _read(self._path + ".1")
+        self.doubtful = first is None and second is not None
+        self.damaged = first is None and second is None and (exists(self._path + ".0") or exists(self._path + ".1"))
+        return second if first is None else first
+
+    def save(self, body: bytes) -> None:
+        """Both copies are on flash when this returns. OSError when the flash refuses."""
+        for step in self.saving(body):
+            pass
+
+    def saving(self, body: bytes) -> "Generator[None, None, None]":
+        """As save(), with a step after each copy."""
+        if len(body) > MAX_RECORD_BYTES:
+            raise ValueError("a record of %d bytes, at most %d are read back" % (len(body), MAX_RECORD_BYTES))
+        content = struct.pack(_HEADER, _MAGIC, len(body), crc32(body)) + body
+        for ending in (".0", ".1"):
+            replace(self._path + ending, content)
+            yield
+        self.doubtful = self.damaged = False
+
+    def set_aside(self) -> None:
+        """What cannot be read is kept under another name, and makes room."""
+        for ending in (".0", ".1"):
+            if exists(self._path + ending):
+                os.rename(self._path + ending, self._path + ending + ".bad")
+
+
+def replace(path: str, content: bytes) -> None:
+    """The file is the old one or the new one, whatever happens: write new, close, rename."""
+    with open(path + ".n", "wb") as file:
+        file.write(content)
+    os.rename(path + ".n", path)
+
+
+def exists(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def make_directory(path: str) -> None:
+    if not exists(path):
+        os.mkdir(path)
+
+
+def _read(path: str) -> "bytes | None":
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_HEADER_BYTES + MAX_RECORD_BYTES)
+    except OSError:
+        return None
+    if len(content) < _HEADER_BYTES:
+        return None
+    magic, length, crc = struct.unpack(_HEADER, content[:_HEADER_BYTES])
+    body = content[_HEADER_BYTES:]
+    if magic != _MAGIC or length != len(body) or crc != crc32(body):
+        return None
+    return body
