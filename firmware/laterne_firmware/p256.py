@@ -184,7 +184,7 @@ def verify(public_key: bytes, message: bytes, signature: bytes) -> "Generator[No
     inverse = yield from invert(s, N, 1)
     base_scalar = int.from_bytes(sha256(message).digest(), "big") * inverse % N
     multiples = yield from odd_multiples(x, y)
-    terms = (window_term(multiples, r * inverse % N), comb_term(base_scalar))
+    terms = (comb_term(base_scalar), window_term(multiples, r * inverse % N))
     big_x, _, big_z = yield from sum_of_multiples(terms, 1)
     if not big_z:
         return False
@@ -198,8 +198,8 @@ def agree(private_key: bytes, public_key: bytes, random: "RandomBytes") -> "Gene
     scalar = _private_scalar(private_key)
     x, y = check_public_key(public_key)
     multiples = yield from odd_multiples(x, y)
-    part = _random_scalar(random)
-    terms = (window_term(multiples, part), window_term(multiples, (scalar - part) % N))
+    part, rest = _split(scalar, random)
+    terms = (window_term(multiples, rest), window_term(multiples, part, 1))
     point = yield from sum_of_multiples(terms, _random_scalar(random))
     x, _ = yield from affine(point, _random_scalar(random))
     return x.to_bytes(32, "big")
@@ -253,8 +253,19 @@ def _nonces(private_key: bytes, digest: bytes, z: bytes) -> "Generator[int, None
         value = hmac.digest(value)
 
 
-def _times_base(scalar: int, random: "RandomBytes") -> "Generator[None, None, Point]":
-    """scalar times the base point, the scalar split into two random parts."""
+def _split(scalar: int, random: "RandomBytes") -> "tuple[int, int]":
+    """Two numbers, each uniformly random, with scalar = 2 part + rest.
+
+    Not part + rest: their highest digits, added first, would be equal now and then, and adding a point to itself
+    takes another formula, which an eavesdropper can tell. Here, as the terms are ordered, the sum begins with
+    twice a digit, an even multiple, goes on to three times or more in the highest tooth, and never comes back to
+    a single digit of the table.
+    """
     part = _random_scalar(random)
-    terms = (comb_term(part), comb_term((scalar - part) % N))
+    return part, (scalar - 2 * part) % N
+
+
+def _times_base(scalar: int, random: "RandomBytes") -> "Generator[None, None, Point]":
+    part, rest = _split(scalar, random)
+    terms = (comb_term(rest), comb_term(part, 1))
     return (yield from sum_of_multiples(terms, _random_scalar(random)))

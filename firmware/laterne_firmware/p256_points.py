@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     Point = tuple[int, int, int]  # Jacobian: x = X/Z^2, y = Y/Z^3; Z = 0 is the point at infinity
-    Term = tuple[bytes, bytes, int]  # odd multiples of a point, digits (lowest first), doublings between digits
+    # Odd multiples of a point; digits, lowest first; doublings between two digits; doublings after the last.
+    Term = tuple[bytes, bytes, int, int]
 
 P = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
 N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -62,17 +63,17 @@ def _signs(scalar: int, length: int) -> int:
     return (odd + (1 << length) - 1) >> 1
 
 
-def window_term(odd_multiples: bytes, scalar: int) -> "Term":
-    """scalar times a point whose `odd_multiples` are at hand: 65 digits of four neighbouring signs."""
+def window_term(odd_multiples: bytes, scalar: int, doublings: int = 0) -> "Term":
+    """scalar 2^doublings times a point whose `odd_multiples` are at hand: 65 digits of four neighbouring signs."""
     digits = bytearray()
     for byte in _signs(scalar, _WINDOWS * _WINDOW_BITS).to_bytes(33, "little"):
         digits.append(byte & 15)
         digits.append(byte >> 4)
-    return odd_multiples, bytes(digits[:_WINDOWS]), _WINDOW_BITS
+    return odd_multiples, bytes(digits[:_WINDOWS]), _WINDOW_BITS, doublings
 
 
-def comb_term(scalar: int) -> "Term":
-    """scalar times the base point: 43 digits of six signs, each sign 43 positions from the next."""
+def comb_term(scalar: int, doublings: int = 0) -> "Term":
+    """scalar 2^doublings times the base point: 43 digits of six signs, each sign 43 positions from the next."""
     signs = _signs(scalar, _TEETH * _COLUMNS)
     digits = bytearray(_COLUMNS)
     for tooth in range(_TEETH):
@@ -84,7 +85,7 @@ def comb_term(scalar: int) -> "Term":
         high &= 0x1FFFFF
         for column in range(21):
             digits[column + 22] |= (high >> column & 1) << tooth
-    return BASE_POINTS, bytes(digits), 1
+    return BASE_POINTS, bytes(digits), 1, doublings
 
 
 def _pick(points: bytes, digit: int) -> "tuple[int, int]":
@@ -97,19 +98,19 @@ def _pick(points: bytes, digit: int) -> "tuple[int, int]":
 
 
 def sum_of_multiples(terms: "tuple[Term, ...]", blind: int) -> "Generator[None, None, Point]":
-    """The sum of all terms, doublings shared. The first term reaches highest; blind becomes the first Z."""
-    points, digits, spacing = terms[0]
-    top = (len(digits) - 1) * spacing
+    """The sum of all terms, doublings shared. The last term reaches highest; blind becomes the first Z."""
+    points, digits, spacing, doublings = terms[-1]
+    top = (len(digits) - 1) * spacing + doublings
     x, y = _pick(points, digits[-1])
     square = blind * blind % P
     point = x * square % P, y * square * blind % P, blind
-    terms = ((points, digits[:-1], spacing),) + terms[1:]
+    terms = terms[:-1] + ((points, digits[:-1], spacing, doublings),)
     for position in range(top, -1, -1):
         if position != top:
             point = _double(point)
-        for points, digits, spacing in terms:
-            column = position // spacing
-            if not position % spacing and column < len(digits):
+        for points, digits, spacing, doublings in terms:
+            column = (position - doublings) // spacing
+            if not (position - doublings) % spacing and 0 <= column < len(digits):
                 point = _add(point, _pick(points, digits[column]))
         if not position % _YIELD_EVERY:
             yield
@@ -131,7 +132,8 @@ def _double(point: "Point") -> "Point":
 def _add(point: "Point", other: "tuple[int, int]") -> "Point":
     """point + other, which has Z = 1.
 
-    The three special cases below are met with hostile signatures, never with blinded scalars (chance 2^-250).
+    The three special cases below are met with hostile signatures; a private operation meets them with a chance of
+    2^-200 (`_split` in p256 says why), so that these branches tell nothing.
     """
     x1, y1, z1 = point
     x2, y2 = other

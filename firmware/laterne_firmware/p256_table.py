@@ -1,4 +1,4 @@
-"""Multiples of the base point of P-256 for the comb in p256_points: 32 points, x and y, 32 bytes each, big-endian.
+"""Multiples of the base point of P-256 for the comb in p256_points: 32 points, big-endian x and y.
 
 Entry i is (2^215 + sum over j < 5 of +-2^(43 j)) G, the sign being + where bit j of i is set. Do not edit:
 tests/firmware/write_p256_table.py writes this file, and a test computes it again.

@@ -14,7 +14,7 @@ TARGET = Path(__file__).parents[2] / "firmware/laterne_firmware/p256_table.py"
 
 Point = tuple[int, int]
 
-HEADER = '''"""Multiples of the base point of P-256 for the comb in p256_points: 32 points, x and y, 32 bytes each, big-endian.
+HEADER = '''"""Multiples of the base point of P-256 for the comb in p256_points: 32 points, big-endian x and y.
 
 Entry i is (2^215 + sum over j < 5 of +-2^(43 j)) G, the sign being + where bit j of i is set. Do not edit:
 tests/firmware/write_p256_table.py writes this file, and a test computes it again.

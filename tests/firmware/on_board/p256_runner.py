@@ -1,0 +1,80 @@
+"""P-256 on the board, for test_p256.py: {"do": name, ...} with bytes as hex."""
+
+import asyncio
+import os
+from hashlib import sha256
+
+from laterne_firmware import p256
+from lines import serve
+
+
+class Repeatable:
+    """Random bytes that a test can have again: SHA-256 of a seed and a counter."""
+
+    def __init__(self, seed):
+        self._seed = seed
+        self._count = 0
+
+    def __call__(self, size):
+        assert size == 32
+        self._count += 1
+        return sha256(self._seed + bytes((self._count,))).digest()
+
+
+def source(question):
+    """What `random` names: nothing for the system's, {"repeat": seed}, {"broken": hex of what it always gives}."""
+    kind = question.get("random")
+    if kind is None:
+        return os.urandom
+    if "repeat" in kind:
+        return Repeatable(bytes.fromhex(kind["repeat"]))
+    constant = bytes.fromhex(kind["broken"])
+    return lambda size: constant
+
+
+async def beside(steps):
+    """Runs steps while another task counts how often it gets its turn."""
+    turns = 0
+
+    async def other():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    result = await p256.run_async(steps)
+    task.cancel()
+    return [result.hex(), turns]
+
+
+def answer(question):
+    what = question["do"]
+    given = {
+        name: bytes.fromhex(question[name])
+        for name in ("private", "public", "message", "signature", "x")
+        if name in question
+    }
+    random = source(question)
+    if what == "verify":
+        return p256.run(p256.verify(given["public"], given["message"], given["signature"]))
+    if what == "sign":
+        steps = p256.sign(given["private"], given["message"], random, question.get("hedged", True), given.get("public"))
+        return p256.run(steps).hex()
+    if what == "sign beside":
+        return asyncio.run(beside(p256.sign(given["private"], given["message"], random)))
+    if what == "agree":
+        return p256.run(p256.agree(given["private"], given["public"], random)).hex()
+    if what == "decompress":
+        return p256.run(p256.decompress(given["x"], question["odd"])).hex()
+    if what == "make":
+        return [part.hex() for part in p256.run(p256.make_key(random))]
+    if what == "public":
+        return p256.run(p256.public_key_of(given["private"], random)).hex()
+    if what == "check":
+        p256.check_public_key(given["public"])
+        return True
+    raise ValueError(what)
+
+
+serve(answer)

@@ -1,0 +1,95 @@
+"""Ciphers, keyed hashes and random numbers on the board, for test_primitives.py: {"do": name, ...}, bytes as hex."""
+
+import os
+from hashlib import sha256
+
+from laterne_firmware import primitives
+from lines import serve
+
+
+class Numbers:
+    """A generator that behaves as named, `os.urandom` otherwise; it fails after so many good samples."""
+
+    def __init__(self, behaviour, good_bytes):
+        self._behaviour = behaviour
+        self._good = good_bytes
+        self._count = 0
+
+    def __call__(self, size):
+        made = b""
+        while len(made) < size:
+            self._count += 1
+            made += sha256(b"numbers" + self._count.to_bytes(4, "big")).digest()
+        made = made[:size]
+        self._good -= size
+        if self._good >= 0 or self._behaviour == "sound":
+            return made
+        if self._behaviour == "stands still":
+            return bytes(size)
+        if self._behaviour == "favours one value":  # every fourth byte is 7: 64 of 512 would be 2 by chance
+            return bytes([7 if index % 4 == 0 else byte for index, byte in enumerate(made)])
+        if self._behaviour == "too short":
+            return made[:-1]
+        raise ValueError(self._behaviour)
+
+
+class Noise:
+    """Samples of a noisy input; `constant` is one that is not connected."""
+
+    def __init__(self, behaviour):
+        self._behaviour = behaviour
+
+    def __call__(self):
+        return 128 if self._behaviour == "constant" else os.urandom(1)[0] & 15
+
+
+kept = {}
+
+
+def make_random(question):
+    behaviour = question.get("generator", "sound")
+    kept["numbers"] = Numbers(behaviour, question.get("good_bytes", 0))
+    noise = Noise(question["noise"]) if "noise" in question else None
+    kept["random"] = primitives.Random(
+        bytes.fromhex(question.get("seed", "")),
+        question.get("boot_count", 1),
+        bytes.fromhex(question.get("device_id", "e6614103e7")),
+        kept["numbers"],
+        noise,
+    )
+
+
+def answer(question):
+    what = question["do"]
+    if what == "hmac":
+        return primitives.Hmac(bytes.fromhex(question["key"])).digest(bytes.fromhex(question["message"])).hex()
+    if what == "hkdf":
+        key = primitives.hkdf_extract(bytes.fromhex(question["salt"]), bytes.fromhex(question["secret"]))
+        return primitives.hkdf_expand(key, bytes.fromhex(question["info"]), question["size"]).hex()
+    if what in ("seal", "open"):
+        function = primitives.ccm_seal if what == "seal" else primitives.ccm_open
+        parts = [bytes.fromhex(question[name]) for name in ("key", "nonce", "text", "associated")]
+        return function(*parts, tag_bytes=question["tag_bytes"]).hex()
+    if what == "equal":
+        return primitives.equal(bytes.fromhex(question["left"]), bytes.fromhex(question["right"]))
+    if what == "drbg":
+        drbg = primitives.HmacDrbg(bytes.fromhex(question["seed"]))
+        if question["reseed"]:
+            drbg.reseed(bytes.fromhex(question["reseed"]))
+        for additional in question["additional"]:
+            made = drbg.generate(question["size"], bytes.fromhex(additional))
+        return made.hex()
+    if what == "make random":
+        make_random(question)
+        return True
+    if what == "next seed":
+        return kept["random"].next_seed().hex()
+    if what == "random":
+        return kept["random"](question["count"]).hex()
+    if what == "reseed":
+        kept["random"].reseed()
+        return True
+    raise ValueError(what)
+
+
+serve(answer)
