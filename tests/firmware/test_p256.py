@@ -353,10 +353,29 @@ def test_halves_of_a_scalar_with_equal_digits_are_no_special_case(p256: Any) -> 
     half = (2 * signs - 2**258 + 1).to_bytes(32, "big")
     scalar = (3 * int.from_bytes(half, "big") % N).to_bytes(32, "big")  # 2 half + half
     public = bytes.fromhex(RFC6979_PUBLIC)
-    for operation in (p256.public_key_of, lambda private, random: p256.agree(private, public, random)):
-        alike = work(lambda operation=operation: p256.run(operation(scalar, lambda size: half)))
-        ordinary = work(lambda operation=operation: p256.run(operation(b"\x07" * 32, os.urandom)))
-        assert alike == ordinary
+    ordinary = b"\x07" * 32
+    alike = work(lambda: p256.run(p256.public_key_of(scalar, lambda size: half)))
+    assert alike == work(lambda: p256.run(p256.public_key_of(ordinary, os.urandom)))
+    alike = work(lambda: p256.run(p256.agree(scalar, public, lambda size: half)))
+    assert alike == work(lambda: p256.run(p256.agree(ordinary, public, os.urandom)))
+
+
+def test_sums_that_meet_their_own_multiples_or_infinity_are_right(p256: Any) -> None:
+    """u1 G + u2 Q as a hostile signature could choose them: u1 a small multiple of Q's secret, u2 = 1 or 2."""
+    points = importlib.import_module("laterne_firmware.p256_points")
+    secret = 2**200 + 12345
+    of_secret = ec.derive_private_key(secret, ec.SECP256R1()).public_key().public_numbers()
+    multiples = p256.run(points.odd_multiples(of_secret.x, of_secret.y))
+    for factor in range(-33, 34):
+        for u2 in (1, 2):
+            terms = (points.comb_term(factor * secret % N), points.window_term(multiples, u2))
+            x, _, z = p256.run(points.sum_of_multiples(terms, 1))
+            expected = (factor + u2) * secret % N
+            if expected:
+                right = ec.derive_private_key(expected, ec.SECP256R1()).public_key().public_numbers().x
+                assert x * pow(z, -2, P) % P == right, (factor, u2)
+            else:
+                assert z == 0
 
 
 def test_a_signature_costs_the_same_work_whatever_its_nonce(p256: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,8 +124,9 @@ def test_a_flipped_bit_in_anything_that_was_sealed_is_refused(board: MicroPython
             changed = list(parts)
             number = int.from_bytes(parts[part], "big") ^ 1 << bit
             changed[part] = number.to_bytes(len(parts[part]), "big")
+            in_key, in_nonce, in_sealed, in_header = (value.hex() for value in changed)
             with pytest.raises(BoardError, match="AuthenticationError"):
-                board.ask(sealing("open", *(value.hex() for value in changed)))
+                board.ask(sealing("open", in_key, in_nonce, in_sealed, in_header))
 
 
 def test_fewer_bytes_than_a_tag_are_refused(board: MicroPython) -> None:

@@ -7,21 +7,26 @@ from hashlib import sha256
 from laterne_firmware import p256
 from lines import serve
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import Any
+
 
 class Repeatable:
     """Random bytes that a test can have again: SHA-256 of a seed and a counter."""
 
-    def __init__(self, seed):
+    def __init__(self, seed: bytes) -> None:
         self._seed = seed
         self._count = 0
 
-    def __call__(self, size):
+    def __call__(self, size: int) -> bytes:
         assert size == 32
         self._count += 1
         return sha256(self._seed + bytes((self._count,))).digest()
 
 
-def source(question):
+def source(question: "dict[str, Any]") -> "Callable[[int], bytes]":
     """What `random` names: nothing for the system's, {"repeat": seed}, {"broken": hex of what it always gives}."""
     kind = question.get("random")
     if kind is None:
@@ -32,11 +37,11 @@ def source(question):
     return lambda size: constant
 
 
-async def beside(steps):
+async def beside(steps: "Generator[None, None, bytes]") -> "list[object]":
     """Runs steps while another task counts how often it gets its turn."""
     turns = 0
 
-    async def other():
+    async def other() -> None:
         nonlocal turns
         while True:
             turns += 1
@@ -48,7 +53,7 @@ async def beside(steps):
     return [result.hex(), turns]
 
 
-def answer(question):
+def answer(question: "dict[str, Any]") -> object:
     what = question["do"]
     given = {
         name: bytes.fromhex(question[name])

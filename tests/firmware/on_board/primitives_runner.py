@@ -6,16 +6,20 @@ from hashlib import sha256
 from laterne_firmware import primitives
 from lines import serve
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class Numbers:
     """A generator that behaves as named, `os.urandom` otherwise; it fails after so many good samples."""
 
-    def __init__(self, behaviour, good_bytes):
+    def __init__(self, behaviour: str, good_bytes: int) -> None:
         self._behaviour = behaviour
         self._good = good_bytes
         self._count = 0
 
-    def __call__(self, size):
+    def __call__(self, size: int) -> bytes:
         made = b""
         while len(made) < size:
             self._count += 1
@@ -36,30 +40,30 @@ class Numbers:
 class Noise:
     """Samples of a noisy input; `constant` is one that is not connected."""
 
-    def __init__(self, behaviour):
+    def __init__(self, behaviour: str) -> None:
         self._behaviour = behaviour
 
-    def __call__(self):
+    def __call__(self) -> int:
         return 128 if self._behaviour == "constant" else os.urandom(1)[0] & 15
 
 
-kept = {}
+kept: "dict[str, Any]" = {}
 
 
-def make_random(question):
+def make_random(question: "dict[str, Any]") -> None:
     behaviour = question.get("generator", "sound")
-    kept["numbers"] = Numbers(behaviour, question.get("good_bytes", 0))
+    numbers = Numbers(behaviour, question.get("good_bytes", 0))
     noise = Noise(question["noise"]) if "noise" in question else None
     kept["random"] = primitives.Random(
         bytes.fromhex(question.get("seed", "")),
         question.get("boot_count", 1),
         bytes.fromhex(question.get("device_id", "e6614103e7")),
-        kept["numbers"],
+        numbers,
         noise,
     )
 
 
-def answer(question):
+def answer(question: "dict[str, Any]") -> object:
     what = question["do"]
     if what == "hmac":
         return primitives.Hmac(bytes.fromhex(question["key"])).digest(bytes.fromhex(question["message"])).hex()
