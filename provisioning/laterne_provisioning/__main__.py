@@ -1,0 +1,230 @@
+"""The command `laterne`: what is typed, which part does the work, and how it ends.
+
+Exit codes: 0 done, 1 something was found wrong, 2 bad usage or configuration, 130 stopped by Ctrl-C.
+"""
+
+import math
+import os
+import sys
+import time
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from laterne_provisioning import authority as authorities
+from laterne_provisioning import enrol as enrolment
+from laterne_provisioning import files, keys, output, roster, verify
+from laterne_provisioning.errors import OperatorError, UsageError
+from laterne_provisioning.line import Line
+from laterne_provisioning.registry import Place
+
+COMMANDS = "laterne.commands"  # the entry-point group in which other packages offer commands
+STOPPED = 130  # 128 + SIGINT, as shells count
+
+app = typer.Typer(
+    name="laterne",
+    help="Keys, boards and rosters of a city's lamp posts, and the check of what the boards have signed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+board_app = typer.Typer(no_args_is_help=True, help="Enrol boards and see which there are.")
+roster_app = typer.Typer(no_args_is_help=True, help="Tell gateways which boards they may serve.")
+trust_app = typer.Typer(no_args_is_help=True, help="The authority's public keys.")
+app.add_typer(board_app, name="board")
+app.add_typer(roster_app, name="roster")
+app.add_typer(trust_app, name="trust")
+app.command("verify")(verify.verify)
+
+AuthorityOption = Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")]
+PassphraseOption = Annotated[
+    Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The keys' passphrase: first line of FILE.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+@app.command()
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty.")],
+    name: Annotated[str | None, typer.Option(help="Stands in every credential. [default: the name of DIR]")] = None,
+    no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Keys in plain files, for trials.")] = False,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """A new authority: three roots of which two must sign, keys for enrolment, release, order and roster."""
+    if no_passphrase and passphrase_file is not None:
+        raise UsageError("--no-passphrase and --passphrase-file contradict each other: give one of them.")
+    passphrase = None if no_passphrase else keys.Secrets(passphrase_file).choose("passphrase of the new keys")
+    with output.progress() as say:
+        say("Making seven keys")
+        made = authorities.create(directory, name or directory.resolve().name, passphrase)
+    if as_json:
+        output.print_json({"directory": str(made.directory), "name": made.name, "keys": verify.key_documents(made)})
+        return
+    typer.echo(f"The authority {made.name} is in {made.directory}.")
+    typer.echo(f"Public: {authorities.TRUST_FILE}. Secret: {authorities.KEYS}/. Take the roots away to a safe place.")
+
+
+@board_app.command("enrol")
+def board_enrol(
+    port: Annotated[str, typer.Option(metavar="PORT", help="The board's line, such as /dev/ttyUSB0.")],
+    board_id: Annotated[str, typer.Option("--id", metavar="ID", help="What the board is called from now on.")],
+    authority: AuthorityOption,
+    post: Annotated[str | None, typer.Option(help="The id of the post it hangs on.")] = None,
+    latitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-90, max=90)] = None,
+    longitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-180, max=180)] = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give the board on PORT its id and its credential. If it is interrupted, give the same command again."""
+    place = _place(post, latitude, longitude)
+    enrolment.check_ids(board_id, place)
+    opened = authorities.open_authority(authority)
+    key = opened.signing_key("enrolment", keys.Secrets(passphrase_file))
+    key.open()
+    with opened.registry() as registry, Line(port) as line, output.progress() as say:
+        done = enrolment.enrol(line, opened, registry, key, board_id, place, int(time.time()), say)
+    if as_json:
+        output.print_json(output.board_document(done.board) | {"already": done.already})
+        return
+    document = output.board_document(done.board)
+    typer.echo(f"{board_id} {'is enrolled already' if done.already else 'is enrolled'}.")
+    typer.echo(f"Key {document['kid']}, in words {document['words']}; {document['model']}, key in {document['tier']}.")
+
+
+@board_app.command("list")
+def board_list(authority: AuthorityOption, as_json: JsonOption = False) -> None:
+    """All boards of the authority."""
+    with authorities.open_authority(authority).registry() as registry:
+        boards = registry.boards()
+    if as_json:
+        output.print_json([output.board_document(board) for board in boards])
+        return
+    documents = [output.board_document(board) for board in boards]
+    columns = ("id", "state", "post", "kid", "tier", "model", "enrolled")
+    output.print_table(columns, [[str(document[name] or "") for name in columns] for document in documents])
+
+
+@board_app.command("show")
+def board_show(
+    board_id: Annotated[str, typer.Argument(metavar="ID")], authority: AuthorityOption, as_json: JsonOption = False
+) -> None:
+    """Everything about one board."""
+    with authorities.open_authority(authority).registry() as registry:
+        board = registry.board(board_id)
+    if board is None:
+        raise OperatorError(f"{board_id} is not in the registry: see `laterne board list`.")
+    document = output.board_document(board)
+    if as_json:
+        output.print_json(document)
+        return
+    for name, value in document.items():
+        shown = f"x {value['x']}  y {value['y']}" if isinstance(value, dict) else value
+        typer.echo(f"{name:18}{'' if shown is None else shown}")
+
+
+@roster_app.command("export")
+def roster_export(
+    gateway: Annotated[str, typer.Option(metavar="ID", help="For which gateway.")],
+    authority: AuthorityOption,
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the roster goes.")],
+    board: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only these. [default: all enrolled]")] = None,
+    passphrase_file: PassphraseOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign the next roster of a gateway. The gateway needs `laterne trust export` once, too."""
+    opened = authorities.open_authority(authority)
+    _require_writable(out)
+    key = opened.signing_key("roster", keys.Secrets(passphrase_file))
+    with opened.registry() as registry:
+        issued = roster.issue(opened, registry, gateway, board or [], key, int(time.time()))
+    _write(out, issued.body)
+    if as_json:
+        output.print_json(
+            {
+                "gateway": gateway,
+                "version": issued.version,
+                "boards": issued.boards,
+                "revoked": issued.revoked,
+                "file": str(out),
+            }
+        )
+        return
+    typer.echo(f"Roster {issued.version} of {gateway} with {len(issued.boards)} boards is in {out}.")
+
+
+@trust_app.command("export")
+def trust_export(
+    authority: AuthorityOption,
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the trust file goes.")],
+) -> None:
+    """Write the trust file: whose signatures count. It is public; gateways and whoever verifies need it once."""
+    opened = authorities.open_authority(authority)
+    _require_writable(out)
+    _write(out, opened.trust_file)
+    typer.echo(f"The trust file of {opened.name}, version {opened.trusted.version}, is in {out}.")
+
+
+def _place(post: str | None, latitude: float | None, longitude: float | None) -> Place | None:
+    if (latitude is None) != (longitude is None):
+        raise UsageError("A place has a --latitude and a --longitude: give both or neither.")
+    if latitude is None or longitude is None:
+        return None if post is None else Place(post)
+    if post is None:
+        raise UsageError("A latitude and a longitude belong to a post: name it with --post.")
+    if not (math.isfinite(latitude) and math.isfinite(longitude)):
+        raise UsageError("--latitude and --longitude are degrees, such as 48.1374.")
+    return Place(post, round(latitude * 1e7), round(longitude * 1e7))
+
+
+def _require_writable(path: Path) -> None:
+    # Before anything is signed: a version that no file holds is a version lost.
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path} cannot be written: name a file in a directory that is there and yours.")
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        files.write_public(path, data)
+    except OSError as why:
+        raise UsageError(f"{path} cannot be written: {why.strerror}.") from why
+
+
+def _add_commands_of_others(arguments: list[str]) -> None:
+    own = {command.name or "" for command in app.registered_commands} | {"init", "board", "roster", "trust"}
+    if arguments and arguments[0] in own:
+        return  # others take their time to be imported
+    for entry in sorted(entry_points(group=COMMANDS), key=lambda found: found.name):
+        try:
+            app.command(entry.name)(entry.load())
+        except ImportError as why:
+            extra = ", ".join(entry.extras) or "emulator"
+            _add_missing(entry.name, f"`laterne {entry.name}` is not installed ({why}): pip install 'laterne[{extra}]'")
+
+
+def _add_missing(name: str, message: str) -> None:
+    @app.command(name, help="Not installed.", context_settings={"ignore_unknown_options": True})
+    def missing(arguments: Annotated[list[str] | None, typer.Argument(hidden=True)] = None) -> None:
+        raise UsageError(message)
+
+
+def main() -> None:
+    """The entry point. Judges what is fatal: every foreseeable error is a sentence on stderr and an exit code."""
+    _add_commands_of_others(sys.argv[1:])
+    try:
+        app()
+    except OperatorError as why:
+        output.message(str(why))
+        sys.exit(why.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
+    except BrokenPipeError:
+        # Who reads us has seen enough; the interpreter must not try to flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,227 @@
+"""The authority: the operator's directory with the keys by reference, the trust file and the registry.
+
+    authority.toml   its name; for each key its role, its public part and the URI where the private part lives
+    trust.cbor       the public keys by role, signed by the roots (protocol/README.md, 8): public, copy it anywhere
+    registry.db      boards, posts, rosters (registry.py)
+    keys/*.pem       private keys, as far as they live in files
+
+A directory is an authority when it has its name: init builds it beside and renames it at the end.
+"""
+
+import fcntl
+import os
+import shutil
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from laterne_protocol import cose, credential, fields, trust
+from laterne_protocol.errors import ObjectError, WireError
+
+from laterne_provisioning import files, keys, primitives, registry
+from laterne_provisioning.errors import OperatorError, UsageError
+
+CONFIGURATION, TRUST_FILE, REGISTRY, KEYS = "authority.toml", "trust.cbor", "registry.db", "keys"
+ROOT: Final = "root"
+ROOTS = 3
+THRESHOLD = 2
+MAX_CONFIGURATION_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class KeyPlace:
+    """One key in authority.toml. role: root or one of trust.ROLES. public: 64 bytes. uri: where the private part is."""
+
+    role: str
+    public: bytes
+    uri: str
+
+
+@dataclass(frozen=True)
+class Authority:
+    """An authority that has been opened. trust_file: the bytes of trust.cbor, whose signatures have been checked."""
+
+    directory: Path
+    name: str
+    places: tuple[KeyPlace, ...]
+    trusted: trust.Trust
+    trust_file: bytes
+
+    def signing_key(self, role: str, secrets: keys.Secrets) -> keys.SigningKey:
+        """The first key of a role. Raises UsageError: there is none."""
+        for place in self.places:
+            if place.role == role:
+                return keys.SigningKey(f"{role} key", place.uri, place.public, self.directory, secrets.ask)
+        raise UsageError(f"{self.directory / CONFIGURATION} names no {role} key: add it there.")
+
+    def registry(self) -> registry.Registry:
+        """The registry, opened. Raises UsageError: not there or not readable."""
+        return registry.Registry(self.directory / REGISTRY)
+
+
+def sign_object(key: keys.SigningKey, domain: str, payload: bytes) -> bytes:
+    """The COSE_Sign1 of a payload. Raises OperatorError: the key did not sign."""
+    protected = cose.protected_header(credential.kid(key.public))
+    return cose.assemble(protected, payload, key.sign(cose.to_be_signed(domain, protected, payload)))
+
+
+def create(directory: Path, name: str, passphrase: str | None) -> Authority:
+    """A new authority with three roots (two must sign) and one key for each other role, all in files.
+
+    directory: not there, or empty. name: 1..64 bytes, goes into every credential. passphrase: None for keys that
+    are not encrypted. Raises UsageError, OperatorError; then the directory is as it was before.
+    """
+    try:
+        fields.text(name, "name", credential.MAX_AUTHORITY_BYTES)
+    except ObjectError as why:
+        raise UsageError(f"The authority's {why}: give it with --name.") from why
+    directory = directory.resolve()
+    _require_empty(directory)
+    building = directory.parent / f".{directory.name}.unfinished"
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        building.mkdir(mode=files.PRIVATE_DIRECTORY, exist_ok=True)
+        lock = os.open(building, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as why:
+        raise UsageError(f"No authority can be made at {directory}: {why.strerror}.") from why
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # What an interrupted init left behind was never used by anyone.
+        for item in building.iterdir():
+            shutil.rmtree(item) if item.is_dir() else item.unlink()
+        try:
+            _fill(building, name, passphrase)
+            _require_empty(directory)
+            os.rename(building, directory)  # replaces an empty directory, nothing else
+        except BaseException:
+            shutil.rmtree(building)
+            raise
+        files.sync_directory(directory.parent)
+    except BlockingIOError as why:
+        raise OperatorError(f"Another laterne init is making {directory}: wait for it.") from why
+    except OSError as why:
+        raise UsageError(f"No authority can be made at {directory}: {why.strerror}.") from why
+    finally:
+        os.close(lock)
+    return open_authority(directory)
+
+
+def open_authority(directory: Path) -> Authority:
+    """The authority in this directory, its trust file checked. Raises UsageError."""
+    path = directory / CONFIGURATION
+    if not path.is_file():
+        raise UsageError(f"There is no authority in {directory}: make one with `laterne init {directory}`.")
+    name, places = _configuration(path)
+    data, trusted = read_trust(directory / TRUST_FILE)
+    for place in places:
+        known = trusted.roots if place.role == ROOT else trusted.keys[place.role]
+        if place.public not in known:
+            raise UsageError(
+                f"{path} names a {place.role} key (kid {credential.kid(place.public).hex()}) that {TRUST_FILE} "
+                "does not name: nobody would believe what it signs. Correct its public part."
+            )
+    if trusted.authority != name:
+        raise UsageError(f"{path} is of {name!r} and {TRUST_FILE} of {trusted.authority!r}: bring back the right one.")
+    return Authority(directory.resolve(), name, places, trusted, data)
+
+
+def read_trust(path: Path) -> tuple[bytes, trust.Trust]:
+    """A trust file's bytes and what is in it, signed by enough of its roots. Raises UsageError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(trust.MAX_TRUST_BYTES + 1)
+        return data, trust.trust_of(data, primitives.is_signature)
+    except OSError as why:
+        raise UsageError(f"The trust file cannot be read: {why.strerror}: {path}") from why
+    except WireError as why:
+        raise UsageError(f"{path} is no trust file that can be believed: {why}. Fetch it again.") from why
+
+
+def _require_empty(directory: Path) -> None:
+    try:
+        if directory.exists() and next(directory.iterdir(), None) is not None:
+            raise UsageError(f"{directory} is not empty: choose a new directory for the authority.")
+    except NotADirectoryError as why:
+        raise UsageError(f"{directory} is a file: choose a new directory for the authority.") from why
+    except OSError as why:
+        raise UsageError(f"No authority can be made at {directory}: {why.strerror}.") from why
+
+
+def _fill(directory: Path, name: str, passphrase: str | None) -> None:
+    (directory / KEYS).mkdir(mode=files.PRIVATE_DIRECTORY)
+    names = [(ROOT, f"{ROOT}-{number}") for number in range(1, ROOTS + 1)] + [(role, role) for role in trust.ROLES]
+    places = []
+    for role, stem in names:
+        path = Path(KEYS) / f"{stem}.pem"
+        public = keys.make_key_file(directory / path, passphrase)
+        places.append(KeyPlace(role, public, keys.file_uri(path)))
+    roots = [place for place in places if place.role == ROOT]
+    payload = trust.Trust(
+        1,
+        name,
+        THRESHOLD,
+        [place.public for place in roots],
+        {role: [place.public for place in places if place.role == role] for role in trust.ROLES},
+    ).to_payload()
+    signed = [
+        sign_object(
+            keys.SigningKey("root key", place.uri, place.public, directory, lambda _: passphrase or ""),
+            cose.TRUST,
+            payload,
+        )
+        for place in roots
+    ]
+    registry.create(directory / REGISTRY)
+    files.write_public(directory / TRUST_FILE, trust.trust_file(signed))
+    files.write_private(directory / CONFIGURATION, _configuration_text(name, places).encode())
+
+
+def _configuration_text(name: str, places: list[KeyPlace]) -> str:
+    parts = [
+        "# Where the keys of this authority live (provisioning/README.md). Nothing here is secret.\n"
+        "# A uri is one of securesystemslib's: file2:PATH, PATH within this directory unless it begins with a slash.\n"
+        f"name = {_quoted(name)}\n"
+    ]
+    for place in places:
+        parts.append(
+            f"\n[[key]]\nrole = {_quoted(place.role)}\npublic = {_quoted(place.public.hex())}"
+            f"\nuri = {_quoted(place.uri)}\n"
+        )
+    return "".join(parts)
+
+
+def _quoted(text: str) -> str:
+    # TOML 1.0, "String": backslash, quotation mark and control characters are escaped.
+    return '"' + "".join(f"\\u{ord(c):04x}" if c in '"\\' or ord(c) < 32 or ord(c) == 127 else c for c in text) + '"'
+
+
+def _configuration(path: Path) -> tuple[str, tuple[KeyPlace, ...]]:
+    try:
+        with path.open("rb") as file:
+            content = tomllib.loads(file.read(MAX_CONFIGURATION_BYTES).decode())
+    except OSError as why:
+        raise UsageError(f"{path} cannot be read: {why.strerror}.") from why
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as why:
+        raise UsageError(f"{path} is no TOML: {why}.") from why
+    name, items = content.get("name"), content.get("key")
+    if content.keys() != {"name", "key"} or not isinstance(name, str) or not isinstance(items, list):
+        raise UsageError(f"{path} must hold `name` and [[key]] tables and nothing else.")
+    return name, tuple(_place(path, item) for item in items)
+
+
+def _place(path: Path, item: object) -> KeyPlace:
+    if not isinstance(item, dict) or item.keys() != {"role", "public", "uri"}:
+        raise UsageError(f"Each [[key]] of {path} must hold role, public and uri and nothing else.")
+    role, public, uri = item["role"], item["public"], item["uri"]
+    if role not in (ROOT, *trust.ROLES):
+        raise UsageError(f"{path}: the role {role!r} is none of {', '.join((ROOT, *trust.ROLES))}.")
+    try:
+        key = bytes.fromhex(public)
+    except (TypeError, ValueError):
+        key = b""
+    if len(key) != primitives.KEY_BYTES or not primitives.is_point(key):
+        raise UsageError(f"{path}: the public part of a {role} key is not the 128 hexadecimal digits of a P-256 key.")
+    if not isinstance(uri, str) or ":" not in uri:
+        raise UsageError(f"{path}: the uri of a {role} key is no text such as file2:keys/{role}.pem.")
+    return KeyPlace(role, key, uri)

@@ -1,0 +1,104 @@
+"""What a command shows: results on stdout, progress and messages on stderr, progress only on a terminal."""
+
+import base64
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from laterne_protocol import credential
+from rich.console import Console
+from rich.table import Table
+
+from laterne_provisioning.registry import Board
+from laterne_provisioning.words import words
+
+_PIPE_COLUMNS = 200  # wide enough for every line of ours: a pipe has no width
+
+
+def message(text: str) -> None:
+    """A sentence on stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """A function that says what is under way, on a terminal; in a pipe it is quiet."""
+    console = Console(stderr=True, highlight=False, markup=False)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("") as status:
+
+        def say(text: str) -> None:
+            console.print(text)
+            status.update("…")
+
+        yield say
+
+
+def print_json(document: object) -> None:
+    """The one JSON document of a command."""
+    json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+def print_line(document: object) -> None:
+    """One JSON document in one line, at once."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
+    sys.stdout.flush()
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Rows for people, on stdout."""
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*row)
+    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
+    Console(highlight=False, markup=False, width=width).print(shown)
+
+
+def jwk(key: bytes) -> dict[str, str]:
+    """RFC 7518, 6.2: a P-256 key of 64 bytes as a JWK."""
+    return {"kty": "EC", "crv": "P-256", "x": base64url(key[:32]), "y": base64url(key[32:])}
+
+
+def base64url(data: bytes) -> str:
+    """RFC 7515, 2: without padding."""
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def board_document(board: Board) -> dict[str, object]:
+    """A board as `--json` shows it (provisioning/README.md, "board list")."""
+    place = board.place
+    kid = credential.kid(board.sign_key)
+    return {
+        "id": board.id,
+        "state": board.state,
+        "kid": kid.hex(),
+        "words": words(kid),
+        "sign_key": jwk(board.sign_key),
+        "agree_key": jwk(board.agree_key),
+        "tier": credential.TIERS[board.tier],
+        "model": board.model,
+        "hardware": board.hardware.hex(),
+        "post": None if place is None else place.post,
+        "latitude": None if place is None or place.latitude is None else place.latitude / 1e7,
+        "longitude": None if place is None or place.longitude is None else place.longitude / 1e7,
+        "credential": base64url(board.credential),
+        "credential_digest": board.credential_digest.hex(),
+        "begun": moment(board.begun),
+        "enrolled": moment(board.enrolled),
+        "revoked": moment(board.revoked),
+        "reason": board.reason,
+    }
+
+
+def moment(seconds: int | None) -> str | None:
+    """RFC 3339 in UTC of Unix seconds."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

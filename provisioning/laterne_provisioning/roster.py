@@ -1,0 +1,89 @@
+"""Rosters: which boards a gateway may serve, signed by the roster key (protocol/README.md, 7).
+
+A gateway takes only rosters with its own name and a higher version, so every export is a new version.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from laterne_protocol import cose, credential, fields
+from laterne_protocol import roster as wire
+from laterne_protocol.errors import ObjectError
+
+from laterne_provisioning import keys
+from laterne_provisioning.authority import Authority, sign_object
+from laterne_provisioning.errors import OperatorError, UsageError
+from laterne_provisioning.registry import ENROLLED, PENDING, REVOKED, Board, Registry
+
+
+@dataclass(frozen=True)
+class SignedRoster:
+    """A roster that has been issued. body: the COSE_Sign1. boards: the ids of its boards."""
+
+    version: int
+    boards: tuple[str, ...]
+    revoked: tuple[str, ...]
+    body: bytes
+
+
+def issue(
+    authority: Authority, registry: Registry, gateway: str, wanted: Sequence[str], key: keys.SigningKey, now: int
+) -> SignedRoster:
+    """Sign the next roster of a gateway and write it into the registry.
+
+    wanted: ids of boards, or empty for all that are enrolled. key: the roster key. now: Unix seconds.
+    Raises UsageError, OperatorError.
+    """
+    try:
+        fields.board_id(gateway, "gateway id")
+    except ObjectError as why:
+        raise UsageError(f"{gateway!r} cannot be a gateway: {why}.") from why
+    key.open()
+    with registry.transaction():
+        boards = registry.boards()
+        served = _served(boards, wanted)
+        revoked = [board for board in boards if board.state == REVOKED]
+        if len(served) > wire.MAX_BOARDS:
+            raise UsageError(
+                f"{len(served)} boards are enrolled and a roster holds {wire.MAX_BOARDS}: name this gateway's "
+                "boards with --board."
+            )
+        if len(revoked) > wire.MAX_REVOKED:
+            revoked = sorted(revoked, key=lambda board: board.revoked or 0)[-wire.MAX_REVOKED :]
+        former = registry.newest_roster(gateway)
+        version = 1 if former is None else former.version + 1
+        payload = wire.Roster(
+            gateway,
+            version,
+            now,
+            [_entry(board) for board in served],
+            [(board.id, credential.kid(board.sign_key), board.reason or "revoked") for board in revoked],
+            None if former is None else former.digest,
+        ).to_payload()
+        body = sign_object(key, cose.ROSTER, payload)
+        # The row comes before the file: no version is ever given to two rosters.
+        registry.add_roster(gateway, version, now, wire.digest(payload), body)
+    return SignedRoster(version, tuple(b.id for b in served), tuple(b.id for b in revoked), body)
+
+
+def _served(boards: list[Board], wanted: Sequence[str]) -> list[Board]:
+    if not wanted:
+        return [board for board in boards if board.state == ENROLLED]
+    known = {board.id: board for board in boards}
+    served = []
+    for board_id in sorted(set(wanted)):
+        if board_id not in known:
+            raise UsageError(f"{board_id} is not in the registry: see `laterne board list`.")
+        board = known[board_id]
+        if board.state == PENDING:
+            raise OperatorError(f"{board_id} has not confirmed its credential: repeat `laterne board enrol` with it.")
+        if board.state == REVOKED:
+            raise OperatorError(f"{board_id} is revoked: leave it out.")
+        served.append(board)
+    return served
+
+
+def _entry(board: Board) -> wire.Entry:
+    place = board.place
+    post = None if place is None else wire.Post(place.post, place.latitude, place.longitude)
+    return wire.Entry(board.id, board.sign_key, board.agree_key, board.tier, board.credential_digest, post)

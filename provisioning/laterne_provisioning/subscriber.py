@@ -1,0 +1,146 @@
+"""Reports from an MQTT 5 broker as they come, until told to stop.
+
+The broker keeps our session while we are away for less than SESSION_S, so that an outage loses nothing.
+"""
+
+import asyncio
+import random
+import secrets
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from laterne_provisioning.errors import OperatorError, UsageError
+
+TOPIC = "laterne/v1/+/+/+/report"
+_BOARD_LEVEL = 4
+SESSION_S = 300  # an outage that a person would wait out
+CONNECT_WITHIN_S = 10.0
+# Exponential backoff with full jitter (AWS Architecture Blog, 2015).
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 15.0
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where and how to subscribe. tls: None for mqtt://."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    user: str | None
+    password: str | None
+
+    def __str__(self) -> str:
+        return f"{'mqtt' if self.tls is None else 'mqtts'}://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """The options that say who we are and whom we believe; all of them paths or names, never secrets."""
+
+    ca_file: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    user: str | None = None
+    password_file: Path | None = None
+
+
+def broker_of(url: str, credentials: Credentials) -> Broker:
+    """The broker that the options describe. Raises UsageError."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as why:
+        raise UsageError(f"{url!r} is no broker ({why}): give mqtt://HOST:PORT or mqtts://HOST:PORT.") from why
+    if parts.scheme not in ("mqtt", "mqtts") or not host or parts.path not in ("", "/") or parts.query:
+        raise UsageError(f"{url!r} is no broker: give mqtt://HOST:PORT or mqtts://HOST:PORT.")
+    if parts.username is not None or parts.password is not None:
+        raise UsageError("A broker's URL carries no user and no password: give --user and --password-file.")
+    secure = parts.scheme == "mqtts"
+    if not secure and (credentials.ca_file or credentials.certificate or credentials.key):
+        raise UsageError("--ca-file, --certificate and --key belong to mqtts://: correct the broker's URL.")
+    password = None
+    if credentials.password_file is not None:
+        try:
+            password = credentials.password_file.read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as why:
+            raise UsageError(f"The password file cannot be read: {credentials.password_file}: {why}.") from why
+    tls = _tls(credentials) if secure else None
+    return Broker(host, port or (8883 if secure else 1883), tls, credentials.user, password)
+
+
+def _tls(credentials: Credentials) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=credentials.ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if credentials.certificate is not None:
+            context.load_cert_chain(credentials.certificate, credentials.key)
+        elif credentials.key is not None:
+            raise UsageError("--key belongs to a --certificate: give both.")
+    except (OSError, ssl.SSLError) as why:
+        raise UsageError(
+            f"The files for TLS cannot be used ({why}): check --ca-file, --certificate and --key."
+        ) from why
+    return context
+
+
+async def listen(
+    broker: Broker,
+    topic: str,
+    on_subscribed: Callable[[], None],
+    on_message: Callable[[str, bytes], None],
+    say: Callable[[str], None],
+) -> None:
+    """Subscribe and hand over every message, for ever: cancel it to stop.
+
+    on_subscribed: called once, when the broker has confirmed. on_message: the topic's board (or "") and the payload.
+    say: told of outages. Raises OperatorError: the broker cannot be reached at the start, or refuses us.
+    """
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = SESSION_S
+    # One client for all connections: paho starts a clean session on the first only.
+    client = aiomqtt.Client(
+        broker.host,
+        broker.port,
+        identifier=f"laterne-verify-{secrets.token_hex(6)}",
+        protocol=aiomqtt.ProtocolVersion.V5,
+        properties=properties,
+        tls_context=broker.tls,
+        username=broker.user,
+        password=broker.password,
+        timeout=CONNECT_WITHIN_S,
+    )
+    subscribed = False
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            async with client:
+                # The broker may have forgotten us meanwhile: subscribing again costs one packet.
+                answer = await client.subscribe(topic, qos=1)
+                if any(getattr(code, "value", code) >= 128 for code in answer):
+                    raise OperatorError(
+                        f"{broker} does not let us subscribe to {topic}: {answer[0]}. Ask for the right."
+                    )
+                if not subscribed:
+                    on_subscribed()
+                    subscribed = True
+                pause_s = FIRST_PAUSE_S
+                async for message in client.messages:
+                    payload = message.payload
+                    levels = message.topic.value.split("/")
+                    board = levels[_BOARD_LEVEL] if len(levels) > _BOARD_LEVEL else ""
+                    on_message(board, payload if isinstance(payload, bytes) else b"")
+        except aiomqtt.MqttError as why:
+            if not subscribed:
+                raise OperatorError(
+                    f"{broker} cannot be used: {why}. Is the broker running, is it this address?"
+                ) from why
+            say(f"{broker} is away ({why}): trying again")
+        await asyncio.sleep(random.uniform(0, pause_s))
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -1,0 +1,235 @@
+"""The check of what boards have signed, with public data only: who signed, in which order, what is missing.
+
+Strict and pure: bytes in, a verdict out; no file, no network, no clock. It trusts neither the gateway nor the broker.
+The steps are those of protocol/README.md, 6: the object, its signature, its board, its content, its chain.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NamedTuple
+
+from laterne_protocol import cbor, cose, credential, report
+from laterne_protocol.errors import CborError, SignatureError, WireError
+
+from laterne_provisioning import primitives
+from laterne_provisioning.chain import Chain, ChainError, Range, without
+
+# Keys tried to say whose a wrong signature is: a roster's worth, a tenth of a millisecond each.
+MAX_KEYS_TRIED = 256
+_ID_THEN_SEQUENCE = re.compile(rb"[\x60-\x7b](.{1,33}?)\x02(?=[\x00-\x1b])", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class KnownBoard:
+    """What is known of a board beforehand. sign_key: 64 bytes. credential_digest: 16 bytes."""
+
+    board: str
+    sign_key: bytes
+    credential_digest: bytes
+
+
+class Reading(NamedTuple):
+    """One reading. age_ms: before the report's closing. value: integer (channels.py), None when missing."""
+
+    channel: int
+    age_ms: int
+    value: int | None
+    quality: int
+
+
+@dataclass(frozen=True)
+class Verified:
+    """A report that this board has signed and that fits into its chain.
+
+    closed_utc_ms: Unix milliseconds, None when the board's clock was never set. lost: (from, to, reason) that the
+    board states it has lost. repeated: the same report was seen before.
+    """
+
+    board: str
+    sequence: int
+    boot: int
+    closed_utc_ms: int | None
+    readings: tuple[Reading, ...]
+    lost: tuple[tuple[int, int, int], ...]
+    repeated: bool
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A report that is not believed.
+
+    board: whose it should be, as far as that can be told: from the topic, or known and named in it, or the kid's; None.
+    claims: the board named in it, not proven, None when none can be read. sequence: as it stands there, not proven.
+    reason: a sentence without its full stop.
+    """
+
+    board: str | None
+    claims: str | None
+    sequence: int | None
+    reason: str
+
+
+@dataclass
+class Account:
+    """What was seen of one board. missing: sequences neither seen nor stated lost. lost: stated by the board."""
+
+    board: str
+    kid: bytes
+    reports: int = 0
+    readings: int = 0
+    repeated: int = 0
+    refused: int = 0
+    first: int | None = None
+    last: int | None = None
+    missing: list[Range] = field(default_factory=list)
+    lost: list[tuple[int, int, int]] = field(default_factory=list)
+
+
+class Verifier:
+    """Checks reports one after the other and keeps account of every board."""
+
+    def __init__(self, boards: Iterable[KnownBoard]) -> None:
+        self._boards = {board.board: board for board in boards}
+        self._by_kid: dict[bytes, list[KnownBoard]] = {}  # kids may collide (RFC 9679): a list
+        for board in self._boards.values():
+            self._by_kid.setdefault(credential.kid(board.sign_key), []).append(board)
+        self._chains = {board.board: Chain(board.credential_digest) for board in self._boards.values()}
+        self._accounts = {
+            board.board: Account(board.board, credential.kid(board.sign_key)) for board in self._boards.values()
+        }
+
+    def check(self, body: bytes, addressed: str | None = None) -> Verified | Refused:
+        """The verdict on one report. body: the COSE_Sign1. addressed: the board in the topic, when there is one."""
+        verdict = self._check(body, addressed)
+        account = self._accounts.get(verdict.board or "")
+        if account is not None:
+            if isinstance(verdict, Refused):
+                account.refused += 1
+            elif verdict.repeated:
+                account.repeated += 1
+            else:
+                account.reports += 1
+                account.readings += len(verdict.readings)
+                account.lost.extend(verdict.lost)
+        return verdict
+
+    def accounts(self) -> list[Account]:
+        """One for each board of which something was seen, by id."""
+        seen = []
+        for name, account in sorted(self._accounts.items()):
+            if account.reports or account.refused:
+                chain = self._chains[name]
+                account.first, account.last = chain.first, chain.last
+                account.missing = without(chain.missing, [(first, last) for first, last, _ in account.lost])
+                seen.append(account)
+        return seen
+
+    def _check(self, body: bytes, addressed: str | None) -> Verified | Refused:
+        try:
+            signed = cose.parse(body, report.MAX_REPORT_BYTES)
+        except WireError as why:
+            return self._refused(body, None, addressed, f"it is no signed object: {why}")
+        try:
+            content = report.report_of(signed.payload)
+        except WireError as why:
+            signer = self._signer(signed)
+            reason = f"what {signer.board} signed is no report: {why}" if signer else f"its content is no report: {why}"
+            return self._refused(body, signed, addressed, reason)
+        known = self._boards.get(content.board)
+        if known is None or not self._is_signed_by(known, signed):
+            return self._refused(body, signed, addressed, self._why_not(content.board, signed))
+        if signed.kid != credential.kid(known.sign_key):
+            return self._refused(body, signed, addressed, "it names another key than the one that signed it")
+        if addressed is not None and addressed != known.board:
+            return self._refused(body, signed, addressed, f"it is a report of {known.board}, sent under another name")
+        try:
+            readings = tuple(Reading(*reading) for reading in content.readings())
+        except WireError as why:
+            return self._refused(body, signed, addressed, f"its readings do not fit together: {why}")
+        try:
+            new = self._chains[known.board].take(content.sequence, content.previous, report.digest(signed.payload))
+        except ChainError as why:
+            return self._refused(body, signed, addressed, str(why))
+        return Verified(
+            known.board,
+            content.sequence,
+            content.boot,
+            content.clock[1],
+            readings,
+            tuple((gap[0], gap[1], gap[2]) for gap in content.gaps),
+            not new,
+        )
+
+    def _is_signed_by(self, board: KnownBoard, signed: cose.Sign1) -> bool:
+        try:
+            cose.verify(
+                signed,
+                cose.REPORT,
+                partial(primitives.is_signature, board.sign_key),
+            )
+        except SignatureError:
+            return False
+        return True
+
+    def _signer(self, signed: cose.Sign1) -> KnownBoard | None:
+        # The kid's board first; a forger may have written any kid, so then the others, as many as is affordable.
+        named = self._by_kid.get(signed.kid, [])
+        others = list(self._boards.values())[:MAX_KEYS_TRIED]
+        return next((board for board in [*named, *others] if self._is_signed_by(board, signed)), None)
+
+    def _why_not(self, claimed: str, signed: cose.Sign1) -> str:
+        unknown = "" if claimed in self._boards else f"{claimed} is not among the boards known here; "
+        try:
+            cose.check_low_s(signed.signature)
+        except SignatureError as why:
+            return unknown + str(why)
+        signer = self._signer(signed)
+        if signer is not None:
+            return f"{unknown}it is signed by the key of {signer.board}"
+        named = [board.board for board in self._by_kid.get(signed.kid, []) if board.board != claimed]
+        hint = f" (it names the key of {named[0]})" if named else ""
+        if unknown:
+            return f"{unknown}no key known here has signed it{hint}"
+        return f"the signature is not that of {claimed}{hint}: changed on the way, or forged"
+
+    def _refused(self, body: bytes, signed: cose.Sign1 | None, addressed: str | None, reason: str) -> Refused:
+        claims, sequence = self._claims(body if signed is None else signed.payload)
+        by_kid = self._by_kid.get(signed.kid, []) if signed is not None else self._kids_in(body)
+        board = addressed
+        if board is None and (claims in self._boards or not by_kid):
+            board = claims
+        elif board is None:
+            board = by_kid[0].board
+        return Refused(board, claims, sequence, reason)
+
+    def _kids_in(self, body: bytes) -> list[KnownBoard]:
+        # The header of every object of ours: d2 84 4e a2 01 28 04 48, then the kid (protocol/README.md, 4).
+        return self._by_kid.get(body[8:16], [])
+
+    def _claims(self, data: bytes) -> tuple[str | None, int | None]:
+        """Board and sequence as they stand there: read with goodwill, believed by nobody."""
+        try:
+            content = report.report_of(data)
+            return content.board, content.sequence
+        except WireError:
+            pass
+        for name in sorted(self._boards, key=len, reverse=True):
+            at = data.find(name.encode())
+            if at >= 0:
+                # After the id comes the key 2 in one byte, and the sequence.
+                return name, _integer_at(data, at + len(name) + 1)
+        match = _ID_THEN_SEQUENCE.search(data)
+        if match is None:
+            return None, None
+        text = match[1].decode("ascii", "replace")
+        return (text if text.isprintable() and text.isascii() else None), _integer_at(data, match.end())
+
+
+def _integer_at(data: bytes, at: int) -> int | None:
+    try:
+        value, _ = cbor.decode_first(data, at) if at < len(data) else (None, 0)
+    except CborError:
+        return None
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
