@@ -1,0 +1,91 @@
+"""laterne-gateway run | check | status: the command line of the gateway.
+
+Exit codes: 0 done, 1 found wrong or failed, 2 bad usage or configuration. What a command needs is imported when it
+runs.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from laterne_gateway.config import Config
+
+DONE, WRONG, BAD_CONFIGURATION = 0, 1, 2
+
+
+def main() -> None:
+    """The entry point; ends the process with its exit code."""
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    from laterne_gateway.config import ConfigError, load
+
+    asked = _parser().parse_args(arguments)
+    _log_to_stderr(asked.verbose)
+    try:
+        config = load(Path(asked.config))
+    except ConfigError as why:
+        for problem in why.problems:
+            print(problem, file=sys.stderr)
+        return BAD_CONFIGURATION
+    if asked.command == "run":
+        return _run(config)
+    if asked.command == "check":
+        from laterne_gateway.check import check
+
+        return check(config)
+    from laterne_gateway.tell import tell
+
+    return tell(config, as_json=asked.json)
+
+
+def _run(config: "Config") -> int:
+    import asyncio
+
+    from laterne_gateway.agent import run
+    from laterne_gateway.database import DatabaseError
+    from laterne_gateway.roster import RosterError
+
+    log = logging.getLogger("laterne")
+    try:
+        asyncio.run(run(config))
+    except (DatabaseError, RosterError) as why:
+        log.error("%s", why)
+        return BAD_CONFIGURATION
+    except Exception:
+        # A part failed that may not fail: the service manager starts us again, the disk says where to go on.
+        log.exception("gateway %s: ended by a failure", config.gateway.id)
+        return WRONG
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="laterne-gateway", description="The gateway agent of laterne.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in (
+        ("run", "serve boards and deliver their reports until SIGTERM"),
+        ("check", "say whether everything that the configuration names can be used"),
+        ("status", "say how the running gateway is"),
+    ):
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("--config", required=True, metavar="FILE", help="the configuration, a TOML file")
+        command.add_argument("--verbose", action="store_true", help="say more on stderr")
+        if name == "status":
+            command.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return parser
+
+
+def _log_to_stderr(verbose: bool) -> None:
+    # The journal has its own times.
+    when = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=f"{when}%(levelname)s %(message)s")
+    logging.getLogger("laterne").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+if __name__ == "__main__":
+    main()

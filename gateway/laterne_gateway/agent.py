@@ -1,0 +1,99 @@
+"""The agent: the one place that puts the gateway together and the one that decides what is fatal.
+
+All parts run in one TaskGroup. When one fails the agent ends, and the service manager starts it again: what was
+acknowledged is on disk, what was not is still on the boards. A full disk, a missing port, an absent broker or a bad
+roster are no failures: they are said, and the parts go on.
+"""
+
+import asyncio
+import logging
+import signal
+
+from laterne_gateway.buffer import Buffer
+from laterne_gateway.bus import Bus
+from laterne_gateway.clock import Clock, SystemClock
+from laterne_gateway.config import Config
+from laterne_gateway.database import DirectoryLock, open_database
+from laterne_gateway.health import Health
+from laterne_gateway.inbox import Inbox
+from laterne_gateway.roster import RosterKeeper
+from laterne_gateway.routes.mqtt import NAME as MQTT
+from laterne_gateway.routes.mqtt import MqttRoute
+from laterne_gateway.serial_line import SerialLine
+from laterne_gateway.status import StatusServer
+
+log = logging.getLogger("laterne")
+
+
+async def run(config: Config, clock: Clock | None = None) -> None:
+    """Until SIGTERM or SIGINT; then it returns, all that was received committed and the broker told.
+
+    Raises DatabaseError or RosterError before anything has started, and whatever a part failed with.
+    """
+    clock = clock or SystemClock()
+    stop = _on_signals(signal.SIGTERM, signal.SIGINT)
+    lock = DirectoryLock(config.gateway.directory)
+    lock.take()
+    try:
+        buffer = Buffer(open_database(config.gateway.directory), (MQTT,))
+        try:
+            await _run(config, buffer, clock, stop)
+        finally:
+            await buffer.close()
+    finally:
+        lock.release()
+
+
+async def _run(config: Config, buffer: Buffer, clock: Clock, stop: asyncio.Event) -> None:
+    gateway, health = config.gateway, Health()
+    roster = RosterKeeper(gateway.id, gateway.trust, gateway.roster, buffer, health)
+    await roster.load()
+    inbox = Inbox(roster, buffer, clock, health)
+    buses = [Bus(SerialLine(line, health), line.boards, roster, inbox, clock, health) for line in config.lines]
+    route = MqttRoute(gateway, config.mqtt, buffer, clock, health)
+    status = StatusServer(config, buffer, roster, health, clock)
+    log.info(
+        "gateway %s: %d lines, %d boards in the roster, %d reports waiting",
+        gateway.id,
+        len(buses),
+        roster.boards,
+        buffer.waiting(MQTT),
+    )
+    async with asyncio.TaskGroup() as parts:
+        asking = [parts.create_task(bus.run()) for bus in buses]
+        delivering = parts.create_task(route.run())
+        others = [
+            parts.create_task(buffer.run()),
+            parts.create_task(status.run()),
+            parts.create_task(_reload(roster, buses)),
+        ]
+        await stop.wait()
+        log.info("gateway %s: stopping", gateway.id)
+        # The order matters: ask nothing more, commit what was received, then tell the broker.
+        await _end(asking)
+        await inbox.settle()
+        await _end([delivering, *others])
+    log.info("gateway %s: stopped, %d reports waiting", gateway.id, buffer.waiting(MQTT))
+
+
+async def _reload(roster: RosterKeeper, buses: list[Bus]) -> None:
+    hang_up = _on_signals(signal.SIGHUP)
+    while True:
+        await hang_up.wait()
+        hang_up.clear()
+        if await roster.reload() is None:
+            for bus in buses:
+                bus.wake()
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+def _on_signals(*numbers: signal.Signals) -> asyncio.Event:
+    event = asyncio.Event()
+    for number in numbers:
+        asyncio.get_running_loop().add_signal_handler(number, event.set)
+    return event

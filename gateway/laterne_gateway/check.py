@@ -1,0 +1,124 @@
+"""`laterne-gateway check`: whether everything that the configuration names can be used, in words. Changes nothing."""
+
+import os
+import socket
+import sqlite3
+import ssl
+import stat
+from pathlib import Path
+
+from laterne_protocol import roster, trust
+from laterne_protocol.errors import WireError
+
+from laterne_gateway import primitives
+from laterne_gateway.config import Config, LineSettings
+from laterne_gateway.database import FILE_NAME, DatabaseError, check_format
+from laterne_gateway.roster import RosterError, read_bounded, verified_roster
+
+DONE, WRONG = 0, 1
+BROKER_WITHIN_S = 5.0
+
+
+def check(config: Config) -> int:
+    """Prints a line for each thing. Returns the exit code: 1 when something is wrong."""
+    print(f"{config.file}: good, gateway {config.gateway.id}, {len(config.lines)} lines")
+    found = [_signed_files(config), _database(config)]
+    found += [_port(line) for line in config.lines]
+    found += [_broker_files(config), _broker(config)]
+    return DONE if all(found) else WRONG
+
+
+def _good(sentence: str) -> bool:
+    print(f"good: {sentence}")
+    return True
+
+
+def _wrong(sentence: str) -> bool:
+    print(f"WRONG: {sentence}")
+    return False
+
+
+def _signed_files(config: Config) -> bool:
+    gateway = config.gateway
+    try:
+        trusted = trust.trust_of(read_bounded(gateway.trust, trust.MAX_TRUST_BYTES), primitives.valid)
+    except RosterError as why:
+        return _wrong(str(why))
+    except WireError as why:
+        return _wrong(f"{gateway.trust}: {why}: bring the trust that the authority published last")
+    _good(f"trust: version {trusted.version} of {trusted.authority}")
+    try:
+        found = verified_roster(read_bounded(gateway.roster, roster.MAX_ROSTER_BYTES), trusted, gateway.id)
+    except RosterError as why:
+        return _wrong(str(why))
+    except WireError as why:
+        return _wrong(f"{gateway.roster}: {why}: export this gateway's roster anew")
+    return _good(f"roster: version {found.version}, {len(found.entries)} boards, {len(found.revoked)} revoked")
+
+
+def _database(config: Config) -> bool:
+    directory = config.gateway.directory
+    file = directory / FILE_NAME
+    if not file.exists():
+        parent = next(one for one in (directory, *directory.absolute().parents) if one.exists())
+        if not os.access(parent, os.W_OK | os.X_OK):
+            return _wrong(f"{directory}: cannot be made: give this user the right to write in {parent}")
+        return _good(f"database: {file} will be made at the first start")
+    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    try:
+        check_format(connection, file)
+        verdict = connection.execute("pragma quick_check(1)").fetchone()[0]
+        waiting = connection.execute("select count(*) from report").fetchone()[0]
+    except (sqlite3.Error, DatabaseError) as why:
+        return _wrong(f"{file}: {why}")
+    finally:
+        connection.close()
+    if verdict != "ok":
+        return _wrong(f"{file}: damaged: {verdict}: keep a copy and ask for help before it is used on")
+    return _good(f"database: {waiting} reports in the buffer")
+
+
+def _port(line: LineSettings) -> bool:
+    try:
+        mode = line.path.stat().st_mode
+    except OSError as why:
+        near = sorted(str(one) for one in Path("/dev/serial/by-id").glob("*"))
+        return _wrong(
+            f"line {line.name}: {line.path}: {why.strerror}: plug the adapter in or correct the path"
+            + (f"; there are {', '.join(near)}" if near else "")
+        )
+    if not stat.S_ISCHR(mode):
+        return _wrong(f"line {line.name}: {line.path} is not a serial port: correct the path")
+    if not os.access(line.path, os.R_OK | os.W_OK):
+        return _wrong(f"line {line.name}: {line.path}: this user may not use it: add it to the group dialout")
+    return _good(f"line {line.name}: {line.path} is there")
+
+
+def _broker_files(config: Config) -> bool:
+    from laterne_gateway.routes.connection import read_password, tls_context
+
+    try:
+        read_password(config.mqtt)
+        tls_context(config.mqtt)
+    except ssl.SSLError as why:
+        return _wrong(f"[mqtt] ca_file, certificate_file or key_file: {why}: they must be PEM files that fit together")
+    except (OSError, UnicodeDecodeError) as why:
+        return _wrong(f"[mqtt] {why}: correct the path, or the rights of the file")
+    if not config.mqtt.tls and config.mqtt.username:
+        print('note: the password goes to the broker readable for all on the way: use "mqtts://"')
+    return True
+
+
+def _broker(config: Config) -> bool:
+    where = f"{config.mqtt.host}:{config.mqtt.port}"
+    try:
+        addresses = socket.getaddrinfo(config.mqtt.host, config.mqtt.port, type=socket.SOCK_STREAM)
+    except OSError as why:
+        return _wrong(f"broker {where}: the name is not known ({why}): correct the url, or the DNS of this machine")
+    try:
+        socket.create_connection((config.mqtt.host, config.mqtt.port), BROKER_WITHIN_S).close()
+    except OSError as why:
+        return _wrong(
+            f"broker {where}: {addresses[0][4][0]} does not answer ({why}): is it up, does a firewall stop it?"
+        )
+    return _good(f"broker {where}: answers")

@@ -1,0 +1,278 @@
+"""The configuration: one TOML file, read whole and judged whole before anything starts.
+
+Every problem is a sentence that names file, line, setting and remedy; all of them are reported at once. A setting we
+do not know is a problem too: a misspelt one would otherwise be silently left at its default. Secrets are paths here,
+never values. Nothing of what the paths name is opened here; `check` and `run` do that.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from laterne_protocol import fields, frame
+from laterne_protocol.errors import ObjectError
+
+from laterne_gateway.toml_lines import line_of
+
+MAX_CONFIG_BYTES = 262_144  # 32 boards on each of 256 lines stay far below
+MIN_BAUD, MAX_BAUD = 1200, 4_000_000  # slowest line that still carries a report a minute; fastest common adapter
+DEFAULT_BAUD = 115_200
+DEFAULT_IN_FLIGHT = 20  # mosquitto's max_inflight_messages
+MAX_IN_FLIGHT = 1000  # a report is at most 960 bytes: at most 1 MiB unacknowledged in memory
+MQTT_PORT, MQTTS_PORT = 1883, 8883  # IANA
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. problems: a sentence each, with file, line, setting and remedy."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """Who this gateway is and where its files are. directory: its state. trust, roster: signed by the authority."""
+
+    id: str
+    tenant: str
+    directory: Path
+    trust: Path
+    roster: Path
+
+
+@dataclass(frozen=True)
+class LineSettings:
+    """A serial line. boards: bus addresses 1..32; empty: one board is there, whatever its address."""
+
+    name: str
+    path: Path
+    baud: int
+    boards: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MqttSettings:
+    """The broker. in_flight: messages that may wait for their PUBACK at a time."""
+
+    host: str
+    port: int
+    tls: bool
+    username: str | None
+    password_file: Path | None
+    ca_file: Path | None
+    certificate_file: Path | None
+    key_file: Path | None
+    in_flight: int
+
+
+@dataclass(frozen=True)
+class Config:
+    file: Path
+    gateway: GatewaySettings
+    lines: tuple[LineSettings, ...]
+    mqtt: MqttSettings
+
+
+def load(file: Path) -> Config:
+    """The configuration in a file. Raises ConfigError."""
+    try:
+        raw = file.read_bytes()
+    except OSError as why:
+        raise ConfigError([f"{file}: cannot be read ({why.strerror}): name the configuration with --config"]) from why
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise ConfigError([f"{file}: {len(raw)} bytes, at most {MAX_CONFIG_BYTES} are read: is it the right file?"])
+    try:
+        text = raw.decode()
+        found = tomllib.loads(text)
+    except UnicodeDecodeError as why:
+        raise ConfigError([f"{file}: not UTF-8 text (byte {why.start}): save it as UTF-8"]) from why
+    except tomllib.TOMLDecodeError as why:
+        raise ConfigError([f"{file}: not TOML: {why}: correct that line"]) from why
+    return _Reader(file, text).config(found)
+
+
+class _Table:
+    """One table of the file: takes settings out one by one, and what is left over is unknown."""
+
+    def __init__(self, reader: "_Reader", name: str, index: int | None, values: dict[str, object]) -> None:
+        self._reader = reader
+        self._name = name
+        self._index = index
+        self._left = dict(values)
+        self.heading = f"[[{name}]]" if index is not None else f"[{name}]"
+
+    def problem(self, setting: str | None, sentence: str) -> None:
+        line = line_of(self._reader.text, self._name, self._index, setting)
+        where = f"{self._reader.file}:{line}" if line else f"{self._reader.file}"
+        what = self.heading if setting is None else f"{self.heading} {setting}"
+        self._reader.problems.append(f"{where}: {what}: {sentence}")
+
+    def text(self, setting: str, remedy: str) -> str:
+        """A required text; "" after a problem."""
+        value = self._left.pop(setting, None)
+        if value is None:
+            self.problem(None, f'"{setting}" is missing: {remedy}')
+        elif not isinstance(value, str) or not value:
+            self.problem(setting, f"is not a text: {remedy}")
+        else:
+            return value
+        return ""
+
+    def optional_text(self, setting: str, remedy: str) -> str | None:
+        return self.text(setting, remedy) if setting in self._left else None
+
+    def name(self, setting: str, remedy: str) -> str:
+        """A text that is safe in topics and paths, as ids of boards are."""
+        value = self.text(setting, remedy)
+        if value:
+            try:
+                return fields.board_id(value, "it")
+            except ObjectError as why:
+                self.problem(setting, f'"{value[:40]}": {why}: {remedy}')
+        return value
+
+    def path(self, setting: str, remedy: str) -> Path:
+        return self._reader.file.parent / self.text(setting, remedy)
+
+    def optional_path(self, setting: str, remedy: str) -> Path | None:
+        return self.path(setting, remedy) if setting in self._left else None
+
+    def integer(self, setting: str, default: int, low: int, high: int) -> int:
+        value = self._left.pop(setting, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            self.problem(setting, f"is not a whole number in {low}..{high}: the default is {default}")
+            return default
+        return value
+
+    def addresses(self, setting: str) -> tuple[int, ...]:
+        remedy = (
+            f"list each board's address once, {frame.FIRST_BOARD}..{frame.LAST_BOARD}; leave it out on a line with one"
+        )
+        if setting not in self._left:
+            return ()
+        value = self._left.pop(setting)
+        addresses: list[int] = []
+        for item in value if isinstance(value, list) else ():
+            if isinstance(item, bool) or not isinstance(item, int):
+                break
+            if frame.FIRST_BOARD <= item <= frame.LAST_BOARD and item not in addresses:
+                addresses.append(item)
+        if not isinstance(value, list) or not value or len(addresses) != len(value):
+            self.problem(setting, f"is not a list of addresses: {remedy}")
+        return tuple(addresses)
+
+    def end(self, known: str) -> None:
+        for setting in self._left:
+            self.problem(setting, f"is not a setting: remove it, or correct its name ({known})")
+
+
+class _Reader:
+    def __init__(self, file: Path, text: str) -> None:
+        self.file = file.absolute()
+        self.text = text
+        self.problems: list[str] = []
+
+    def config(self, found: dict[str, object]) -> Config:
+        gateway = self._gateway(self._table(found, "gateway"))
+        lines = self._lines(found.pop("line", None))
+        mqtt = self._mqtt(self._table(found, "mqtt"))
+        for name in found:
+            line = line_of(self.text, name, None, None) or line_of(self.text, "", None, name)
+            self.problems.append(
+                f"{self.file}:{line or 1}: {name}: is not a setting: remove it, or correct its name "
+                "([gateway], [[line]], [mqtt])"
+            )
+        if self.problems:
+            raise ConfigError(self.problems)
+        return Config(self.file, gateway, lines, mqtt)
+
+    def _table(self, found: dict[str, object], name: str) -> _Table:
+        value = found.pop(name, None)
+        if not isinstance(value, dict):
+            self.problems.append(f"{self.file}: [{name}]: is missing: see laterne-gateway.example.toml")
+            return _Absent(self, name, None, {})
+        return _Table(self, name, None, value)
+
+    def _gateway(self, table: _Table) -> GatewaySettings:
+        settings = GatewaySettings(
+            table.name("id", "give the gateway's id as in `laterne roster export --gateway ID`"),
+            table.name("tenant", 'give the part of the topic that is yours, such as "cityname"'),
+            table.path("directory", "give the directory for the gateway's database"),
+            table.path("trust", "give the file of the authority's public keys, trust.cbor"),
+            table.path("roster", "give the file that `laterne roster export` wrote"),
+        )
+        table.end("id, tenant, directory, trust, roster")
+        return settings
+
+    def _lines(self, value: object) -> tuple[LineSettings, ...]:
+        if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+            self.problems.append(f"{self.file}: [[line]]: is missing: add one for each serial line, with name and path")
+            return ()
+        lines: list[LineSettings] = []
+        for index, item in enumerate(value):
+            table = _Table(self, "line", index, item)
+            line = LineSettings(
+                table.name("name", "give the line a short name for the log"),
+                table.path("path", "give the port, such as /dev/serial/by-id/..."),
+                table.integer("baud", DEFAULT_BAUD, MIN_BAUD, MAX_BAUD),
+                table.addresses("boards"),
+            )
+            table.end("name, path, baud, boards")
+            for former in lines:
+                if line.name and former.name == line.name:
+                    table.problem("name", f'"{line.name}" stands twice: give each line its own name')
+                if former.path == line.path:
+                    table.problem("path", f'line "{former.name}" has this port already: give each line its own port')
+            lines.append(line)
+        return tuple(lines)
+
+    def _mqtt(self, table: _Table) -> MqttSettings:
+        host, port, tls = self._url(table)
+        settings = MqttSettings(
+            host,
+            port,
+            tls,
+            table.optional_text("username", "give a name, or leave it out"),
+            table.optional_path("password_file", "give the file that holds the password"),
+            table.optional_path("ca_file", "give the file of the authorities that the broker's certificate comes from"),
+            table.optional_path("certificate_file", "give the file of the gateway's certificate"),
+            table.optional_path("key_file", "give the file of the certificate's private key"),
+            table.integer("in_flight", DEFAULT_IN_FLIGHT, 1, MAX_IN_FLIGHT),
+        )
+        if settings.password_file and not settings.username:
+            table.problem("password_file", "needs a username: add it, or remove the password")
+        if (settings.certificate_file is None) != (settings.key_file is None):
+            table.problem(None, "certificate_file and key_file belong together: give both or neither")
+        if not tls:
+            for setting in ("ca_file", "certificate_file"):
+                if getattr(settings, setting) is not None:
+                    table.problem(setting, 'is of no use without TLS: begin the url with "mqtts://"')
+        table.end("url, username, password_file, ca_file, certificate_file, key_file, in_flight")
+        return settings
+
+    def _url(self, table: _Table) -> tuple[str, int, bool]:
+        remedy = 'write "mqtts://host:8883", or "mqtt://host:1883" without TLS'
+        url = table.text("url", remedy)
+        if not url:
+            return "", 0, False
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        if host is None or parts.scheme not in ("mqtt", "mqtts") or parts.path not in ("", "/") or parts.query:
+            table.problem("url", f"is not a broker's address: {remedy}")
+            return "", 0, False
+        if parts.username or parts.password:
+            table.problem("url", "holds a name or password: use username and password_file")
+        tls = parts.scheme == "mqtts"
+        return host, port or (MQTTS_PORT if tls else MQTT_PORT), tls
+
+
+class _Absent(_Table):
+    """A table that is not there: said once, not once for each of its settings."""
+
+    def problem(self, setting: str | None, sentence: str) -> None:
+        return

@@ -1,0 +1,313 @@
+"""The inbox: what a board sends is believed only after its signature, its number and its chain have been checked.
+
+What may be acknowledged, and when. A board forgets what we acknowledge, so:
+
+1. A sequence N is acknowledged when the commit that holds report N has been synced, never before: put() returned.
+   "On disk before acknowledged."
+2. N stands for everything up to N. So report N is stored only on top of the chain it was judged against: when an
+   earlier one could not be stored (disk full), the later ones are not stored either (buffer, NOT_IN_TURN), and all of
+   them are asked for again.
+3. A refused report is asked for again, ASK_TIMES in all, because a forger on the line may have spoken first. Then it
+   is set aside, as received and on disk, and passed over: its number counts as missing and may be acknowledged. The
+   line must go on: a report that is damaged on the board's flash would otherwise hold back all others for ever.
+   The number in a report that is not validly signed is a stranger's word. It is never believed upwards: we pass over
+   one number when it says nothing readable, and at most MAX_STEP towards the number it claims, where an honest board
+   has nothing in between. Until sessions protect the line, a forger on it could do as much by acknowledging in our
+   name.
+4. The board forgets when it sees the acknowledgement in a later question, which it answers. If either is lost, the
+   question comes again: "acknowledged by the next one before forgotten." The gateway forgets a report when every route
+   has delivered it (buffer).
+
+A repeated report is stored once. One that bears a stored number but is another report, or does not follow the one
+before, is validly signed all the same: two boards hold one key. It is set aside, and a person is told.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from functools import partial
+
+from laterne_protocol import cose, credential, report
+from laterne_protocol.errors import CoseError, WireError
+from laterne_protocol.roster import Entry
+
+from laterne_gateway import primitives
+from laterne_gateway.buffer import OTHER, PAST, STORED, Accepted, Buffer, Refused, StoreError
+from laterne_gateway.clock import Clock
+from laterne_gateway.health import Health
+from laterne_gateway.roster import RosterKeeper
+
+log = logging.getLogger("laterne")
+
+ASK_TIMES = 3
+MAX_STEP = 64  # a gap of 10,000 reports before a damaged one is crossed in 157 steps
+
+ACCEPTED, REFUSED, REPEATED = "accepted", "refused", "repeated"
+
+
+class RefusedReport(Exception):
+    """Why a report is not believed. sequence: its own claim, or None. signed: whether the board made it."""
+
+    def __init__(self, reason: str, detail: str, sequence: int | None, signed: bool) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.sequence = sequence
+        self.signed = signed
+
+
+@dataclass
+class Intake:
+    """How far we are with a board, in memory: ahead of the disk by what is being committed.
+
+    received: the last sequence taken, 0 before the first. digest: of that report, None when it was passed over.
+    follows: as the buffer wants it: `received`, or None before the first. uncommitted: how many are on their way.
+    """
+
+    credential: bytes
+    received: int = 0
+    digest: bytes | None = None
+    follows: int | None = None
+    uncommitted: int = 0
+    refusals: int = 0
+    last_set_aside: bytes = b""
+
+
+def examine(body: bytes, entry: Entry) -> tuple[report.Report, bytes]:
+    """The report in a board's signed bytes and its payload's digest. Raises RefusedReport."""
+    try:
+        signed = cose.parse(body, report.MAX_REPORT_BYTES)
+    except WireError as why:
+        raise RefusedReport("not a signed object", str(why), None, False) from why
+    try:
+        claimed: report.Report | None = report.report_of(signed.payload)
+        malformed = ""
+    except WireError as why:
+        claimed, malformed = None, str(why)
+    sequence = None if claimed is None else claimed.sequence
+    try:
+        if signed.kid != credential.kid(entry.sign_key):
+            raise CoseError(f"it names key {signed.kid.hex()}, the roster {credential.kid(entry.sign_key).hex()}")
+        cose.verify(signed, cose.REPORT, partial(primitives.valid, entry.sign_key))
+    except CoseError as why:
+        raise RefusedReport("signature", str(why), sequence, False) from why
+    if claimed is None:
+        raise RefusedReport("malformed payload", malformed, None, True)
+    if claimed.board != entry.board:
+        raise RefusedReport("names another board", f"it says it is {claimed.board}", None, True)
+    return claimed, report.digest(signed.payload)
+
+
+def check_chain(found: report.Report, intake: Intake) -> None:
+    """Whether the report follows the one before. Raises RefusedReport.
+
+    No check after a gap or a report that was passed over: nobody here knows the digest of the one before.
+    """
+    if found.sequence != intake.received + 1:
+        return
+    expected = intake.credential if intake.follows is None else intake.digest
+    if expected is not None and found.previous != expected:
+        raise RefusedReport(
+            "chain broken",
+            f"it names {found.previous.hex()} as the one before, we have {expected.hex()}",
+            found.sequence,
+            True,
+        )
+
+
+class Inbox:
+    def __init__(self, roster: RosterKeeper, buffer: Buffer, clock: Clock, health: Health) -> None:
+        self._roster = roster
+        self._buffer = buffer
+        self._clock = clock
+        self._health = health
+        self._intakes: dict[str, Intake] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def after(self, entry: Entry) -> int:
+        """Ask the board for the oldest report after this sequence."""
+        return self._intake(entry).received
+
+    def acknowledged(self, entry: Entry) -> int | None:
+        """Every report up to this sequence is on disk, or set aside there, or known to be lost; None: nothing yet."""
+        chain = self._buffer.chains.get(entry.board)
+        return None if chain is None or chain.credential != entry.credential_digest else chain.sequence
+
+    def uncommitted(self, entry: Entry) -> int:
+        """How many of the board's reports are on their way to the disk."""
+        return self._intake(entry).uncommitted
+
+    def take(self, entry: Entry, body: bytes) -> str:
+        """A board's answer: ACCEPTED, REPEATED or REFUSED. Returns at once; acknowledged() follows after the commit."""
+        intake = self._intake(entry)
+        try:
+            found, digest = examine(body, entry)
+            if found.sequence <= intake.received:
+                return self._old(entry, intake, found, digest, body)
+            check_chain(found, intake)
+        except RefusedReport as why:
+            self._refuse(entry, intake, why, body)
+            return REFUSED
+        self._note_missing(entry.board, intake, found)
+        intake.refusals = 0
+        accepted = self._accepted(entry, intake, found, digest, body)
+        intake.received, intake.digest, intake.follows = found.sequence, digest, found.sequence
+        self._start(entry, intake, self._store(entry, accepted))
+        return ACCEPTED
+
+    async def settle(self) -> None:
+        """Returns when all that was taken has been committed, or could not be."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _intake(self, entry: Entry) -> Intake:
+        intake = self._intakes.get(entry.board)
+        if intake is None or intake.credential != entry.credential_digest:
+            # A new credential is a new chain (protocol/README.md, 6): the board begins at 1 again.
+            intake = self._intakes[entry.board] = Intake(entry.credential_digest)
+            self._return_to_disk(entry, intake)
+        return intake
+
+    def _return_to_disk(self, entry: Entry, intake: Intake) -> None:
+        chain = self._buffer.chains.get(entry.board)
+        if chain is not None and chain.credential == intake.credential:
+            intake.received, intake.digest, intake.follows = chain.sequence, chain.digest, chain.sequence
+        else:
+            intake.received, intake.digest, intake.follows = 0, None, None
+
+    def _accepted(self, entry: Entry, intake: Intake, found: report.Report, digest: bytes, body: bytes) -> Accepted:
+        return Accepted(
+            entry.board,
+            found.sequence,
+            digest,
+            entry.credential_digest,
+            intake.follows,
+            self._clock.utc_ms(),
+            found.clock[1],
+            body,
+        )
+
+    def _old(self, entry: Entry, intake: Intake, found: report.Report, digest: bytes, body: bytes) -> str:
+        # Not what was asked for. The last one is compared here, an older one where it is still in the buffer.
+        if found.sequence == intake.received and intake.digest == digest:
+            self._health.count(entry.board, "reports repeated")
+            return REPEATED
+        self._start(entry, intake, self._compare(entry, self._accepted(entry, intake, found, digest, body)))
+        return REPEATED
+
+    def _start(self, entry: Entry, intake: Intake, work: Coroutine[None, None, None]) -> None:
+        intake.uncommitted += 1
+        task = asyncio.get_running_loop().create_task(self._commit(entry, intake, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _commit(self, entry: Entry, intake: Intake, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except StoreError as why:
+            self._health.count(entry.board, "reports not stored")
+            self._health.alarm(
+                "buffer",
+                "not stored",
+                f"{why}: free some space; boards keep what is not acknowledged and are asked again",
+            )
+            self._return_to_disk(entry, intake)
+        finally:
+            intake.uncommitted -= 1
+
+    async def _store(self, entry: Entry, accepted: Accepted) -> None:
+        outcome = await self._buffer.put(accepted)
+        if outcome == STORED:
+            self._health.count(entry.board, "reports stored")
+            self._health.note(entry.board, "sequence", accepted.sequence)
+            self._health.clear("buffer", "not stored", "stores again")
+        else:
+            await self._judge(entry, accepted, outcome)
+
+    async def _compare(self, entry: Entry, accepted: Accepted) -> None:
+        await self._judge(entry, accepted, await self._buffer.put(accepted))
+
+    async def _judge(self, entry: Entry, accepted: Accepted, outcome: str) -> None:
+        chain = self._buffer.chains.get(entry.board)
+        if outcome == PAST and chain is not None and chain.sequence == accepted.sequence and chain.digest is not None:
+            outcome = REPEATED if chain.digest == accepted.digest else OTHER
+        if outcome != OTHER:
+            self._health.count(entry.board, "reports repeated")
+            return
+        self._health.count(entry.board, "refused: same number, another report")
+        self._health.alarm(
+            entry.board,
+            "clone",
+            f"report {accepted.sequence} came twice with different contents: look for a second board with its key",
+        )
+        await self._set_aside(entry, accepted.sequence, "same number, another report", accepted.body, None, None)
+
+    def _refuse(self, entry: Entry, intake: Intake, why: RefusedReport, body: bytes) -> None:
+        board = entry.board
+        intake.refusals += 1
+        self._health.count(board, f"refused: {why.reason}")
+        if why.signed and why.reason == "chain broken":
+            self._health.alarm(
+                board,
+                "clone",
+                f"report {why.sequence} does not follow the one before: {why}; look for a second board with its key",
+            )
+        if intake.refusals < ASK_TIMES:
+            if intake.refusals == 1:
+                log.warning("%s: report refused, asked for again: %s: %s", board, why.reason, why)
+            return
+        intake.refusals = 0
+        passed_over = self._step(intake, why)
+        follows = intake.follows
+        log.warning(
+            "%s: reports %d to %d passed over, the refused one is set aside: %s: %s",
+            board,
+            intake.received + 1,
+            passed_over,
+            why.reason,
+            why,
+        )
+        self._health.count(board, "reports missing", passed_over - intake.received)
+        intake.received, intake.digest, intake.follows = passed_over, None, passed_over
+        self._start(entry, intake, self._set_aside(entry, why.sequence, why.reason, body, follows, passed_over))
+
+    def _step(self, intake: Intake, why: RefusedReport) -> int:
+        if why.sequence is None or why.sequence <= intake.received:
+            return intake.received + 1
+        return why.sequence if why.signed else min(why.sequence, intake.received + MAX_STEP)
+
+    async def _set_aside(
+        self, entry: Entry, sequence: int | None, reason: str, body: bytes, follows: int | None, passed_over: int | None
+    ) -> None:
+        intake = self._intake(entry)
+        if passed_over is None and intake.last_set_aside == body:
+            return  # the same one again: it is there already
+        intake.last_set_aside = body
+        self._health.count(entry.board, "reports set aside")
+        await self._buffer.set_aside(
+            Refused(
+                entry.board, sequence, reason, entry.credential_digest, follows, self._clock.utc_ms(), passed_over, body
+            )
+        )
+
+    def _note_missing(self, board: str, intake: Intake, found: report.Report) -> None:
+        missing = found.sequence - intake.received - 1
+        if missing == 0:
+            return
+        first, last = intake.received + 1, found.sequence - 1
+        stated = sum(max(0, min(last, gap[1]) - max(first, gap[0]) + 1) for gap in found.gaps)
+        if intake.follows is None and stated < missing:
+            # Not lost here: the board was with another gateway before, or this one's database is new.
+            self._health.count(board, "reports before the first here", missing - stated)
+            log.info("%s: its first report here is %d", board, found.sequence)
+            return
+        self._health.count(board, "reports missing", missing)
+        self._health.count(board, "reports missing, stated by the board", min(stated, missing))
+        reasons = sorted({report.REASONS.get(gap[2], f"reason {gap[2]}") for gap in found.gaps})
+        log.warning(
+            "%s: reports %d to %d are missing, the board %s",
+            board,
+            first,
+            last,
+            f"says: {', '.join(reasons)}" if stated >= missing else "does not say why",
+        )

@@ -1,0 +1,160 @@
+"""Which boards we may serve: trust and roster, verified, never older than once seen, the last good one kept.
+
+Trust is installed by hand; a later one counts when a threshold of the roots trusted before has signed it too
+(TUF 5.3). A roster counts when a roster key of the trust has signed it, it names this gateway, and its version is not
+below any that was ever taken; the last good files are in the database, so that holds after a restart too.
+"""
+
+import logging
+from functools import partial
+from pathlib import Path
+
+from laterne_protocol import cose, credential, roster, trust
+from laterne_protocol.errors import ObjectError, SignatureError, WireError
+
+from laterne_gateway import primitives
+from laterne_gateway.buffer import Buffer
+from laterne_gateway.health import Health
+
+log = logging.getLogger("laterne")
+
+SUBJECT = "roster"
+
+
+class RosterError(Exception):
+    """No roster can be used; the sentence says what to do."""
+
+
+def read_bounded(file: Path, max_bytes: int) -> bytes:
+    """A file of at most max_bytes. Raises RosterError."""
+    try:
+        with file.open("rb") as source:
+            data = source.read(max_bytes + 1)
+    except OSError as why:
+        raise RosterError(
+            f"{file}: cannot be read ({why.strerror}): bring it from the authority (laterne roster export)"
+        ) from why
+    if len(data) > max_bytes:
+        raise RosterError(f"{file}: more than {max_bytes} bytes: it is not what the authority exports")
+    return data
+
+
+def verified_roster(data: bytes, trusted: trust.Trust, gateway: str) -> roster.Roster:
+    """The roster in these bytes, once a roster key is found to have signed it for this gateway. Raises WireError."""
+    signed = cose.parse(data, roster.MAX_ROSTER_BYTES)
+    for key in trusted.keys[trust.ROSTER]:
+        if credential.kid(key) == signed.kid:
+            payload = cose.verify(signed, cose.ROSTER, partial(primitives.valid, key))
+            found = roster.roster_of(payload)
+            if found.gateway != gateway:
+                raise ObjectError(f"it is for gateway {found.gateway}, this one is {gateway}")
+            return found
+    raise SignatureError(f"key {signed.kid.hex()} is not a roster key of {trusted.authority}")
+
+
+class RosterKeeper:
+    """Holds the roster in force. load() before use; reload() when the files may have changed."""
+
+    def __init__(self, gateway: str, trust_file: Path, roster_file: Path, buffer: Buffer, health: Health) -> None:
+        self._gateway = gateway
+        self._trust_file = trust_file
+        self._roster_file = roster_file
+        self._buffer = buffer
+        self._health = health
+        self._trusted: trust.Trust | None = None
+        self._roster: roster.Roster | None = None
+        self._digest = b""
+        self._entries: dict[str, roster.Entry] = {}
+        self._revoked: set[str] = set()
+
+    @property
+    def version(self) -> int | None:
+        return None if self._roster is None else self._roster.version
+
+    @property
+    def boards(self) -> int:
+        return len(self._entries)
+
+    def entry(self, board: str) -> roster.Entry | None:
+        """What the roster says of a board; None: we may not serve it."""
+        return None if board in self._revoked else self._entries.get(board)
+
+    def is_revoked(self, board: str) -> bool:
+        return board in self._revoked
+
+    async def load(self) -> None:
+        """At start: the last good ones from the database, then the files. Raises RosterError: neither can be used."""
+        kept_trust = await self._buffer.kept_file("trust")
+        kept_roster = await self._buffer.kept_file("roster")
+        try:
+            if kept_trust is not None:
+                self._trusted = trust.trust_of(kept_trust, primitives.valid)
+                if kept_roster is not None:
+                    self._use(verified_roster(kept_roster, self._trusted, self._gateway))
+        except WireError as why:
+            # Another gateway's database, or a trust whose roster key is gone: the files decide alone.
+            log.warning("%s: the one in the database is of no use any more: %s", SUBJECT, why)
+        problem = await self.reload()
+        if self._roster is None:
+            raise RosterError(problem or "no roster")
+
+    async def reload(self) -> str | None:
+        """Takes the files when they are good; else keeps what is in force, raises an alarm and returns the problem."""
+        try:
+            await self._take_trust()
+            await self._take_roster()
+        except RosterError as why:
+            self._health.count(SUBJECT, "refused")
+            self._health.alarm(SUBJECT, "refused", f"{why}; version {self.version} stays in force")
+            return str(why)
+        self._health.clear(SUBJECT, "refused")
+        return None
+
+    async def _take_trust(self) -> None:
+        data = read_bounded(self._trust_file, trust.MAX_TRUST_BYTES)
+        try:
+            found = trust.trust_of(data, primitives.valid, self._trusted)
+        except WireError as why:
+            raise RosterError(f"{self._trust_file}: {why}: bring the trust that the authority published last") from why
+        if self._trusted is None or found.version != self._trusted.version:
+            await self._buffer.keep_file("trust", found.version, data)
+            log.info("trust: version %d of %s", found.version, found.authority)
+        self._trusted = found
+
+    async def _take_roster(self) -> None:
+        assert self._trusted is not None
+        data = read_bounded(self._roster_file, roster.MAX_ROSTER_BYTES)
+        try:
+            found = verified_roster(data, self._trusted, self._gateway)
+        except WireError as why:
+            raise RosterError(f"{self._roster_file}: {why}: export this gateway's roster anew") from why
+        digest = roster.digest(found.to_payload())
+        if self._roster is not None:
+            former = self._roster.version
+            if found.version < former:
+                raise RosterError(
+                    f"{self._roster_file}: version {found.version} is older than {former}: export the newest roster"
+                )
+            if found.version == former and digest != self._digest:
+                raise RosterError(
+                    f"{self._roster_file}: another roster with the version {former} that is in force: "
+                    "export one with a new version"
+                )
+        if digest != self._digest:
+            await self._buffer.keep_file("roster", found.version, data)
+            self._use(found)
+            log.info("%s: version %d, %d boards, %d revoked", SUBJECT, found.version, self.boards, len(self._revoked))
+
+    def _use(self, found: roster.Roster) -> None:
+        # A board may stand in both lists after it got new keys: the kid tells which key is revoked.
+        revoked_kids = {(board, kid) for board, kid, _ in found.revoked}
+        self._roster = found
+        self._digest = roster.digest(found.to_payload())
+        self._entries = {
+            entry.board: entry
+            for entry in found.entries
+            if (entry.board, credential.kid(entry.sign_key)) not in revoked_kids
+        }
+        self._revoked = {board for board, _, _ in found.revoked} - self._entries.keys()
+        self._health.note(SUBJECT, "version", found.version)
+        self._health.note(SUBJECT, "boards", self.boards)

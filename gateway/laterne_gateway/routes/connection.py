@@ -1,0 +1,108 @@
+"""A connection to an MQTT 5 broker: aiomqtt, with the three things told that it keeps to itself.
+
+1. A PUBACK may carry a refusal (MQTT 5, 3.4.2.1); aiomqtt takes each PUBACK for success. Here a refused message is
+   never confirmed: `refused` says why instead.
+2. The broker may allow fewer messages in flight than we would send (Receive Maximum, 3.2.2.3.3).
+3. Why the broker ended the connection: another client may have come with our name (reason 0x8E).
+"""
+
+import logging
+import ssl
+from typing import Any
+
+import aiomqtt
+from paho.mqtt.client import Client as PahoClient
+from paho.mqtt.client import ConnectFlags
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from laterne_gateway.config import MqttSettings
+
+KEEP_ALIVE_S = 30  # a dead broker is noticed within 45 s, and carrier NAT keeps the path for longer than this
+SESSION_EXPIRY_S = 3600  # the broker keeps our session over a short outage; nothing of ours depends on it
+CALL_WITHIN_S = 20.0  # CONNACK, DISCONNECT: a cellular link's worst round trips
+SESSION_TAKEN_OVER = 0x8E
+ACCEPTED_BELOW = 0x80  # MQTT 5, 2.4
+
+logging.getLogger("mqtt").setLevel(logging.ERROR)  # it would warn of each window above ten
+
+
+class Connection(aiomqtt.Client):
+    """Use as `async with`. refused: the broker's reason for a message it did not take, else None."""
+
+    def __init__(
+        self, settings: MqttSettings, identifier: str, will: aiomqtt.Will, context: ssl.SSLContext | None
+    ) -> None:
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = SESSION_EXPIRY_S
+        super().__init__(
+            settings.host,
+            settings.port,
+            username=settings.username,
+            password=read_password(settings),
+            identifier=identifier,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            will=will,
+            timeout=CALL_WITHIN_S,
+            keepalive=KEEP_ALIVE_S,
+            clean_start=False,
+            max_inflight_messages=settings.in_flight,
+            properties=properties,
+            tls_context=context,
+        )
+        self.pending_calls_threshold = settings.in_flight + 1
+        self.window = settings.in_flight
+        self.refused: ReasonCode | None = None
+
+    def _on_connect(
+        self,
+        client: PahoClient,
+        userdata: Any,
+        flags: ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        allowed = getattr(properties, "ReceiveMaximum", None)
+        if isinstance(allowed, int) and allowed > 0:
+            self.window = min(self.window, allowed)
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_publish(
+        self, client: PahoClient, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        if reason_code.value >= ACCEPTED_BELOW:
+            self.refused = reason_code
+            if not self._disconnected.done():
+                self._disconnected.set_exception(aiomqtt.MqttCodeError(reason_code, "a message was refused"))
+            return
+        super()._on_publish(client, userdata, mid, reason_code, properties)
+
+
+def read_password(settings: MqttSettings) -> str | None:
+    """The password in its file, without the line's end. Raises OSError."""
+    if settings.password_file is None:
+        return None
+    return settings.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+
+
+def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
+    """TLS 1.2 or later, the broker's name and certificate checked; None without TLS. Raises OSError, ssl.SSLError."""
+    if not settings.tls:
+        return None
+    context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.certificate_file is not None and settings.key_file is not None:
+        # A key with a passphrase must fail, not ask on a terminal that nobody watches.
+        context.load_cert_chain(str(settings.certificate_file), str(settings.key_file), password=lambda: b"")
+    return context
+
+
+def reason_of(why: BaseException) -> int | None:
+    """The broker's reason code behind an error, if it gave one."""
+    seen: BaseException | None = why
+    while seen is not None:
+        if isinstance(seen, aiomqtt.MqttCodeError) and isinstance(seen.rc, ReasonCode):
+            return int(seen.rc.value)
+        seen = seen.__cause__
+    return None

@@ -1,0 +1,183 @@
+"""The MQTT route (design 6): the boards' signed bytes, unchanged, to a broker, in the order of arrival.
+
+The broker's PUBACK decides, nothing else: the cursor moves when the oldest message under way has been acknowledged,
+so it never passes one that has not. What was under way when a connection ended is sent again on the next, from the
+cursor on; subscribers remove what they have seen by (board, sequence).
+"""
+
+import asyncio
+import json
+import logging
+import math
+import ssl
+from collections import deque
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from laterne_gateway import VERSION
+from laterne_gateway.backoff import Backoff
+from laterne_gateway.buffer import Buffer, Row
+from laterne_gateway.clock import Clock, rfc3339
+from laterne_gateway.config import GatewaySettings, MqttSettings
+from laterne_gateway.health import Health
+from laterne_gateway.routes.connection import SESSION_TAKEN_OVER, Connection, reason_of, tls_context
+
+log = logging.getLogger("laterne")
+
+NAME = "mqtt"
+BASE_S, CAP_S = 1.0, 300.0  # 500 gateways after an outage: about 1.7 connections a second (facts/gateway.md, 8)
+STABLE_S = 60.0
+TWIN_FLOOR_S = 20.0  # two gateways with one name would throw each other out as fast as they can
+PUBACK_WITHIN_S = 60.0  # a broker that takes longer for the oldest message is taken for gone
+LATE_AFTER_MS = 120_000  # a report closes every minute: one that is two minutes old waited somewhere
+GOODBYE_WITHIN_S = 3.0  # the stopping gateway waits this long for a broker to take its last message
+
+
+class MqttRoute:
+    def __init__(
+        self, gateway: GatewaySettings, settings: MqttSettings, buffer: Buffer, clock: Clock, health: Health
+    ) -> None:
+        self._settings = settings
+        self._buffer = buffer
+        self._clock = clock
+        self._health = health
+        self._prefix = f"laterne/v1/{gateway.tenant}/{gateway.id}"
+        self._status = f"{self._prefix}/status"
+        self._identifier = f"laterne-{gateway.tenant}-{gateway.id}"
+        self._subject = f"route {NAME}"
+        self._broker = f"{settings.host}:{settings.port}"
+        self._connected_s: float | None = None
+
+    async def run(self) -> None:
+        """Delivers for ever; when cancelled it says goodbye to the broker first."""
+        backoff = Backoff(BASE_S, CAP_S, stable_s=STABLE_S)
+        while True:
+            began_s = self._clock.monotonic_s()
+            self._connected_s = None
+            why: BaseException = aiomqtt.MqttError("the connection has ended")
+            try:
+                await self._connection()
+            except* (aiomqtt.MqttError, OSError, ssl.SSLError) as group:
+                why = _first(group)
+            lasted_s = 0.0 if self._connected_s is None else self._clock.monotonic_s() - self._connected_s
+            self._health.note(self._subject, "connected", False)
+            pause_s = backoff.failed(lasted_s)
+            if reason_of(why) == SESSION_TAKEN_OVER:
+                pause_s = max(pause_s, TWIN_FLOOR_S)
+                self._health.count(self._subject, "thrown out by a twin")
+                self._health.alarm(
+                    self._subject,
+                    "twin",
+                    f"another client came to the broker as {self._identifier}: give each gateway an id of its own",
+                )
+            self._health.count(self._subject, "connections failed" if self._connected_s is None else "connections lost")
+            self._health.alarm(
+                self._subject, "broker", f"no broker at {self._broker}: {why}; reports are kept and it is tried again"
+            )
+            log.debug("%s: lasted %.1f s, next in %.1f s", self._subject, self._clock.monotonic_s() - began_s, pause_s)
+            await asyncio.sleep(pause_s)
+
+    async def _connection(self) -> None:
+        will = aiomqtt.Will(self._status, _status("offline", "connection lost"), qos=1, retain=True)
+        context = await asyncio.get_running_loop().run_in_executor(None, tls_context, self._settings)
+        async with Connection(self._settings, self._identifier, will, context) as client:
+            self._connected_s = self._clock.monotonic_s()
+            try:
+                await client.publish(self._status, _status("online", ""), qos=1, retain=True)
+                self._health.note(self._subject, "connected", True)
+                self._health.count(self._subject, "connections")
+                self._health.clear(self._subject, "broker")
+                waiting = self._buffer.waiting(NAME)
+                log.info("%s: connected to %s, %d reports waiting", self._subject, self._broker, waiting)
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(_until_it_ends(client))
+                    tasks.create_task(self._deliver(client))
+            except asyncio.CancelledError:
+                await self._goodbye(client)
+                raise
+
+    async def _goodbye(self, client: Connection) -> None:
+        try:
+            async with asyncio.timeout(GOODBYE_WITHIN_S):
+                await client.publish(self._status, _status("offline", "stopped"), qos=1, retain=True)
+        except (aiomqtt.MqttError, TimeoutError) as why:
+            log.info("%s: the broker did not hear the goodbye: %s", self._subject, why)
+
+    async def _deliver(self, client: Connection) -> None:
+        under_way: deque[tuple[Row, asyncio.Task[None]]] = deque()
+        sent_id = self._buffer.delivered_ids[NAME]
+        try:
+            while True:
+                if len(under_way) < client.window and self._buffer.last_id > sent_id:
+                    for row in await self._buffer.oldest(sent_id, client.window - len(under_way)):
+                        # A task runs up to its first wait in the order of creation: messages leave in order.
+                        under_way.append((row, asyncio.create_task(self._publish(client, row))))
+                        sent_id = row.id
+                if not under_way:
+                    await self._buffer.arrived(sent_id)
+                    continue
+                await self._oldest_is_acknowledged(under_way, client.window, sent_id)
+        finally:
+            for _, task in under_way:
+                task.cancel()
+            # What went wrong with the first is being raised; the others failed of the same.
+            await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
+
+    async def _oldest_is_acknowledged(
+        self, under_way: "deque[tuple[Row, asyncio.Task[None]]]", window: int, sent_id: int
+    ) -> None:
+        waits: set[asyncio.Task[None]] = {under_way[0][1]}
+        more: asyncio.Task[None] | None = None
+        if len(under_way) < window and not under_way[0][1].done():
+            more = asyncio.create_task(self._buffer.arrived(sent_id))
+            waits.add(more)
+        try:
+            done, _ = await asyncio.wait(waits, timeout=PUBACK_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if more is not None:
+                more.cancel()
+        if not done:
+            raise aiomqtt.MqttError(f"no acknowledgement within {PUBACK_WITHIN_S:.0f} s")
+        delivered: Row | None = None
+        while under_way and under_way[0][1].done():
+            row, task = under_way.popleft()
+            task.result()  # raises what went wrong
+            delivered = row
+            self._health.count(self._subject, "reports delivered")
+        if delivered is not None:
+            self._buffer.delivered(NAME, delivered.id)
+
+    async def _publish(self, client: Connection, row: Row) -> None:
+        now_ms = self._clock.utc_ms()
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        said = [("historical", "true" if is_late(row, now_ms) else "false")]
+        if row.received_ms is not None:
+            said.insert(0, ("received", rfc3339(row.received_ms)))
+        properties.UserProperty = said
+        topic = f"{self._prefix}/{row.board}/report"
+        await client.publish(topic, row.body, qos=1, properties=properties, timeout=math.inf)
+
+
+async def _until_it_ends(client: Connection) -> None:
+    async for message in client.messages:
+        log.debug("mqtt: unexpected message on %s", message.topic)
+    raise aiomqtt.MqttError("the connection has ended")
+
+
+def is_late(row: Row, now_ms: int | None) -> bool:
+    """Whether a platform should take the report for history: it waited on the board or here. Unknown is not late."""
+    known = [at for at in (row.closed_ms, row.received_ms) if at is not None]
+    return now_ms is not None and bool(known) and now_ms - min(known) > LATE_AFTER_MS
+
+
+def _status(state: str, reason: str) -> str:
+    return json.dumps({"state": state, "version": VERSION, **({"reason": reason} if reason else {})})
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    why: BaseException = group
+    while isinstance(why, BaseExceptionGroup):
+        why = why.exceptions[0]
+    return why

@@ -1,0 +1,98 @@
+"""How the running gateway tells how it is: a socket in its directory that gives one JSON document to whoever connects.
+
+A socket and not a file: a file would be written again and again, and wear the card.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from pathlib import Path
+
+from laterne_gateway import VERSION
+from laterne_gateway.buffer import Buffer
+from laterne_gateway.clock import Clock
+from laterne_gateway.config import Config
+from laterne_gateway.health import Health
+from laterne_gateway.roster import RosterKeeper
+
+log = logging.getLogger("laterne")
+
+SOCKET_NAME = "status.sock"
+MAX_STATUS_BYTES = 4 * 1024 * 1024  # 256 boards with every counter there is
+ANSWER_WITHIN_S = 5.0
+
+
+class StatusServer:
+    def __init__(self, config: Config, buffer: Buffer, roster: RosterKeeper, health: Health, clock: Clock) -> None:
+        self._config = config
+        self._buffer = buffer
+        self._roster = roster
+        self._health = health
+        self._clock = clock
+        self._started_s = clock.monotonic_s()
+
+    async def run(self) -> None:
+        path = self._config.gateway.directory / SOCKET_NAME
+        path.unlink(missing_ok=True)  # of a former process: the directory is locked, so nobody listens there
+        try:
+            server = await asyncio.start_unix_server(self._serve, _reachable(path))
+        except OSError as why:
+            # No reason to stop delivering.
+            self._health.alarm("status", "socket", f"{path}: {why}: `laterne-gateway status` will not see this process")
+            return
+        try:
+            async with server:
+                await server.serve_forever()
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def document(self) -> dict[str, object]:
+        """{"gateway", "version", "running", "uptime_s", "roster_version", "buffer", "subjects"}."""
+        return {
+            "gateway": self._config.gateway.id,
+            "version": VERSION,
+            "running": True,
+            "uptime_s": round(self._clock.monotonic_s() - self._started_s, 1),
+            "clock_credible": self._clock.utc_ms() is not None,
+            "roster_version": self._roster.version,
+            "buffer": {
+                "waiting": {route: self._buffer.waiting(route) for route in self._buffer.delivered_ids},
+                "commits": self._buffer.commits,
+                **await self._buffer.tallies(),
+            },
+            "subjects": self._health.snapshot(),
+        }
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            writer.write(json.dumps(await self.document()).encode())
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                await writer.drain()
+        except (OSError, TimeoutError) as why:
+            log.debug("status: nobody took the answer: %s", why)
+        finally:
+            writer.close()
+
+
+def read(directory: Path) -> dict[str, object] | None:
+    """What the gateway that runs in this directory says; None when none runs there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(ANSWER_WITHIN_S)
+        data = bytearray()
+        try:
+            client.connect(_reachable(directory / SOCKET_NAME))
+            while (more := client.recv(65536)) and len(data) < MAX_STATUS_BYTES:
+                data += more
+        except (ConnectionError, FileNotFoundError, TimeoutError):
+            return None
+    found = json.loads(data) if data else None
+    return found if isinstance(found, dict) else None
+
+
+def _reachable(path: Path) -> str:
+    # A socket's path has at most 107 bytes (unix(7)); the way from here is often shorter.
+    whole = str(path.absolute())
+    relative = os.path.relpath(whole)
+    return relative if len(relative) < len(whole) else whole

@@ -1,0 +1,64 @@
+"""`laterne-gateway status`: how the running gateway is, in words or as JSON."""
+
+import json
+import sqlite3
+from typing import Any
+
+from laterne_gateway import status
+from laterne_gateway.config import Config
+from laterne_gateway.database import FILE_NAME
+
+DONE, WRONG = 0, 1
+
+
+def tell(config: Config, *, as_json: bool) -> int:
+    """Prints it. Returns the exit code: 1 when no gateway runs or an alarm stands."""
+    found: dict[str, Any] = status.read(config.gateway.directory) or {
+        "gateway": config.gateway.id,
+        "running": False,
+        "buffer": {"waiting": _waiting_on_disk(config)},
+        "subjects": {},
+    }
+    alarms = {subject: sentence for subject, about in found["subjects"].items() for sentence in about.get("alarms", ())}
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        for line in _in_words(found):
+            print(line)
+    return DONE if found["running"] and not alarms else WRONG
+
+
+def _in_words(found: dict[str, Any]) -> list[str]:
+    if not found["running"]:
+        waiting = ", ".join(f"{count} for {route}" for route, count in found["buffer"]["waiting"].items()) or "none"
+        return [
+            f"gateway {found['gateway']}: does not run (systemctl status laterne-gateway says why)",
+            f"reports waiting on disk: {waiting}",
+        ]
+    words = [
+        f"gateway {found['gateway']}: runs for {found['uptime_s']:.0f} s, version {found['version']}, "
+        f"roster version {found['roster_version']}"
+    ]
+    for route, waiting in found["buffer"]["waiting"].items():
+        words.append(f"route {route}: {waiting} reports waiting")
+    if not found["clock_credible"]:
+        words.append("clock: not set: boards get no time, reports carry no time of reception (check NTP)")
+    for subject, about in found["subjects"].items():
+        said = [f"{name} {value}" for name, value in {**about["values"], **about["counts"]}.items()]
+        words.append(f"{subject}: {', '.join(said) or 'nothing yet'}")
+        words += [f"{subject}: ALARM: {sentence}" for sentence in about["alarms"]]
+    return words
+
+
+def _waiting_on_disk(config: Config) -> dict[str, int]:
+    file = config.gateway.directory / FILE_NAME
+    if not file.exists():
+        return {}
+    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    try:
+        query = "select route, (select count(*) from report where id > delivered) from cursor"
+        return dict(connection.execute(query).fetchall())
+    except sqlite3.Error:
+        return {}  # `check` says what is wrong with it
+    finally:
+        connection.close()

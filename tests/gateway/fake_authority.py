@@ -1,0 +1,59 @@
+"""An authority in memory: root and roster keys by `cryptography`, and the signed files that a gateway is given."""
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from laterne_protocol import cose, credential, roster, trust
+
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+class Key:
+    """A P-256 key pair. public: 64 bytes x and y."""
+
+    def __init__(self) -> None:
+        self._private = ec.generate_private_key(ec.SECP256R1())
+        numbers = self._private.public_key().public_numbers()
+        self.public = numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big")
+        self.kid = credential.kid(self.public)
+
+    def sign(self, domain: str, payload: bytes) -> bytes:
+        """The COSE_Sign1 of a payload under a domain."""
+        protected = cose.protected_header(self.kid)
+        signature = self._private.sign(cose.to_be_signed(domain, protected, payload), ec.ECDSA(SHA256()))
+        r, s = decode_dss_signature(signature)
+        s = min(s, ORDER - s)  # our signatures have the low form
+        return cose.assemble(protected, payload, r.to_bytes(32, "big") + s.to_bytes(32, "big"))
+
+
+class FakeAuthority:
+    def __init__(self, gateway: str = "gw-1") -> None:
+        self.gateway = gateway
+        self.roots = [Key(), Key(), Key()]
+        self.roster_key = Key()
+        self._other = [Key(), Key(), Key()]
+
+    def trust_file(self, version: int = 1, signed_by: int = 2) -> bytes:
+        """The trust file, signed by so many of the three roots; two are needed."""
+        enrolment, release, order = ([key.public] for key in self._other)
+        keys = {
+            trust.ENROLMENT: enrolment,
+            trust.RELEASE: release,
+            trust.ORDER: order,
+            trust.ROSTER: [self.roster_key.public],
+        }
+        payload = trust.Trust(version, "Testingen", 2, [key.public for key in self.roots], keys).to_payload()
+        return trust.trust_file([key.sign(cose.TRUST, payload) for key in self.roots[:signed_by]])
+
+    def roster_file(
+        self,
+        entries: list[roster.Entry],
+        version: int = 1,
+        *,
+        gateway: str | None = None,
+        revoked: list[tuple[str, bytes, str]] | None = None,
+        key: Key | None = None,
+    ) -> bytes:
+        """A roster signed by the roster key, or by another one."""
+        found = roster.Roster(gateway or self.gateway, version, 1_770_000_000, entries, revoked or [], None)
+        return (key or self.roster_key).sign(cose.ROSTER, found.to_payload())

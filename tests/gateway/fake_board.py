@@ -1,0 +1,205 @@
+"""Boards that speak the real protocol over a real PTY, and a line that can be given faults.
+
+They run in the test's event loop. A board signs real reports, keeps its backlog, and forgets what is acknowledged, as
+the firmware does; what it forgot stays in `taken`, so that a test can compare both ends.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import tty
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.gateway.fake_authority import Key
+from laterne_protocol import credential, frame, messages, report, roster
+from laterne_protocol.frame import Frame, FrameDecoder
+
+
+class FakeBoard:
+    """boot, clock: as a board keeps them. taken: every report it ever closed: sequence -> signed bytes."""
+
+    def __init__(self, name: str = "LE-0007", address: int = 1) -> None:
+        self.name = name
+        self.address = address
+        self.key = Key()
+        self.credential_digest = os.urandom(credential.DIGEST_BYTES)
+        self.boot = 1
+        self.due_ms = 100
+        self.backlog: dict[int, bytes] = {}
+        self.taken: dict[int, bytes] = {}
+        self.acknowledged = 0
+        self.time: tuple[int, int, int] | None = None
+        self.questions = 0
+        self.enrolled = True
+        self.busy = 0  # so many questions are declined
+        self.answer_with: Callable[[bytes | None], bytes | None] = lambda body: body
+        self.forgot = asyncio.Event()
+        self._sequence = 0
+        self._former = self.credential_digest
+
+    def entry(self) -> roster.Entry:
+        return roster.Entry(self.name, self.key.public, self.key.public, 0, self.credential_digest, None)
+
+    def make(
+        self,
+        sequence: int,
+        previous: bytes,
+        *,
+        board: str | None = None,
+        gaps: list[list[int]] | None = None,
+        readings: int = 4,
+        key: Key | None = None,
+        domain: str = "laterne/report/1",
+    ) -> tuple[bytes, bytes]:
+        """A signed report and its digest, true or false as asked for."""
+        column = report.ColumnWriter(1)
+        for index in range(readings):
+            column.add(2150 + index % 7)
+        columns = [report.Column(1, bytes(column.packed), column.quality)]
+        times = report.times_of([1000 * (index + 1) for index in range(readings)], 1000 * readings + 5)
+        clock = (report.NEVER_SET, None, 0)
+        content = report.Report(
+            board or self.name, sequence, previous, self.boot, 1000 * readings + 5, clock, times, columns, gaps or []
+        )
+        payload = content.to_payload()
+        return (key or self.key).sign(domain, payload), report.digest(payload)
+
+    def close_reports(self, count: int = 1, readings: int = 4) -> None:
+        for _ in range(count):
+            self._sequence += 1
+            body, self._former = self.make(self._sequence, self._former, readings=readings)
+            self.backlog[self._sequence] = self.taken[self._sequence] = body
+
+    def lose(self, count: int) -> None:
+        """So many numbers are used and their reports lost; the next report says so."""
+        first = self._sequence + 1
+        self._sequence += count
+        gaps = [[first, self._sequence, report.DAMAGED]]
+        self._sequence += 1
+        body, self._former = self.make(self._sequence, os.urandom(16), gaps=gaps)
+        self.backlog[self._sequence] = self.taken[self._sequence] = body
+
+    def clone(self) -> "FakeBoard":
+        """Another board with this one's keys and memory."""
+        other = FakeBoard(self.name, self.address)
+        other.key, other.credential_digest = self.key, self.credential_digest
+        other._sequence, other._former = self._sequence, self._former
+        return other
+
+    def ticks_ms(self) -> int:
+        return int(asyncio.get_running_loop().time() * 1000)
+
+    def answer(self, question: "messages.Message") -> bytes | None:
+        self.questions += 1
+        if self.busy:
+            self.busy -= 1
+            return messages.Refusal(question.number, messages.NOT_READY).to_bytes()
+        if isinstance(question, messages.Hello):
+            name = self.name if self.enrolled else None
+            return messages.Identity(question.number, name, self.key.kid, self.boot, "0.1.0", "fake").to_bytes()
+        if not isinstance(question, messages.Poll):
+            return None
+        self.time = question.time or self.time
+        if question.acknowledged is not None:
+            for sequence in [one for one in self.backlog if one <= question.acknowledged]:
+                del self.backlog[sequence]
+            self.acknowledged = max(self.acknowledged, question.acknowledged)
+            self.forgot.set()
+        after = question.after
+        wanted = [] if after is None else [one for one in sorted(self.backlog) if one > after]
+        body = self.answer_with(self.backlog[wanted[0]] if wanted else None)
+        return messages.ReportAnswer(
+            question.number, self.boot, self.ticks_ms(), self.due_ms, len(self.backlog), body
+        ).to_bytes()
+
+    async def forgets(self, sequence: int) -> None:
+        """Waits until everything up to this sequence has been acknowledged."""
+        while self.acknowledged < sequence:
+            self.forgot.clear()
+            await self.forgot.wait()
+
+
+class FakeLine:
+    """A PTY with boards at its far end; `path` is a link that survives unplugging, as /dev/serial/by-id does.
+
+    lose: chance that a byte sent by a board is lost. damage: that a whole answer is replaced by noise.
+    late_s: how long a board takes to answer, asked before each answer.
+    """
+
+    def __init__(self, path: Path, boards: list[FakeBoard], seed: int = 1) -> None:
+        self.path = path
+        self.boards = boards
+        self.random = random.Random(seed)
+        self.lose = 0.0
+        self.damage = 0.0
+        self.late_s: Callable[[], float] = lambda: 0.0
+        self._controller: int | None = None
+        self._babble: asyncio.Task[None] | None = None
+        self.plug_in()
+
+    def plug_in(self) -> None:
+        self._controller, terminal = os.openpty()
+        tty.setraw(terminal)
+        os.set_blocking(self._controller, False)
+        self._terminal = terminal  # kept open: the other end may come and go
+        self.path.unlink(missing_ok=True)
+        self.path.symlink_to(os.ttyname(terminal))
+        self._decoder = FrameDecoder()
+        asyncio.get_running_loop().add_reader(self._controller, self._readable, self._controller)
+
+    def unplug(self) -> None:
+        if self._controller is not None:
+            asyncio.get_running_loop().remove_reader(self._controller)
+            os.close(self._controller)
+            os.close(self._terminal)
+            self.path.unlink(missing_ok=True)
+            self._controller = None
+
+    def babble(self) -> None:
+        """From now on random bytes as fast as the line takes them."""
+        self._babble = asyncio.create_task(self._noise())
+
+    async def close(self) -> None:
+        if self._babble is not None:
+            self._babble.cancel()
+            await asyncio.wait([self._babble])
+        self.unplug()
+
+    async def _noise(self) -> None:
+        while self._controller is not None:
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._controller, self.random.randbytes(4096))
+            await asyncio.sleep(0)
+
+    def _readable(self, controller: int) -> None:
+        try:
+            data = os.read(controller, 65536)
+        except OSError:  # nobody has the other end open
+            return
+        for one in self._decoder.feed(data):
+            for board in self.boards:
+                if one.destination in (board.address, frame.ANY_BOARD) and one.kind == frame.MESSAGE:
+                    self._answer(board, messages.message_of(one.payload))
+
+    def _answer(self, board: FakeBoard, question: "messages.Message") -> None:
+        payload = board.answer(question)
+        if payload is None:
+            return
+        data = Frame(frame.MESSAGE, frame.GATEWAY, board.address, payload).to_bytes()
+        if self.random.random() < self.damage:
+            data = self.random.randbytes(len(data))
+        if self.lose:
+            data = bytes(byte for byte in data if self.random.random() >= self.lose)
+        late_s = self.late_s()
+        if late_s:
+            asyncio.get_running_loop().call_later(late_s, self._send, self._controller, data)
+        else:
+            self._send(self._controller, data)
+
+    def _send(self, controller: int | None, data: bytes) -> None:
+        if controller is None or controller != self._controller:
+            return  # unplugged meanwhile
+        with contextlib.suppress(BlockingIOError):  # the other end does not read: the bytes are lost, as on a line
+            os.write(controller, data)
