@@ -6,9 +6,10 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 
-def serve(answer: "Callable[[object], object]") -> None:
+def serve(answer: "Callable[[Any], object]") -> None:
     """Says which interpreter this is, then answers questions until there are none left."""
     about = sys.implementation
     print(json.dumps({"implementation": [about.name, list(about.version), about._mpy], "version": sys.version}))

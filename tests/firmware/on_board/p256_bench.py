@@ -81,7 +81,7 @@ def garbage_bytes(what: str) -> int:
     before = gc.mem_alloc()
     gc.disable()
     p256.run(steps_of(what))
-    taken = gc.mem_alloc() - before
+    taken: int = gc.mem_alloc() - before
     gc.enable()
     return taken
 

@@ -72,17 +72,19 @@ def answer(question: "dict[str, Any]") -> object:
         return primitives.hkdf_expand(key, bytes.fromhex(question["info"]), question["size"]).hex()
     if what in ("seal", "open"):
         function = primitives.ccm_seal if what == "seal" else primitives.ccm_open
-        parts = [bytes.fromhex(question[name]) for name in ("key", "nonce", "text", "associated")]
-        return function(*parts, tag_bytes=question["tag_bytes"]).hex()
+        key, nonce, text, associated = [
+            bytes.fromhex(question[name]) for name in ("key", "nonce", "text", "associated")
+        ]
+        return function(key, nonce, text, associated, question["tag_bytes"]).hex()
     if what == "equal":
         return primitives.equal(bytes.fromhex(question["left"]), bytes.fromhex(question["right"]))
     if what == "drbg":
         drbg = primitives.HmacDrbg(bytes.fromhex(question["seed"]))
         if question["reseed"]:
             drbg.reseed(bytes.fromhex(question["reseed"]))
-        for additional in question["additional"]:
-            made = drbg.generate(question["size"], bytes.fromhex(additional))
-        return made.hex()
+        first, second = (bytes.fromhex(additional) for additional in question["additional"])
+        drbg.generate(question["size"], first)
+        return drbg.generate(question["size"], second).hex()
     if what == "make random":
         make_random(question)
         return True
