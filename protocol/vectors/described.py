@@ -1,0 +1,145 @@
+"""What our code reads in bytes, as JSON can hold it: how vectors are made, and compared on both interpreters.
+
+    describe("message", b"...", {}) -> {"type": "Hello", "number": 5, "again": True}, or {"refused": "MessageError"}
+
+`again` says whether the value, encoded again, gives the same bytes. Bytes are lower-case hex. CBOR values are
+written as JSON, with {"bytes": hex}, {"map": [[key, value], ...]}, {"tag": [number, value]} and, where a text is not
+ASCII, {"utf8": hex}. The file runs on MicroPython too.
+"""
+
+import hashlib
+
+from laterne_protocol import cbor, cose, credential, frame, messages, report, roster, trust
+from laterne_protocol.errors import WireError
+
+
+def describe(kind: str, data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    """kind: a key of READERS. more: what the reader needs besides the bytes. Raises only what our code should not."""
+    try:
+        return READERS[kind](data, more)
+    except WireError as refused:
+        return {"refused": type(refused).__name__}
+
+
+def notation(value: object) -> object:
+    """A CBOR value of our subset as JSON."""
+    if isinstance(value, bytes):
+        return {"bytes": value.hex()}
+    if isinstance(value, str):
+        encoded = value.encode()
+        return value if len(encoded) == len(value) else {"utf8": encoded.hex()}
+    if isinstance(value, (list, tuple)):
+        return [notation(item) for item in value]
+    if isinstance(value, dict):
+        pairs = [(cbor.encode(key), [notation(key), notation(value[key])]) for key in value]
+        return {"map": [pair for _, pair in sorted(pairs, key=lambda pair: pair[0])]}
+    if isinstance(value, cbor.Tag):
+        return {"tag": [value.number, notation(value.value)]}
+    return value
+
+
+def _plain(value: object) -> object:
+    # Attributes of our values: bytes as hex, objects as maps of their attributes.
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).hex()
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(value[key]) for key in value}
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return {name: _plain(item) for name, item in value.__dict__.items()}
+
+
+def _object(value: object, again: bytes, data: bytes) -> "dict[str, object]":
+    described = _plain(value)
+    described["again"] = again == data
+    return described
+
+
+def _cbor(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    value = cbor.decode(data, 65536, tuple(more.get("tags", ())))
+    return {"value": notation(value), "again": cbor.encode(value) == data}
+
+
+def _frames(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    decoder = frame.FrameDecoder()
+    found = decoder.feed(data)
+    return {
+        "frames": [[one.kind, one.destination, one.source, one.payload.hex()] for one in found],
+        "damaged": decoder.damaged,
+        "overlong": decoder.overlong,
+        "unknown": decoder.unknown,
+        "again": b"".join([one.to_bytes() for one in found]) == data,
+    }
+
+
+def _message(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    message = messages.message_of(data)
+    described = _object(message, message.to_bytes(), data)
+    described["type"] = type(message).__name__
+    return described
+
+
+def _report(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    found = report.report_of(data)
+    described = _object(found, found.to_payload(), data)
+    described["digest"] = report.digest(data).hex()
+    described["readings"] = [list(reading) for reading in found.readings()]
+    return described
+
+
+def _credential(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    found = credential.credential_of(data)
+    return _object(found, found.to_payload(), data)
+
+
+def _possession(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    found = credential.possession_of(data)
+    return _object(found, found.to_payload(), data)
+
+
+def _roster(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    found = roster.roster_of(data)
+    described = _object(found, found.to_payload(), data)
+    described["digest"] = roster.digest(data).hex()
+    return described
+
+
+def _trust(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    found = trust.trust_payload_of(data)
+    return _object(found, found.to_payload(), data)
+
+
+def _trust_file(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    # more["good"]: [key, SHA-256 of the signed message, signature] of each signature that is good.
+    good = more["good"]
+    former = more.get("former")
+
+    def valid(key: bytes, message: bytes, signature: bytes) -> bool:
+        return [key.hex(), hashlib.sha256(message).digest().hex(), signature.hex()] in good
+
+    found = trust.trust_of(data, valid, None if former is None else trust.trust_payload_of(bytes.fromhex(former)))
+    return {"version": found.version, "authority": found.authority}
+
+
+def _sign1(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    found = cose.parse(data, 65536)
+    cose.check_low_s(found.signature)
+    described = _object(found, cose.assemble(found.protected, found.payload, found.signature), data)
+    described["to_be_signed"] = cose.to_be_signed(more["domain"], found.protected, found.payload).hex()
+    return described
+
+
+READERS = {
+    "cbor": _cbor,
+    "frames": _frames,
+    "message": _message,
+    "report": _report,
+    "credential": _credential,
+    "possession": _possession,
+    "roster": _roster,
+    "trust": _trust,
+    "trust file": _trust_file,
+    "sign1": _sign1,
+}

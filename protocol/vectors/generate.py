@@ -1,0 +1,539 @@
+"""Makes the vector files beside it: `python protocol/vectors/generate.py` writes them, the tests compare them.
+
+Everything is deterministic: keys come from names, signatures follow RFC 6979. What RFC 8949 says is transcribed in
+rfc8949.py, not computed. A vector is {"name", "kind", "hex", "gives"} and, where its kind needs it, "more"
+(described.py).
+"""
+
+from __future__ import annotations  # messages.Message is for type checkers only
+
+import binascii
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rfc8949
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from described import describe
+from laterne_protocol import cbor, cose, credential, frame, messages, report, roster, trust
+
+HERE = Path(__file__).parent
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+AUTHORITY = "Stadtwerke Musterstadt"
+Vector = dict[str, Any]
+
+
+class Key:
+    """A P-256 key pair made from a name: for vectors only."""
+
+    def __init__(self, name: str) -> None:
+        secret = int.from_bytes(hashlib.sha256(b"laterne vector key " + name.encode()).digest(), "big") % ORDER
+        self.private = ec.derive_private_key(secret, ec.SECP256R1())
+        point = self.private.public_key().public_numbers()
+        self.public = point.x.to_bytes(32, "big") + point.y.to_bytes(32, "big")
+        self.kid = credential.kid(self.public)
+
+    def signature(self, message: bytes) -> bytes:
+        """64 bytes r and s, low s, the nonce from RFC 6979."""
+        r, s = decode_dss_signature(self.private.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)))
+        return r.to_bytes(32, "big") + min(s, ORDER - s).to_bytes(32, "big")
+
+    def sign(self, domain: str, payload: bytes, algorithm: int = cose.ESP256) -> bytes:
+        """The COSE_Sign1 of a payload."""
+        protected = cose.protected_header(self.kid, algorithm)
+        return cose.assemble(protected, payload, self.signature(cose.to_be_signed(domain, protected, payload)))
+
+
+BOARD, AGREE, ENROLMENT, ROSTER = Key("board"), Key("agree"), Key("enrolment"), Key("roster")
+ROOTS = [Key("root 1"), Key("root 2"), Key("root 3")]
+
+
+def vector(name: str, kind: str, data: bytes, **more: Any) -> Vector:
+    """One vector: what our code says of these bytes."""
+    made: Vector = {"name": name, "kind": kind, "hex": data.hex()}
+    if more:
+        made["more"] = more
+    return {**made, "gives": describe(kind, data, more)}
+
+
+def changed(payload: bytes, change: Callable[[Any], None]) -> bytes:
+    """The payload after `change` was made to its decoded value."""
+    value = cbor.decode(payload)
+    change(value)
+    return cbor.encode(value)
+
+
+def put(*path_and_value: Any) -> Callable[[Any], None]:
+    """A change: put(6, 1, 0, "x") sets value[6][1][0] = "x"."""
+    *path, last, new = path_and_value
+
+    def change(value: Any) -> None:
+        for step in path:
+            value = value[step]
+        value[last] = new
+
+    return change
+
+
+# --- what the objects are -------------------------------------------------------------------------------------------
+
+
+def a_credential() -> credential.Credential:
+    return credential.Credential(
+        AUTHORITY, "LE-0007", 1_790_000_000, bytes(range(8)), BOARD.public, AGREE.public,
+        credential.SOFTWARE, "pico", (1, 10),
+    )  # fmt: skip
+
+
+def a_possession() -> credential.Possession:
+    return credential.Possession(bytes(range(16)), BOARD.public, AGREE.public, 0, "pico", bytes.fromhex("e66038b713"))
+
+
+def signed_credential() -> bytes:
+    return ENROLMENT.sign(cose.CREDENTIAL, a_credential().to_payload())
+
+
+def column(channel: int, readings: list[tuple[int | None, int]], times: report.Times | None = None) -> report.Column:
+    writer = report.ColumnWriter(channel)
+    for value, flag in readings:
+        writer.add(value, flag)
+    return report.Column(channel, bytes(writer.packed), writer.quality, times)
+
+
+def good(*values: int) -> list[tuple[int | None, int]]:
+    return [(value, report.GOOD) for value in values]
+
+
+def first_report() -> report.Report:
+    """Three readings of two channels, twenty seconds apart: the example of the specification."""
+    return report.Report(
+        "LE-0007", 1, credential.digest(signed_credential()), 1, 60_050, (report.NEVER_SET, None, 0),
+        report.times_of([20_000, 40_003, 60_001], 60_050),
+        [column(1, good(2150, 2151, 2149)), column(3, good(101_325, 101_325, 101_324))], [],
+    )  # fmt: skip
+
+
+def second_report() -> report.Report:
+    """Everything a report can hold: quality, a missing value, times of its own, gaps, a set clock."""
+    return report.Report(
+        "LE-0007", 4, report.digest(first_report().to_payload()), 2, 121_000, (report.SET, 1_790_000_123_456, 12),
+        report.times_of([61_000, 81_000, 101_000, 121_000], 121_000),
+        [
+            column(1, [(2150, report.GOOD), (None, report.MISSING), (None, report.MISSING), (-4000, report.SUSPECT)]),
+            column(4, good(2**31 - 1, -(2**31)), report.times_of([61_000, 119_999], 121_000)),
+            column(33, good(0, 0, 5), report.times_of([61_000, 61_777, 119_999], 121_000)),
+        ],
+        [[2, 2, report.DAMAGED], [3, 3, report.NUMBER_SKIPPED]],
+    )  # fmt: skip
+
+
+def empty_report() -> report.Report:
+    return report.Report("LE-0007", 2, report.digest(first_report().to_payload()), 1, 120_050, (report.HELD, 0, 4000),
+                         report.Times(0), [], [])  # fmt: skip
+
+
+def longest_report() -> bytes:
+    """As many readings as fit: 960 bytes, signed."""
+    made = empty_report()
+    for count in range(report.MAX_PAYLOAD_BYTES, 0, -1):
+        made.times, made.columns = report.Times(120_000, 100, count), [column(2, good(*[5000] * count))]
+        signed = BOARD.sign(cose.REPORT, made.to_payload())
+        if len(signed) <= report.MAX_REPORT_BYTES:
+            return signed
+    raise AssertionError("no reading fits")
+
+
+def a_roster(former: bytes | None = None) -> roster.Roster:
+    digest = credential.digest(signed_credential())
+    return roster.Roster(
+        "GW-01", 2 if former else 1, 1_790_000_000,
+        [
+            roster.Entry("LE-0007", BOARD.public, AGREE.public, 0, digest, roster.Post("Am_Markt-3", 537_000_000, -1)),
+            roster.Entry("LE-0008", AGREE.public, BOARD.public, 2, digest, roster.Post("P4")),
+            roster.Entry("LE-0009", ROOTS[0].public, BOARD.public, 1, digest, None),
+        ],
+        [("LE-0003", BOARD.kid, "stolen in Grünau")] if former else [], former,
+    )  # fmt: skip
+
+
+def a_trust(version: int = 1, roots: list[Key] | None = None) -> trust.Trust:
+    return trust.Trust(
+        version, AUTHORITY, 2, [key.public for key in roots or ROOTS],
+        {
+            trust.ENROLMENT: [ENROLMENT.public], trust.RELEASE: [Key("release 1").public, Key("release 2").public],
+            trust.ORDER: [Key("order").public], trust.ROSTER: [ROSTER.public],
+        },
+    )  # fmt: skip
+
+
+def all_messages() -> list[tuple[str, messages.Message]]:
+    """One of each, and the corners of those that have some."""
+    signed = BOARD.sign(cose.REPORT, first_report().to_payload())
+    longest = messages.ReportAnswer(255, 2**32 - 1, 2**53 - 1, 2**32 - 1, 2**32 - 1, longest_report())
+    return [
+        ("hello", messages.Hello(0)),
+        ("identity of a blank board", messages.Identity(0, None, None, 1, "0.1.0", "pico")),
+        ("identity of an enrolled board", messages.Identity(255, "LE-0007", BOARD.kid, 12, "0.1.0", "pico")),
+        ("first poll of a gateway", messages.Poll(1, None, 0)),
+        ("poll that acknowledges and tells the time", messages.Poll(2, 1, 1, (1, 1_790_000_000_000, 12))),
+        ("poll that only acknowledges", messages.Poll(3, 7, None)),
+        ("report", messages.ReportAnswer(2, 1, 60_100, 59_900, 1, signed)),
+        ("nothing to report", messages.ReportAnswer(3, 1, 60_200, 59_800, 0, None)),
+        ("the longest message", longest),
+        ("refusal", messages.Refusal(4, messages.NOT_ENROLLED)),
+        ("prove", messages.Prove(5, bytes(range(16)))),
+        ("possession", messages.PossessionAnswer(5, BOARD.sign(cose.POSSESSION, a_possession().to_payload()))),
+        ("enrol", messages.Enrol(6, signed_credential())),
+        ("enrolled", messages.Enrolled(6, credential.digest(signed_credential()))),
+    ]
+
+
+# --- the files ------------------------------------------------------------------------------------------------------
+
+
+def cbor_vectors() -> list[Vector]:
+    made = []
+    for data, value in rfc8949.ACCEPTED:
+        one = vector("RFC 8949, appendix A", "cbor", bytes.fromhex(data), tags=[])
+        if one["gives"] != {"value": value, "again": True}:
+            raise AssertionError(f"{data}: the RFC says {value}, we say {one['gives']}")
+        made.append(one)
+    for name, data, tags in rfc8949.REFUSED:
+        one = vector(name, "cbor", bytes.fromhex(data), tags=tags)
+        if one["gives"] != {"refused": "CborError"}:
+            raise AssertionError(f"{name}: {data} is taken for {one['gives']}")
+        made.append(one)
+    for name, data, tags in rfc8949.ALSO_ACCEPTED:
+        made.append(vector(name, "cbor", bytes.fromhex(data), tags=tags))
+    return made
+
+
+def frame_vectors() -> list[Vector]:
+    made = []
+    for size in (0, 1, 246, 247, 248, 253, 254, 255, 500, 501, 502, 508, 1024):
+        for name, payload in (("zeros", bytes(size)), ("no zero", b"\x55" * size), ("counting", _counting(size))):
+            whole = frame.Frame(frame.MESSAGE, frame.FIRST_BOARD, frame.FIRST_BOARD, payload).to_bytes()
+            made.append(vector(f"{size} bytes, {name}", "frames", whole))
+    whole = frame.Frame(frame.MESSAGE, frame.GATEWAY, 3, b"abc").to_bytes()
+    other = frame.Frame(frame.RECORD, 3, frame.GATEWAY, b"xyz").to_bytes()
+    full = _frame_that_ends_in_a_full_block()
+    cut = bytes([whole[0] ^ 1]) + whole[1:]
+    made += [
+        vector(
+            "hello to whoever is there",
+            "frames",
+            frame.Frame(frame.MESSAGE, frame.ANY_BOARD, frame.GATEWAY, messages.Hello(0).to_bytes()).to_bytes(),
+        ),
+        vector("two frames", "frames", whole + other),
+        vector("zeros before, between and after", "frames", b"\0\0" + whole + b"\0" + other + b"\0"),
+        vector("no delimiter yet", "frames", whole[:-1]),
+        vector("the first byte is damaged, the next frame is whole", "frames", cut + other),
+        vector("a lost delimiter costs two frames, not the third", "frames", whole[:-1] + other + whole),
+        vector("a lost byte", "frames", whole[:3] + whole[4:] + other),
+        vector("another version", "frames", _raw(b"\x21\x00\x01abc")),
+        vector("a header cut short, its CRC right", "frames", _raw(b"\x11\x00")),
+        vector("the CRC alone", "frames", _raw(b"")),
+        vector("a wrong CRC", "frames", _stuffed(b"\x11\x00\x01abc" + bytes(4))),
+        vector("a payload of 1025 bytes, its CRC right", "frames", _raw(b"\x11\x00\x01" + bytes(1025)) + other),
+        vector("1037 bytes without a zero", "frames", b"\x01" * (frame.MAX_FRAME_BYTES + 1) + b"\0" + other),
+        vector("ends in a full block", "frames", full),
+        vector("the same in its other form", "frames", full[:-1] + b"\x01\x00" + other),
+        vector("a block longer than the rest", "frames", b"\x09abc\0" + other),
+    ]
+    return made
+
+
+def _counting(size: int) -> bytes:
+    return (bytes(range(256)) * 5)[:size]
+
+
+def _stuffed(plain: bytes) -> bytes:
+    # A second, naive COBS encoder: byte by byte.
+    out, block = bytearray(), bytearray()
+    for position, byte in enumerate(plain):
+        if byte:
+            block.append(byte)
+        if not byte or (len(block) == 254 and position + 1 < len(plain)):
+            out += bytes([len(block) + 1]) + block
+            block.clear()
+    return bytes(out + bytes([len(block) + 1]) + block + b"\0")
+
+
+def _raw(body: bytes) -> bytes:
+    return _stuffed(body + binascii.crc32(body).to_bytes(4, "little"))
+
+
+def _frame_that_ends_in_a_full_block() -> bytes:
+    for count in range(1, 65536):
+        payload = b"\x55" * 245 + count.to_bytes(2, "big")
+        whole = frame.Frame(1, 1, 1, payload).to_bytes()
+        if whole[0] == 255 and len(whole) == 256:
+            return whole
+    raise AssertionError("no such payload")
+
+
+def message_vectors() -> list[Vector]:
+    made = [vector(name, "message", message.to_bytes()) for name, message in all_messages()]
+    poll = messages.Poll(2, 1, 1, (1, 1_790_000_000_000, 12)).to_bytes()
+    answer = messages.ReportAnswer(3, 1, 60_200, 59_800, 0, None).to_bytes()
+    identity = messages.Identity(255, "LE-0007", BOARD.kid, 12, "0.1.0", "pico").to_bytes()
+    wrong: list[tuple[str, object]] = [
+        ("true is not the type 1", [True, 0]),
+        ("an unknown type", [6, 0]),
+        ("no number", [1]),
+        ("number 256", [1, 256]),
+        ("number true", [1, True]),
+        ("a field too many", [1, 0, None]),
+        ("not an array", {1: 0}),
+        ("reason 0", [5, 0, 0]),
+        ("a nonce of 15 bytes", [16, 0, bytes(15)]),
+        ("an empty credential", [18, 0, b""]),
+        ("a credential of 513 bytes", [18, 0, bytes(513)]),
+        ("a digest of 17 bytes", [19, 0, bytes(17)]),
+    ]
+    made += [vector(name, "message", cbor.encode(value)) for name, value in wrong]
+    changes: list[tuple[str, bytes, Callable[[Any], None]]] = [
+        ("acknowledged: -1", poll, put(2, -1)),
+        ("after: 2**53", poll, put(3, 2**53)),
+        ("after: a text", poll, put(3, "1")),
+        ("a time without its uncertainty", poll, put(4, [1, 2])),
+        ("an offset beyond the year 9999", poll, put(4, 1, 253_402_300_800_000)),
+        ("boot count 2**32", answer, put(2, 2**32)),
+        ("ticks of 2**53", answer, put(3, 2**53)),
+        ("due in 2**32 ms", answer, put(4, 2**32)),
+        ("waiting: true", answer, put(5, True)),
+        ("an empty report", answer, put(6, b"")),
+        ("a report of 961 bytes", answer, put(6, bytes(961))),
+        ("a board id with a slash", identity, put(2, "LE/7")),
+        ("a board id with a dot in front", identity, put(2, ".7")),
+        ("an empty board id", identity, put(2, "")),
+        ("a board id of 33 characters", identity, put(2, "a" * 33)),
+        ("a kid of 7 bytes", identity, put(3, bytes(7))),
+        ("a release with an escape sequence", identity, put(5, "\x1b[2J")),
+        ("a model with a control character of Latin-1", identity, put(6, "pico\x85")),
+        ("an empty model", identity, put(6, "")),
+    ]
+    made += [vector(name, "message", changed(data, change)) for name, data, change in changes]
+    made.append(vector("a thousand empty arrays", "message", b"\x99\x03\xe5" + b"\x80" * 997))
+    made.append(vector("more than 1000 bytes", "message", bytes.fromhex("8300005903e5") + bytes(997)))
+    made.append(vector("no bytes", "message", b""))
+    return made
+
+
+def report_vectors() -> list[Vector]:
+    whole = second_report().to_payload()
+    made = [
+        vector("a first report", "report", first_report().to_payload()),
+        vector("everything a report can hold", "report", whole),
+        vector("an empty report", "report", empty_report().to_payload()),
+    ]
+    step = report.Report("a", 1, bytes(16), 0, 0, (0, None, 0), report.Times(0, 0, 1), [column(0, good(-1))], [])
+    made.append(vector("the smallest report with a reading", "report", step.to_payload()))
+
+    def drop(key: int) -> Callable[[Any], None]:
+        def change(value: Any) -> None:
+            del value[key]
+
+        return change
+
+    changes: list[tuple[str, Callable[[Any], None]]] = [
+        ("no board id", drop(1)),
+        ("a key 8", put(8, 0)),
+        ("a text key", put("board", 0)),
+        ("sequence 0", put(2, 0)),
+        ("sequence 2**53", put(2, 2**53)),
+        ("a predecessor of 15 bytes", put(3, bytes(15))),
+        ("boot count 2**32", put(4, 0, 2**32)),
+        ("closing time -1", put(4, 1, -1)),
+        ("clock state 3", put(5, 0, 3)),
+        ("never set, and yet a time", put(5, 0, 0)),
+        ("set, and no time", put(5, 1, None)),
+        ("a time beyond the year 9999", put(5, 1, 253_402_300_800_000)),
+        ("no column", put(6, 1, [])),
+        ("channel 65536", put(6, 1, 0, 0, 65536)),
+        ("two columns of one channel", put(6, 1, 1, 0, 1)),
+        ("quality 1, which is left out", put(6, 1, 0, 2, 0, 2, 1)),
+        ("quality 5", put(6, 1, 0, 2, 0, 2, 5)),
+        ("quality of no reading", put(6, 1, 0, 2, 0, 1, 0)),
+        ("quality that overlaps", put(6, 1, 0, 2, 1, 0, 2)),
+        ("an empty quality that could be left out", put(6, 1, 0, 2, [])),
+        ("quality for readings that are not there", put(6, 1, 0, 2, 1, 1, 2)),
+        ("fewer values than times", put(6, 1, 0, 1, b"\x02\x02\x02")),
+        ("more values than times", put(6, 1, 0, 1, b"\x02\x02\x02\x02\x02")),
+        ("a value beyond 32 bits", put(6, 1, 0, 1, b"\xfe\xff\xff\xff\x0f\x02\x00\x00")),
+        ("a value longer than it needs to be", put(6, 1, 0, 1, b"\x80\x00\x02\x02\x02")),
+        ("a value of six bytes", put(6, 1, 0, 1, b"\x80\x80\x80\x80\x80\x01\x00\x00\x00")),
+        ("the end of a value is missing", put(6, 1, 0, 1, b"\x02\x02\x02\x82")),
+        ("a reading after the closing, on the grid", put(6, 0, 1, 20_001)),
+        ("a reading after the closing, by differences", put(6, 1, 2, 3, 0, 58_998)),
+        ("no gap", put(7, [])),
+        ("a gap that ends before it begins", put(7, 1, 0, 4)),
+        ("a gap that holds its own report", put(7, 1, 1, 4)),
+        ("gaps out of order", put(7, 0, 0, 3)),
+        ("gaps that overlap", put(7, 0, 1, 3)),
+        ("a gap without a reason", put(7, 0, 2, 0)),
+    ]
+    return made + [vector(name, "report", changed(whole, change)) for name, change in changes]
+
+
+def credential_vectors() -> list[Vector]:
+    whole, proof = a_credential().to_payload(), a_possession().to_payload()
+    changes: list[tuple[str, Callable[[Any], None]]] = [
+        ("a board id with a space", put(2, "LE 7")),
+        ("issued after the year 9999", put(6, 253_402_300_800)),
+        ("a number of 7 bytes", put(7, bytes(7))),
+        ("a key of another type", put(8, 1, 1, 1)),
+        ("a key of another curve", put(8, 1, -1, 2)),
+        ("a key whose type is true", put(8, 1, 1, True)),
+        ("an x of 31 bytes", put(-65537, -2, bytes(31))),
+        ("a key with a kid of its own", put(-65537, 2, bytes(8))),
+        ("tier 3", put(-65538, 3)),
+        ("a model of 33 bytes", put(-65539, "m" * 33)),
+        ("an epoch range that runs backwards", put(-65540, [2, 1])),
+        ("a claim that is not ours", put(4, 0)),
+    ]
+    return [
+        vector("credential", "credential", whole),
+        *[vector(name, "credential", changed(whole, change)) for name, change in changes],
+        vector("possession", "possession", proof),
+        vector("a possession without a nonce", "possession", changed(proof, put(1, b""))),
+        vector("a possession without a hardware id", "possession", changed(proof, put(6, b""))),
+    ]
+
+
+def roster_vectors() -> list[Vector]:
+    first = a_roster().to_payload()
+    whole = a_roster(roster.digest(first)).to_payload()
+    changes: list[tuple[str, Callable[[Any], None]]] = [
+        ("a board twice", put(4, 1, 0, "LE-0007")),
+        ("a latitude beyond the pole", put(4, 0, 5, 1, 900_000_001)),
+        ("a longitude beyond the antimeridian", put(4, 0, 5, 2, -1_800_000_001)),
+        ("a latitude alone", put(4, 0, 5, 2, None)),
+        ("a key of 63 bytes", put(4, 0, 1, bytes(63))),
+        ("257 boards", put(4, [[f"B{number}", bytes(64), bytes(64), 0, bytes(16), None] for number in range(257)])),
+        ("a reason of 65 bytes", put(5, 0, 2, "r" * 65)),
+        ("a former roster of 16 bytes", put(6, bytes(16))),
+    ]
+    return [
+        vector("a first roster", "roster", first),
+        vector("the next one", "roster", whole),
+        *[vector(name, "roster", changed(whole, change)) for name, change in changes],
+    ]
+
+
+def trust_vectors() -> list[Vector]:
+    whole = a_trust().to_payload()
+    fourth = Key("root 4")
+    next_one = a_trust(2, [ROOTS[1], ROOTS[2], fourth]).to_payload()
+    other = a_trust(1, [ROOTS[0], ROOTS[1], fourth]).to_payload()
+
+    def file(name: str, payload: bytes, signers: list[Key], former: bytes | None = None) -> Vector:
+        signed = [key.sign(cose.TRUST, payload) for key in signers]
+        good = []
+        for key, one in zip(signers, signed, strict=True):
+            parts = cose.parse(one, trust.MAX_TRUST_BYTES)
+            message = cose.to_be_signed(cose.TRUST, parts.protected, parts.payload)
+            good.append([key.public.hex(), hashlib.sha256(message).hexdigest(), parts.signature.hex()])
+        more: dict[str, Any] = {"good": good}
+        if former is not None:
+            more["former"] = former.hex()
+        return vector(name, "trust file", trust.trust_file(signed), **more)
+
+    changes: list[tuple[str, Callable[[Any], None]]] = [
+        ("version 0", put(1, 0)),
+        ("a threshold of no root", put(3, 0)),
+        ("a threshold above the roots", put(3, 4)),
+        ("a root twice", put(4, 1, ROOTS[0].public)),
+        ("a role without a key", put(5, "order", [])),
+        ("a role that is not ours", put(5, "mayor", [ROOTS[0].public])),
+    ]
+    return [
+        vector("trust", "trust", whole),
+        *[vector(name, "trust", changed(whole, change)) for name, change in changes],
+        file("two of three roots", whole, ROOTS[:2]),
+        file("one root of two needed", whole, ROOTS[:1]),
+        file("one root twice", whole, [ROOTS[0], ROOTS[0]]),
+        file("a stranger beside one root", whole, [ROOTS[0], fourth]),
+        file("the same again", whole, ROOTS[1:], whole),
+        file("a root replaced, signed by old and new", next_one, [ROOTS[1], ROOTS[2]], whole),
+        file("the new roots alone", next_one, [ROOTS[2], fourth], whole),
+        file("an older version", whole, ROOTS[:2], next_one),
+        file("another content of the same version", other, ROOTS[:2], whole),
+    ]
+
+
+def cose_vectors() -> list[Vector]:
+    payload = first_report().to_payload()
+    whole = BOARD.sign(cose.REPORT, payload)
+    parts = cose.parse(whole, 960)
+    s = int.from_bytes(parts.signature[32:], "big")
+    high = parts.signature[:32] + (ORDER - s).to_bytes(32, "big")
+
+    def sign1(name: str, value: object) -> Vector:
+        return vector(name, "sign1", cbor.encode(value), domain=cose.REPORT)
+
+    def tagged(*four: object) -> cbor.Tag:
+        return cbor.Tag(18, list(four))
+
+    protected, signature = parts.protected, parts.signature
+    header: list[tuple[str, dict[object, object]]] = [
+        ("no kid", {1: -9}),
+        ("no algorithm", {4: BOARD.kid}),
+        ("algorithm ES384", {1: -35, 4: BOARD.kid}),
+        ("a kid of 7 bytes", {1: -9, 4: bytes(7)}),
+        ("a third header", {1: -9, 2: [4], 4: BOARD.kid}),
+    ]
+    return [
+        vector("a report", "sign1", whole, domain=cose.REPORT),
+        vector("the same as a credential: other bytes are signed", "sign1", whole, domain=cose.CREDENTIAL),
+        vector("with the former name of the algorithm", "sign1", BOARD.sign(cose.REPORT, payload, cose.ES256),
+               domain=cose.REPORT),
+        vector("a credential", "sign1", signed_credential(), domain=cose.CREDENTIAL),
+        vector("a possession", "sign1", BOARD.sign(cose.POSSESSION, a_possession().to_payload()),
+               domain=cose.POSSESSION),
+        vector("a roster", "sign1", ROSTER.sign(cose.ROSTER, a_roster().to_payload()), domain=cose.ROSTER),
+        sign1("the high-s form of a good signature", tagged(protected, {}, payload, high)),
+        sign1("no tag", [protected, {}, payload, signature]),
+        sign1("five parts", tagged(protected, {}, payload, signature, None)),
+        sign1("an unprotected kid", tagged(protected, {4: BOARD.kid}, payload, signature)),
+        sign1("a detached payload", tagged(protected, {}, None, signature)),
+        sign1("a signature of 63 bytes", tagged(protected, {}, payload, signature[1:])),
+        sign1("an empty protected header", tagged(b"", {}, payload, signature)),
+        sign1("a header that is not deterministic", tagged(bytes.fromhex("a204480102030405060708") + b"\1\x28", {},
+                                                             payload, signature)),
+        *[sign1(name, tagged(cbor.encode(value), {}, payload, signature)) for name, value in header],
+        vector("a byte after the end", "sign1", whole + b"\0", domain=cose.REPORT),
+    ]  # fmt: skip
+
+
+FILES: dict[str, tuple[str, Callable[[], list[Vector]]]] = {
+    "cbor": ("protocol/README.md, 1; accepted ones from RFC 8949, appendix A", cbor_vectors),
+    "frame": ("protocol/README.md, 2", frame_vectors),
+    "messages": ("protocol/README.md, 3", message_vectors),
+    "cose": ("protocol/README.md, 4", cose_vectors),
+    "credential": ("protocol/README.md, 5", credential_vectors),
+    "report": ("protocol/README.md, 6", report_vectors),
+    "roster": ("protocol/README.md, 7", roster_vectors),
+    "trust": ("protocol/README.md, 8", trust_vectors),
+}
+
+
+def text_of(name: str) -> str:
+    """What stands in the file NAME.json."""
+    about, vectors = FILES[name]
+    lines = ",\n".join(json.dumps(one, ensure_ascii=False, sort_keys=True) for one in vectors())
+    return f'{{"about": {json.dumps(about)}, "vectors": [\n{lines}\n]}}\n'
+
+
+def main() -> None:
+    """Writes all files."""
+    for name in FILES:
+        (HERE / f"{name}.json").write_text(text_of(name), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

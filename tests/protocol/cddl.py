@@ -1,0 +1,144 @@
+"""Bytes against protocol/laterne.cddl: `check(rule, data)` says nothing, or raises DoesNotFit with the reason.
+
+    check("report", payload)        check("signed-report", what_the_broker_got)        check("message", frame.payload)
+
+A signed object is checked with its header and payload, a message with the signed object that it carries.
+
+pycddl 0.6 is not asked alone. Where an array of arrays has alternatives it refuses good ones, in deeper arrays it
+misses bad ones, and it takes any map for `{}`. So PARTS names the rule of each part, and each part is checked by itself
+as well; LOOSE is what some parts count as while the array around them is checked.
+"""
+
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import cbor2
+import pycddl
+
+SCHEMA = (Path(__file__).parents[2] / "protocol" / "laterne.cddl").read_text(encoding="utf-8")
+MESSAGES = {
+    1: "hello", 2: "identity", 3: "poll", 4: "report-answer", 5: "refusal",
+    16: "prove", 17: "possession-answer", 18: "enrol", 19: "enrolled",
+}  # fmt: skip
+CARRIED = {"report-answer": "signed-report", "possession-answer": "signed-possession", "enrol": "signed-credential"}
+
+# Of each rule, the rules of its parts: by position or key, or one rule for all items. A part that is null has none.
+PARTS: dict[str, dict[int | str, str] | str] = {
+    "identity": {2: "board-id", 3: "kid", 4: "u32", 5: "short-text", 6: "short-text"},
+    "poll": {2: "u53", 3: "u53", 4: "offset"},
+    "offset": {0: "u32", 1: "utc-ms", 2: "u32"},
+    "report-answer": {2: "u32", 3: "u53", 4: "u32", 5: "u32", 6: "carried-report"},
+    "signed": {0: "protected", 1: "unprotected", 2: "payload", 3: "signature"},
+    "header": {1: "algorithm", 4: "kid"},
+    "cose-key": {-2: "coordinate", -3: "coordinate"},
+    "credential": {
+        1: "name", 2: "board-id", 6: "utc-s", 7: "credential-number", 8: "confirmation",
+        -65537: "cose-key", -65538: "tier", -65539: "short-text", -65540: "epochs",
+    },
+    "confirmation": {1: "cose-key"},
+    "epochs": "u53",
+    "possession": {1: "nonce", 2: "cose-key", 3: "cose-key", 4: "tier", 5: "short-text", 6: "hardware-id"},
+    "report": {1: "board-id", 2: "positive", 3: "digest", 4: "closing", 5: "clock", 6: "measured", 7: "gaps"},
+    "closing": {0: "u32", 1: "u53"},
+    "clock": {1: "utc-ms", 2: "u32"},
+    "measured": {0: "times", 1: "columns"},
+    "columns": "column",
+    "times": {0: "u32"},
+    "column": {0: "u16", 1: "packed", 2: "quality", 3: "times"},
+    "quality": "run",
+    "run": {0: "count", 1: "run-length", 2: "flag"},
+    "gaps": "gap",
+    "gap": {0: "positive", 1: "positive", 2: "reason"},
+    "roster": {1: "board-id", 2: "u53", 3: "utc-s", 4: "entries", 5: "revoked-boards", 6: "former"},
+    "entries": "entry",
+    "entry": {0: "board-id", 1: "point", 2: "point", 3: "tier", 4: "digest", 5: "post"},
+    "post": {0: "board-id", 1: "latitude", 2: "longitude"},
+    "revoked-boards": "revoked",
+    "revoked": {0: "board-id", 1: "kid", 2: "name"},
+    "trust-file": "carried-trust",
+    "trust": {1: "positive", 2: "name", 3: "threshold", 4: "keys", 5: "roles"},
+    "keys": "point",
+    "roles": {"enrolment": "keys", "release": "keys", "order": "keys", "roster": "keys"},
+}  # fmt: skip
+
+# How these parts count while the array around them is checked.
+LOOSE = {
+    "column": "[2*4 any]",
+    "times": "any",
+    "entry": "[board-id, point, point, tier, digest, any]",
+    "post": "any",
+}
+# Bounds of the arrays of such parts: pycddl does not count them.
+ITEMS = {"columns": (1, 64), "entries": (0, 256)}
+
+
+class DoesNotFit(AssertionError):
+    """These bytes are not what the rule says."""
+
+
+def check(rule: str, data: bytes) -> None:
+    """Raises DoesNotFit: `data` is not one deterministic CBOR item that fits the rule, in all its parts."""
+    try:
+        value = cbor2.loads(data)
+        again = cbor2.dumps(value, canonical=True)
+    except (cbor2.CBORError, ValueError, TypeError) as why:
+        raise DoesNotFit(f"{rule}: {why}") from why
+    if again != data:
+        raise DoesNotFit(f"{rule}: not deterministic, or bytes after the end")
+    _check(rule, value, data)
+
+
+def _check(rule: str, value: object, data: bytes) -> None:
+    if rule == "message":
+        if not isinstance(value, list) or not value or type(value[0]) is not int or value[0] not in MESSAGES:
+            raise DoesNotFit("message: no such type")
+        rule = MESSAGES[value[0]]
+    if rule == "unprotected" and value != {}:
+        raise DoesNotFit("unprotected: not an empty map")
+    if rule in ITEMS and isinstance(value, list) and not ITEMS[rule][0] <= len(value) <= ITEMS[rule][1]:
+        raise DoesNotFit(f"{rule}: {len(value)} items")
+    try:
+        _schema(rule).validate_cbor(data)
+    except pycddl.ValidationError as why:
+        raise DoesNotFit(f"{rule}: {why}") from why
+    for part_rule, part in _parts(rule, value):
+        _check(part_rule, part, cbor2.dumps(part, canonical=True))
+    if rule in CARRIED and isinstance(value, list) and value[-1] is not None:
+        check(CARRIED[rule], value[-1])
+    if rule.startswith("signed-") and isinstance(value, cbor2.CBORTag):
+        _check("signed", value, data)
+        protected, _, payload, _ = value.value
+        check("header", protected)
+        check(rule.removeprefix("signed-"), payload)
+    if rule == "trust-file" and isinstance(value, list):
+        for signed in value:
+            check("signed-trust", signed)
+
+
+def _parts(rule: str, value: object) -> Iterator[tuple[str, object]]:
+    parts = PARTS.get(rule, {})
+    if isinstance(value, cbor2.CBORTag):
+        value = value.value
+    if isinstance(value, dict):
+        pairs = list(value.items())
+    elif isinstance(value, (list, tuple)):
+        pairs = list(enumerate(value))
+    else:
+        return
+    for key, part in pairs:
+        part_rule = parts if isinstance(parts, str) else parts.get(key)
+        if part_rule is not None and part is not None:
+            yield part_rule, part
+
+
+@functools.cache
+def _schema(rule: str) -> pycddl.Schema:
+    # The first rule of a schema is the one that is checked.
+    schema = SCHEMA
+    for part_rule, loose in LOOSE.items():
+        if part_rule != rule:
+            schema, count = re.subn(rf"(?m)^{part_rule} = .*$", f"{part_rule} = {loose}", schema)
+            assert count == 1, f"{part_rule} does not stand on a line of its own in the schema"
+    return pycddl.Schema(f"checked = {rule}\n{schema}")
