@@ -28,7 +28,7 @@ from laterne_provisioning.registry import ENROLLED, PENDING, REVOKED, Board, Pla
 from laterne_provisioning.words import words
 
 AGAIN_S = 1.0  # a question is 20 bytes, its answer 80: 9 ms on the line, and a board reads its line every 0.1 s
-HELLO_WITHIN_S = 15.0  # a board takes 2 s to start, and may be plugged in after the command
+HELLO_WITHIN_S = 10.0  # a board takes 2 s to start, and may be plugged in after the command
 # The first start makes two keys, each 0.24 s on an RP2040, and waits for randomness before.
 KEYS_WITHIN_S = 60.0
 WORK_AGAIN_S = 4.0  # a signature takes up to 0.5 s on an RP2040, a write to flash 0.4 s for each 4 KiB

@@ -1,0 +1,30 @@
+"""An authority whose keys are not encrypted, and boards that are enrolled with it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.provisioning.commands import enrol, laterne
+from tests.provisioning.fake_board import FakeBoard
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    laterne("init", tmp_path / "authority", "--no-passphrase", "--name", "Stadtwerke")
+    return tmp_path / "authority"
+
+
+@pytest.fixture
+def board() -> Iterator[FakeBoard]:
+    with FakeBoard() as fake:
+        yield fake
+
+
+@pytest.fixture
+def boards(authority: Path) -> Iterator[list[FakeBoard]]:
+    """LE-0001 and LE-0002, enrolled."""
+    with FakeBoard() as first, FakeBoard() as second:
+        enrol(first, "LE-0001", authority)
+        enrol(second, "LE-0002", authority)
+        yield [first, second]
