@@ -6,7 +6,9 @@ import os
 import sys
 import time
 
-from laterne_firmware import RELEASE, board, settings
+from micropython import const
+
+from laterne_firmware import RELEASE, board
 from laterne_firmware.backlog import Backlog
 from laterne_firmware.clock import Clock
 from laterne_firmware.identity import Identity
@@ -23,10 +25,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_SERVICE_LOOK_MS = 200
-_GATEWAY_SILENT_MS = 60000  # then the LED says that nobody asks
-_PAUSE_BEFORE_RESET_MS = 3000
-_GC_AT_BYTES = 16384  # collect after this much garbage, so that a collection is short
+    from laterne_firmware.settings import Settings
+
+_SERVICE_LOOK_MS = const(200)
+_GATEWAY_SILENT_MS = const(60000)  # then the LED says that nobody asks
+_PAUSE_BEFORE_RESET_MS = const(3000)
+_GC_AT_BYTES = const(16384)  # collect after this much garbage, so that a collection is short
 
 
 class Console:
@@ -47,7 +51,7 @@ class Post:
         hardware = board.hardware_id()
         self.console = Console(hardware)
         self._log = self.console.line
-        self.settings, problem = settings.load()
+        self.settings, problem = self._load_settings()
         self.led = board.led()
         self.led.value(1)
         self.identity = Identity(self._log)
@@ -84,6 +88,13 @@ class Post:
         self._in_service = False
         self._second = 0
 
+    def _load_settings(self) -> "tuple[Settings, str]":
+        from laterne_firmware import settings
+
+        loaded = settings.load()
+        del sys.modules["laterne_firmware.settings"]  # needed once
+        return loaded
+
     def _make_random(self, boot: int, hardware: bytes) -> Random:
         stored = Record("/k/seed")
         seed = stored.load()
@@ -108,7 +119,9 @@ class Post:
         await self.supervisor.run(self._each_second)
 
     async def _make_keys(self, beat: "Callable[[], None]") -> None:
-        await stepping(self.identity.make_keys(self.random), beat)
+        from laterne_firmware import enrolment
+
+        await stepping(enrolment.make_keys(self.identity, self.random), beat)
         self._log("keys made, kid %s, waiting for enrolment" % (self.identity.kid or b"").hex())
         self.supervisor.done("keys")
 
@@ -144,7 +157,9 @@ class Post:
         if closed != self._in_service:
             self._in_service = closed
             self.reporter.pause(closed)
-            self._log("service switch closed, no readings are taken" if closed else "service switch open, readings go on")
+            self._log(
+                "service switch closed, no readings are taken" if closed else "service switch open, readings go on"
+            )
 
     def _each_second(self) -> None:
         self.clock.now_ms()  # ticks wrap: somebody has to look

@@ -10,10 +10,11 @@ What it holds to (firmware/README.md, "The backlog"):
 
 import os
 
-from laterne_firmware.segment import SEGMENT_REPORTS, Segment
-from laterne_firmware.store import make_directory
 from laterne_protocol import cose, report
 from laterne_protocol.errors import WireError
+
+from laterne_firmware.segment import SEGMENT_REPORTS, Segment
+from laterne_firmware.store import make_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ class Backlog:
     def _close_holes(self) -> None:
         for former, segment in zip(self._segments, self._segments[1:]):  # noqa: B905 - no `strict` on MicroPython
             if segment.first > former.last + 1:
-                self._lose(former.last + 1, segment.first - 1, report.DAMAGED if former.damaged else report.NUMBER_SKIPPED)
+                self._lose(
+                    former.last + 1, segment.first - 1, report.DAMAGED if former.damaged else report.NUMBER_SKIPPED
+                )
 
     def _find_head(self, enrolled: bool) -> None:
         state = self._state

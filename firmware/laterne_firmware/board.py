@@ -6,6 +6,7 @@ Everything else is given ready objects, so that it runs under a test without a b
 import machine
 import pins
 from machine import ADC, I2C, UART, WDT, Pin
+from micropython import const
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,8 +16,8 @@ MODEL = pins.MODEL
 TIER = pins.TIER
 BAUD = 115200
 WATCHDOG_MS = 8000  # RP2040 counts to 8,388 at most
-_I2C_HZ = 100000  # sensors hang on half a metre of cable in a lamp post
-_UART_BUFFER_BYTES = 1200  # a whole frame each way: the loop may be busy with flash for 50 ms
+_I2C_HZ = const(100000)  # sensors hang on half a metre of cable in a lamp post
+_UART_BUFFER_BYTES = const(1200)  # a whole frame each way: the loop may be busy with flash for 50 ms
 
 
 def service_switch_closed() -> bool:

@@ -7,6 +7,7 @@ board's own bytes come back as an echo: they are addressed to the gateway and fa
 import asyncio
 
 from laterne_protocol import frame
+from micropython import const
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     Answer = Callable[[bytes, int, Callable[[], None]], Awaitable["bytes | None"]]
 
-_READ_BYTES = 256
+_READ_BYTES = const(256)
 
 
 class Line:

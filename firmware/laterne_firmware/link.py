@@ -1,10 +1,13 @@
 """What this board answers to whom asks (protocol/README.md, 3). A repeated question gets its answer again."""
 
-from laterne_firmware import RELEASE
-from laterne_firmware.identity import AlreadyEnrolled, CredentialRefused
-from laterne_firmware.supervisor import stepping
+import sys
+
 from laterne_protocol import messages
 from laterne_protocol.errors import MessageError
+from laterne_protocol.report import digest
+
+from laterne_firmware import RELEASE
+from laterne_firmware.supervisor import stepping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,22 +86,27 @@ class Link:
             return messages.Refusal(question.number, messages.ALREADY_ENROLLED).to_bytes()
         if identity.kid is None:
             return messages.Refusal(question.number, messages.NOT_READY).to_bytes()
-        steps = identity.possession(question.nonce, self._tier, self._model, self._hardware, self._random)
+        from laterne_firmware import enrolment
+
+        steps = enrolment.possession(identity, question.nonce, self._tier, self._model, self._hardware, self._random)
         return messages.PossessionAnswer(question.number, await stepping(steps, beat)).to_bytes()
 
     def _enrol(self, question: messages.Enrol) -> bytes:
         identity = self._identity
-        known = identity.board
         if identity.kid is None:
             return messages.Refusal(question.number, messages.NOT_READY).to_bytes()
-        try:
-            digest = identity.enrol(question.credential)
-        except AlreadyEnrolled as why:
-            self._log("a second credential was refused: %s" % why)
+        if identity.board is None:
+            from laterne_firmware import enrolment
+
+            try:
+                enrolment.enrol(identity, question.credential)
+            except enrolment.CredentialRefused as why:
+                self._log("a credential was refused: %s" % why)
+                return messages.Refusal(question.number, messages.CREDENTIAL_REFUSED).to_bytes()
+            self._log("enrolled as %s" % identity.board)
+            del sys.modules["laterne_firmware.enrolment"]  # its memory is free for reports now
+        # The same credential again is no error: the answer may have been lost.
+        if digest(question.credential) != identity.credential_digest:
+            self._log("a second credential was refused")
             return messages.Refusal(question.number, messages.ALREADY_ENROLLED).to_bytes()
-        except CredentialRefused as why:
-            self._log("a credential was refused: %s" % why)
-            return messages.Refusal(question.number, messages.CREDENTIAL_REFUSED).to_bytes()
-        if known is None:
-            self._log("enrolled, credential %s" % digest.hex())
-        return messages.Enrolled(question.number, digest).to_bytes()
+        return messages.Enrolled(question.number, identity.credential_digest).to_bytes()

@@ -5,8 +5,10 @@ All columns of a report share their times: a sensor that fails has MISSING readi
 
 import asyncio
 
+from laterne_protocol import cose, report
+from micropython import const
+
 from laterne_firmware.supervisor import stepping
-from laterne_protocol import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,14 +18,14 @@ if TYPE_CHECKING:
     from laterne_firmware.clock import Clock
     from laterne_firmware.identity import Identity
 
-_HEAD_BYTES = 110  # id 34, sequence 10, predecessor 18, closing 16, clock 22, keys and array heads 10
-_GAP_BYTES = 20
-_GRID_BYTES = 12
-_COLUMN_BYTES = 9  # array head, channel, byte string head, quality head
-_RUN_BYTES = 8
-_ROW_COLUMN_BYTES = 5 + _RUN_BYTES  # the most that one reading more can add: a varint and a run of quality
-_ROW_TIME_BYTES = 4  # sample_ms up to 3,600,000
-_STEP_MS = 100
+_HEAD_BYTES = const(110)  # id 34, sequence 10, predecessor 18, closing 16, clock 22, keys and array heads 10
+_GAP_BYTES = const(20)
+_GRID_BYTES = const(12)
+_COLUMN_BYTES = const(9)  # array head, channel, byte string head, quality head
+_RUN_BYTES = const(8)
+_ROW_COLUMN_BYTES = const(5 + _RUN_BYTES)  # the most that one reading more can add: a varint and a run of quality
+_ROW_TIME_BYTES = const(4)  # sample_ms up to 3,600,000
+_STEP_MS = const(100)
 
 
 class OpenReport:
@@ -172,7 +174,7 @@ class Reporter:
             if len(payload) <= report.MAX_PAYLOAD_BYTES or not gaps:
                 break
             gaps.pop()
-        signed = await stepping(self._identity.sign_report(payload, self._random), beat)
+        signed = await stepping(self._identity.sign(cose.REPORT, payload, self._random), beat)
         backlog.append(signed, payload)
         backlog.gaps_stated(gaps, sequence)
         self._log("report %d closed, %d readings" % (sequence, closed.readings))
@@ -190,4 +192,3 @@ class Reporter:
             [report.Column(column.channel, bytes(column.packed), column.quality) for column in closed.columns],
             gaps,
         ).to_payload()
-

@@ -10,6 +10,7 @@ import struct
 from binascii import crc32
 
 from laterne_protocol.report import MAX_REPORT_BYTES
+from micropython import const
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 SEGMENT_REPORTS = 64  # an hour of reports: one write of the state record for each segment
 SEGMENT_BYTES = 32768  # of records, then the next segment begins
-_MAGIC = 0xA7
+_MAGIC = const(0xA7)
 _HEADER = "<BHII"
-_HEADER_BYTES = 11
-_CRC_AT = 7
+_HEADER_BYTES = const(11)
+_CRC_AT = const(7)
 
 
 class Segment:

@@ -10,6 +10,8 @@ import os
 import struct
 from binascii import crc32
 
+from micropython import const
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 MAX_RECORD_BYTES = 1024
 _MAGIC = b"LTR1"
 _HEADER = "<4sII"  # magic, length of the body, CRC-32 of the body
-_HEADER_BYTES = 12
+_HEADER_BYTES = const(12)
 
 
 class Record:

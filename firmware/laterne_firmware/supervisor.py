@@ -8,6 +8,8 @@ import gc
 import sys
 import time
 
+from micropython import const
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 
 PASS_MS = 1000
 SILENT_PASSES = 10  # then the watchdog is no longer fed, and bites 8 s later
-_PAUSE_BEFORE_RESET_MS = 3000  # the line reaches the console; a board that fails at once does not wear out its flash
+_PAUSE_BEFORE_RESET_MS = const(
+    3000
+)  # the line reaches the console; a board that fails at once does not wear out its flash
 
 
 class Supervisor:

@@ -6,6 +6,7 @@ slave address (page 10). The part has no number of its own: whoever acknowledges
 
 from laterne_protocol.channels import ILLUMINANCE
 from laterne_protocol.report import GOOD, SUSPECT
+from micropython import const
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,12 +14,11 @@ if TYPE_CHECKING:
 
 NAME = "BH1750"
 QUANTITIES = (ILLUMINANCE,)
-ADDRESSES = (0x23, 0x5C)
 
 _POWER_ON = b"\x01"
 _ONE_TIME_HIGH_RESOLUTION = b"\x20"  # 1 lx, powers down by itself
-_MEASURE_MS = 185  # 180 ms at most
-_SATURATED = 0xFFFF
+_MEASURE_MS = const(185)  # 180 ms at most
+_SATURATED = const(0xFFFF)
 
 
 class Driver:

@@ -6,9 +6,11 @@ same registers and formulae for pressure (4.2.3, 5.4).
 
 import struct
 
-from laterne_firmware.sensors import SensorError
 from laterne_protocol.channels import PRESSURE
 from laterne_protocol.report import GOOD
+from micropython import const
+
+from laterne_firmware.sensors import SensorError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,15 +18,18 @@ if TYPE_CHECKING:
 
 NAME = "BMP280/BME280"
 QUANTITIES = (PRESSURE,)
-ADDRESSES = (0x76, 0x77)
 
-_CALIBRATION, _CALIBRATION_BYTES = 0x88, 24
-_ID, _STATUS, _CONTROL, _DATA = 0xD0, 0xF3, 0xF4, 0xF7
+_CALIBRATION = const(0x88)
+_CALIBRATION_BYTES = const(24)
+_ID = const(0xD0)
+_STATUS = const(0xF3)
+_CONTROL = const(0xF4)
+_DATA = const(0xF7)
 _IDS = (0x56, 0x57, 0x58, 0x60)  # BMP280 samples and series, BME280
 _FORCED = b"\x2d"  # 4.3.4: temperature x1, pressure x4, one measurement
-_MEASURE_MS = 15  # 3.8.1: 13.3 ms at most for x1 and x4
-_MEASURING = 0x08
-_SKIPPED = 0x80000  # 4.3.6: the reset value, no measurement was made
+_MEASURE_MS = const(15)  # 3.8.1: 13.3 ms at most for x1 and x4
+_MEASURING = const(0x08)
+_SKIPPED = const(0x80000)  # 4.3.6: the reset value, no measurement was made
 
 
 class Driver:

@@ -4,33 +4,56 @@ A sensor that was there at an earlier start and is gone now is missed, not forgo
 """
 
 import asyncio
+import sys
 
-from laterne_firmware.sensors import SensorError, bh1750, bmx280, sht4x, veml7700
-from laterne_firmware.store import Record
 from laterne_protocol import cbor, channels, fields
 from laterne_protocol.errors import WireError
 from laterne_protocol.report import MISSING
+from micropython import const
+
+from laterne_firmware.sensors import SensorError
+from laterne_firmware.store import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Protocol
 
     from machine import I2C
 
-_KINDS = {1: sht4x, 2: bmx280, 3: bh1750, 4: veml7700}  # the number is what stands on flash
-_FIRST_PAUSE_ROWS, _LONGEST_PAUSE_ROWS = 1, 64
+    class Driver(Protocol):
+        """What the drivers have in common (laterne_firmware/sensors/__init__.py)."""
+
+        def present(self) -> None: ...
+        def start(self) -> int: ...
+        def read(self) -> "list[tuple[int | None, int]]": ...
+
+    class Module(Protocol):
+        NAME: str
+        QUANTITIES: "tuple[int, ...]"
+
+        def Driver(self, i2c: I2C, address: int) -> Driver: ...
+
+
+# (what stands on flash, the driver's module, where the part may be): a driver is loaded only where something answers.
+_KINDS = (
+    (1, "sht4x", (0x44, 0x45, 0x46)),
+    (2, "bmx280", (0x76, 0x77)),
+    (3, "bh1750", (0x23, 0x5C)),
+    (4, "veml7700", (0x10,)),
+)
+_FIRST_PAUSE_ROWS = const(1)
+_LONGEST_PAUSE_ROWS = const(64)
 MAX_SENSORS = 8
 
 
 class Sensor:
-    """One sensor. kind: a key of _KINDS. address: on the bus. channels: of its readings."""
+    """One sensor. driver: of its kind. name: for the technician. channels: of its readings."""
 
-    def __init__(self, i2c: "I2C", kind: int, address: int, channels: "list[int]") -> None:
-        self.kind = kind
-        self.address = address
-        self.name = "%s at 0x%02x" % (_KINDS[kind].NAME, address)
+    def __init__(self, driver: "Driver", name: str, channels: "list[int]") -> None:
+        self.name = name
         self.channels = channels
-        self._driver = _KINDS[kind].Driver(i2c, address)
+        self._driver = driver
         self._ready = False  # present() must be right before start(): a part that lost power forgets its settings
         self._pause_rows = 0
         self._rows_left = 0
@@ -86,20 +109,18 @@ class Fitted:
     def find(self) -> None:
         """Asks the bus; what is new is recorded. Takes some milliseconds for each address."""
         known = self._known()
-        found = list(known)
-        for kind in sorted(_KINDS):
-            for address in _KINDS[kind].ADDRESSES:
-                if (kind, address) not in known and len(found) < MAX_SENSORS and self._answers(kind, address):
-                    found.append((kind, address))
+        found = known + [place for place in self._places() if place not in known][: MAX_SENSORS - len(known)]
         taken = set()  # type: set[int]
         for kind, address in found:
+            module = _driver(kind)
             numbers = []
-            for quantity in _KINDS[kind].QUANTITIES:
+            for quantity in module.QUANTITIES:
                 while quantity in taken:
                     quantity += channels.QUANTITIES_A_SENSOR_KIND
                 taken.add(quantity)
                 numbers.append(quantity)
-            self.sensors.append(Sensor(self._i2c, kind, address, numbers))
+            name = "%s at 0x%02x" % (module.NAME, address)
+            self.sensors.append(Sensor(module.Driver(self._i2c, address), name, numbers))
         if found != known:
             self._record.save(cbor.encode([[kind, address] for kind, address in found]))
         for sensor in self.sensors:
@@ -115,17 +136,29 @@ class Fitted:
         try:
             for item in fields.array(cbor.decode(body, 1024), "sensors", 0, MAX_SENSORS):
                 kind, address = fields.array(item, "sensor", 2, 2)
-                if kind in _KINDS:
-                    known.append((kind, fields.integer(address, "address", 8, 0x77)))
+                known.append(
+                    (fields.integer(kind, "kind", 1, len(_KINDS)), fields.integer(address, "address", 8, 0x77))
+                )
         except WireError as why:
             self._log("the record of sensors is not used: %s" % why)
             return []
         return known
 
+    def _places(self) -> "list[tuple[int, int]]":
+        """(kind, address) of all that is there."""
+        acknowledged = self._i2c.scan()
+        places = []
+        for kind, _, addresses in _KINDS:
+            for address in addresses:
+                if address in acknowledged and self._answers(kind, address):
+                    places.append((kind, address))
+        return places
+
     def _answers(self, kind: int, address: int) -> bool:
         try:
-            _KINDS[kind].Driver(self._i2c, address).present()
-        except (OSError, SensorError):
+            _driver(kind).Driver(self._i2c, address).present()
+        except (OSError, SensorError) as why:
+            self._log("what answers at 0x%02x is not used: %s" % (address, why))
             return False
         return True
 
@@ -148,3 +181,9 @@ class Fitted:
         elif not sensor.failing and sensor.name in self._failing:
             self._failing.remove(sensor.name)
             self._log("%s works again" % sensor.name)
+
+
+def _driver(kind: int) -> "Module":
+    name = "laterne_firmware.sensors." + _KINDS[kind - 1][1]
+    __import__(name)
+    return sys.modules[name]

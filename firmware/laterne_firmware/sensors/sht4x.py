@@ -3,9 +3,11 @@
 Data sheet "SHT4x", version 6: 4.4 data transfer and checksum, 4.5 commands, 4.6 conversion.
 """
 
-from laterne_firmware.sensors import SensorError
 from laterne_protocol.channels import HUMIDITY, TEMPERATURE
 from laterne_protocol.report import GOOD
+from micropython import const
+
+from laterne_firmware.sensors import SensorError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,12 +15,11 @@ if TYPE_CHECKING:
 
 NAME = "SHT4x"
 QUANTITIES = (TEMPERATURE, HUMIDITY)
-ADDRESSES = (0x44, 0x45, 0x46)
 
 _MEASURE = b"\xfd"  # high precision, 8.3 ms at most
-_MEASURE_MS = 10
+_MEASURE_MS = const(10)
 _SERIAL = b"\x89"
-_SERIAL_MS = 1
+_SERIAL_MS = const(1)
 
 
 class Driver:

@@ -4,9 +4,11 @@ Data sheet 84286 (rev. 1.8): registers (pages 6 to 9), device id (page 9). Appli
 Into an Application": resolution table (page 5), correction above 1,000 lx (page 21).
 """
 
-from laterne_firmware.sensors import SensorError
 from laterne_protocol.channels import ILLUMINANCE
 from laterne_protocol.report import GOOD, SUSPECT
+from micropython import const
+
+from laterne_firmware.sensors import SensorError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,11 +16,12 @@ if TYPE_CHECKING:
 
 NAME = "VEML7700"
 QUANTITIES = (ILLUMINANCE,)
-ADDRESSES = (0x10,)
 
-_CONFIGURATION, _LIGHT, _ID = 0x00, 0x04, 0x07
-_ID_LOW = 0x81
-_SHUT_DOWN = 0x0001
+_CONFIGURATION = const(0x00)
+_LIGHT = const(0x04)
+_ID = const(0x07)
+_ID_LOW = const(0x81)
+_SHUT_DOWN = const(0x0001)
 
 # Bits of the configuration (gain, integration time), lux for one count in 1/10,000, integration time in ms.
 _RANGES = (
@@ -26,9 +29,10 @@ _RANGES = (
     (0x1000, 5376, 100),  # gain 1/8, 100 ms: up to 35,000 lx
     (0x1300, 21504, 25),  # gain 1/8, 25 ms: up to 140,000 lx
 )
-_TOO_BRIGHT, _TOO_DARK = 50000, 5000  # counts: a range is 4 or 8 times as wide as the next
-_SATURATED = 0xFFFF
-_LINEAR_UP_TO = 1000 * 10000
+_TOO_BRIGHT = const(50000)
+_TOO_DARK = const(5000)  # counts: a range is 4 or 8 times as wide as the next
+_SATURATED = const(0xFFFF)
+_LINEAR_UP_TO = const(1000 * 10000)
 
 
 class Driver:
