@@ -119,6 +119,7 @@ class Post:
         await self.supervisor.run(self._each_second)
 
     async def _make_keys(self, beat: "Callable[[], None]") -> None:
+        gc.collect()
         from laterne_firmware import enrolment
 
         await stepping(enrolment.make_keys(self.identity, self.random), beat)

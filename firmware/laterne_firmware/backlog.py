@@ -1,4 +1,4 @@
-"""Reports on flash that the gateway has not acknowledged (design 4: on disk before sent, acknowledged before forgotten).
+"""Reports that the gateway has not acknowledged: on flash before they are sent, acknowledged before forgotten.
 
 What it holds to (firmware/README.md, "The backlog"):
 1 - a report is offered only when its record and the reservation of its number are on flash;

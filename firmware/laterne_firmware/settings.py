@@ -1,4 +1,7 @@
-"""What an operator may set on a board: /settings.json, optional. A bad file means the defaults, and a line that says so."""
+"""What an operator may set on a board: /settings.json, optional.
+
+A bad file means the defaults, and a line on the console that says so.
+"""
 
 import json
 

@@ -40,7 +40,10 @@ class State:
 
     def _take(self, body: bytes) -> None:
         boot, bound, gaps = fields.array(cbor.decode(body, 1024), "state", 3, 3)
-        self.gaps = [list(gap) for gap in fields.array(gaps, "gaps", 0, MAX_OPEN_GAPS)]
+        taken = []
+        for item in fields.array(gaps, "gaps", 0, MAX_OPEN_GAPS):
+            taken.append([fields.integer(number, "gap") for number in fields.array(item, "gap", 4, 4)])
+        self.gaps = taken
         self.boot = fields.integer(boot, "boot count")
         self.bound = fields.integer(bound, "bound")
 

@@ -12,10 +12,6 @@ from binascii import crc32
 
 from micropython import const
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
 MAX_RECORD_BYTES = 1024
 _MAGIC = b"LTR1"
 _HEADER = "<4sII"  # magic, length of the body, CRC-32 of the body
@@ -42,17 +38,11 @@ class Record:
 
     def save(self, body: bytes) -> None:
         """Both copies are on flash when this returns. OSError when the flash refuses."""
-        for step in self.saving(body):
-            pass
-
-    def saving(self, body: bytes) -> "Generator[None, None, None]":
-        """As save(), with a step after each copy."""
         if len(body) > MAX_RECORD_BYTES:
             raise ValueError("a record of %d bytes, at most %d are read back" % (len(body), MAX_RECORD_BYTES))
         content = struct.pack(_HEADER, _MAGIC, len(body), crc32(body)) + body
         for ending in (".0", ".1"):
             replace(self._path + ending, content)
-            yield
         self.doubtful = self.damaged = False
 
     def set_aside(self) -> None:

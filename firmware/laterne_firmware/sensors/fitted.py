@@ -4,7 +4,6 @@ A sensor that was there at an earlier start and is gone now is missed, not forgo
 """
 
 import asyncio
-import sys
 
 from laterne_protocol import cbor, channels, fields
 from laterne_protocol.errors import WireError
@@ -29,18 +28,27 @@ if TYPE_CHECKING:
         def read(self) -> "list[tuple[int | None, int]]": ...
 
     class Module(Protocol):
-        NAME: str
-        QUANTITIES: "tuple[int, ...]"
+        @property
+        def NAME(self) -> str: ...
+        @property
+        def QUANTITIES(self) -> "tuple[int, ...]": ...
 
         def Driver(self, i2c: I2C, address: int) -> Driver: ...
 
 
-# (what stands on flash, the driver's module, where the part may be): a driver is loaded only where something answers.
-_KINDS = (
-    (1, "sht4x", (0x44, 0x45, 0x46)),
-    (2, "bmx280", (0x76, 0x77)),
-    (3, "bh1750", (0x23, 0x5C)),
-    (4, "veml7700", (0x10,)),
+_SHT4X = const(1)  # these numbers stand on flash
+_BMX280 = const(2)
+_BH1750 = const(3)
+_VEML7700 = const(4)
+_PLACES = (
+    (_SHT4X, 0x44),
+    (_SHT4X, 0x45),
+    (_SHT4X, 0x46),
+    (_BMX280, 0x76),
+    (_BMX280, 0x77),
+    (_BH1750, 0x23),
+    (_BH1750, 0x5C),
+    (_VEML7700, 0x10),
 )
 _FIRST_PAUSE_ROWS = const(1)
 _LONGEST_PAUSE_ROWS = const(64)
@@ -137,7 +145,7 @@ class Fitted:
             for item in fields.array(cbor.decode(body, 1024), "sensors", 0, MAX_SENSORS):
                 kind, address = fields.array(item, "sensor", 2, 2)
                 known.append(
-                    (fields.integer(kind, "kind", 1, len(_KINDS)), fields.integer(address, "address", 8, 0x77))
+                    (fields.integer(kind, "kind", _SHT4X, _VEML7700), fields.integer(address, "address", 8, 0x77))
                 )
         except WireError as why:
             self._log("the record of sensors is not used: %s" % why)
@@ -147,12 +155,7 @@ class Fitted:
     def _places(self) -> "list[tuple[int, int]]":
         """(kind, address) of all that is there."""
         acknowledged = self._i2c.scan()
-        places = []
-        for kind, _, addresses in _KINDS:
-            for address in addresses:
-                if address in acknowledged and self._answers(kind, address):
-                    places.append((kind, address))
-        return places
+        return [place for place in _PLACES if place[1] in acknowledged and self._answers(place[0], place[1])]
 
     def _answers(self, kind: int, address: int) -> bool:
         try:
@@ -184,6 +187,19 @@ class Fitted:
 
 
 def _driver(kind: int) -> "Module":
-    name = "laterne_firmware.sensors." + _KINDS[kind - 1][1]
-    __import__(name)
-    return sys.modules[name]
+    """The driver's module: only those that are needed are in memory."""
+    if kind == _SHT4X:
+        from laterne_firmware.sensors import sht4x
+
+        return sht4x
+    if kind == _BMX280:
+        from laterne_firmware.sensors import bmx280
+
+        return bmx280
+    if kind == _BH1750:
+        from laterne_firmware.sensors import bh1750
+
+        return bh1750
+    from laterne_firmware.sensors import veml7700
+
+    return veml7700

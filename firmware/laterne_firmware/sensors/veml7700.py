@@ -1,7 +1,7 @@
 """Vishay VEML7700: illuminance, from moonlight to the sun.
 
-Data sheet 84286 (rev. 1.8): registers (pages 6 to 9), device id (page 9). Application note 84323 "Designing the VEML7700
-Into an Application": resolution table (page 5), correction above 1,000 lx (page 21).
+Data sheet 84286: registers (tables 1 to 8). Application note 84323 "Designing the VEML7700 Into an Application":
+resolution table, correction above 1,000 lx.
 """
 
 from laterne_protocol.channels import ILLUMINANCE
