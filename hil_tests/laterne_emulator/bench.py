@@ -4,7 +4,7 @@
         await bench.power_on()
         port = bench.lines["board-01"].path      # what a gateway opens
 
-`laterne emulate` puts one up and keeps it running; tests take theirs from the fixture `emulated_boards` (pytest_plugin.py).
+`laterne emulate` puts one up and keeps it running; tests take theirs from the fixture `emulated_boards`.
 """
 
 import asyncio
@@ -121,16 +121,18 @@ class Bench:
 
     async def __aexit__(self, *why: object) -> None:
         failures = []
-        for board in self.boards.values():
-            try:
-                await board.power_off()
-            except Exception as failure:
-                failures.append(failure)
-        for line in dict.fromkeys(self.lines.values()):
-            line.close()
-        for board in self.boards.values():
-            board.uart.close()
-            (board.folder / "uart").unlink(missing_ok=True)
+        try:
+            for board in self.boards.values():
+                try:
+                    await board.power_off()
+                except Exception as failure:
+                    failures.append(failure)
+        finally:
+            for line in dict.fromkeys(self.lines.values()):
+                line.close()
+            for board in self.boards.values():
+                board.uart.close()
+                (board.folder / "uart").unlink(missing_ok=True)
         if failures:
             raise ExceptionGroup("emulated boards failed", failures)
 

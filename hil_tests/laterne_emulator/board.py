@@ -149,8 +149,7 @@ class EmulatedBoard:
         """Give power. Returns when boot.py is about to run, or when `cut` has taken the power before that."""
         if self.powered:
             return
-        if self._life is not None:
-            await self._life
+        await self._over()
         self.flash.cut_power(cut)
         self.powered, self.cause, self._failure = True, Cause.POWER_ON, None
         self._ready.clear()
@@ -169,9 +168,14 @@ class EmulatedBoard:
 
     async def wait_until_down(self) -> None:
         """Wait until the board has no power: after a power cut. Raises FlashMisuse or BoardFailed."""
-        if self._life is not None:
-            await self._life
+        await self._over()
         self._check()
+
+    async def _over(self) -> None:
+        """Wait for the end of all lives. Whoever is tired of waiting may be cancelled; the board lives on."""
+        if self._life is not None:
+            await asyncio.wait([self._life])
+            self._life.result()
 
     async def wait_for_life(self, number: int) -> Life:
         """The life of this number (0 is the first), as soon as it has ended."""
@@ -193,8 +197,9 @@ class EmulatedBoard:
             self.uart.close()
 
     def _check(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+        failure, self._failure = self._failure, None  # it is raised to one caller, not again at the end of a test
+        if failure is not None:
+            raise failure
 
     # --- lives ------------------------------------------------------------------------------------
 

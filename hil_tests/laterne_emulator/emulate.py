@@ -26,6 +26,7 @@ def emulate(
     seed: Annotated[int, typer.Option(help="For the sensors' noise and the lines' faults.")] = 0,
     report_seconds: Annotated[float | None, typer.Option(min=1, help="New boards close reports this often.")] = None,
     sample_ms: Annotated[int | None, typer.Option(min=50, help="New boards read their sensors this often.")] = None,
+    heap_kib: Annotated[int, typer.Option(min=64, help="Heap of a board's firmware, in KiB.")] = 128,
     bus: Annotated[bool, typer.Option("--bus", help="All boards on one half-duplex line, DIR/bus.")] = False,
 ) -> None:
     """Run emulated sensor boards with serial ports DIR/NAME/uart and DIR/NAME/usb, until Ctrl-C."""
@@ -45,7 +46,9 @@ def emulate(
         settings["sample_ms"] = sample_ms
     try:
         sources = None if blank else find_firmware(firmware)
-        bench = Bench(directory, boards, firmware=sources, settings=settings, bus=bus, seed=seed)
+        bench = Bench(
+            directory, boards, firmware=sources, settings=settings, bus=bus, seed=seed, heap_bytes=heap_kib * 1024
+        )
         asyncio.run(_run(bench))
     except (NoFirmware, EmulatorUnusable, SyntaxError, ValueError) as why:
         print(f"emulate: {why}", file=sys.stderr)

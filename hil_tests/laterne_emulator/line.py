@@ -106,6 +106,8 @@ class Line:
         self._senders = [self._gateway, *self._boards]
         self._in_transit: deque[tuple[float, _Sender, bytes]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._taken = 0  # bytes that came from all senders
+        self._moved = asyncio.Event()
         self._host = self._device = -1
         self._loop = asyncio.get_running_loop()
         for sender, end in zip(self._boards, ends, strict=True):
@@ -159,6 +161,12 @@ class Line:
         if self._timer:
             self._timer.cancel()
 
+    async def idle(self, after: int = 0) -> None:
+        """Return when nothing is on the line, and at least `after` bytes have come to it from all its senders."""
+        while self._taken < after or self._in_transit or any(sender.waiting for sender in self._senders):
+            self._moved.clear()
+            await self._moved.wait()
+
     # --- bytes come from a sender -----------------------------------------------------------------
 
     def _from_gateway(self) -> None:
@@ -184,6 +192,7 @@ class Line:
     def _take(self, sender: _Sender, data: bytes) -> None:
         if not sender.waiting:
             sender.free_at = max(sender.free_at, self._loop.time())
+        self._taken += len(data)
         sender.waiting += data
         self._pump()
 
@@ -219,6 +228,7 @@ class Line:
         while self._in_transit and self._in_transit[0][0] <= now:
             _, sender, data = self._in_transit.popleft()
             self._deliver(sender, data)
+        self._moved.set()
         self._schedule()
 
     def _schedule(self) -> None:

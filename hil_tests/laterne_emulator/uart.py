@@ -33,15 +33,16 @@ class UartEnd:
         self.powered = False
         self.count = UartCount()
         self.on_reset: Callable[[], None] | None = None  # what has not left the board yet is gone
+        self.listens = asyncio.Event()  # cleared while the flash is busy
+        self.listens.set()
         self._fifo = bytearray()
-        self._busy_until = 0.0
         self._drain: asyncio.TimerHandle | None = None
 
     def deliver(self, data: bytes) -> None:
         """Bytes arrive at the board's receiver."""
         if not self.powered or not data:
             return
-        if asyncio.get_running_loop().time() >= self._busy_until:
+        if self.listens.is_set():
             self._hand_over(data)
             return
         room = FIFO_BYTES - len(self._fifo)
@@ -52,10 +53,10 @@ class UartEnd:
         """The flash begins an operation: from now on only the FIFO receives."""
         self._fifo_is_read()  # between two operations the interrupt is served
         loop = asyncio.get_running_loop()
-        self._busy_until = loop.time() + seconds
         if self._drain:
             self._drain.cancel()
-        self._drain = loop.call_at(self._busy_until, self._fifo_is_read)
+        self._drain = loop.call_later(seconds, self._flash_is_done)
+        self.listens.clear()
 
     def waiting(self) -> int:
         """How many received bytes the firmware has not read yet."""
@@ -66,7 +67,7 @@ class UartEnd:
     def restart(self) -> None:
         """The board resets: what it had not read is gone, and so is what it had not sent."""
         self._fifo.clear()
-        self._busy_until = 0.0
+        self._flash_is_done()
         for end in (self.board_side, self.line_side):
             try:
                 while end.recv(65536):
@@ -77,10 +78,16 @@ class UartEnd:
             self.on_reset()
 
     def close(self) -> None:
-        if self._drain:
-            self._drain.cancel()
+        self._flash_is_done()
         self.line_side.close()
         self.board_side.close()
+
+    def _flash_is_done(self) -> None:
+        if self._drain:
+            self._drain.cancel()
+            self._drain = None
+        self.listens.set()
+        self._fifo_is_read()
 
     def _fifo_is_read(self) -> None:
         if self._fifo:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 QUEUE_BYTES = 16 * 1024
 LOG_BYTES = 256 * 1024  # console.log; the one before it is kept as console.log.1
+PRINTED_BYTES = 64 * 1024
 PATIENCE_S = 0.5  # MicroPython's MICROPY_HW_USB_CDC_TX_TIMEOUT
 RAW_BANNER = b"raw REPL; CTRL-B to exit"
 PROMPT = b">>> "
@@ -48,6 +49,7 @@ class UsbPort:
         self._patience: asyncio.TimerHandle | None = None
         self._tail = b""
         self._asked_to_leave_raw = False
+        self._printed = bytearray()
         self._heard = asyncio.Event()
 
     # --- plugged and unplugged ------------------------------------------------------------------
@@ -59,6 +61,7 @@ class UsbPort:
         os.set_blocking(self._host, False)
         point_link(self.path, os.ttyname(self._device))
         self.raw = self._dropping = False
+        self._printed.clear()
         asyncio.get_running_loop().add_reader(self._host, self._from_host)
 
     def unplug(self) -> None:
@@ -102,11 +105,11 @@ class UsbPort:
         self._to_host(data)
 
     def printed(self) -> str:
-        """What the board printed last, as kept in its log file."""
-        return self._log.read_text(errors="replace") if self._log.exists() else ""
+        """What the board printed since it last got power or was reset, a soft reset aside; the last PRINTED_BYTES."""
+        return self._printed.decode(errors="replace")
 
     async def wait_for_print(self, text: str) -> None:
-        """Return as soon as the log holds this text."""
+        """Return as soon as `printed` holds this text."""
         while text not in self.printed():
             self._heard.clear()
             await self._heard.wait()
@@ -185,6 +188,8 @@ class UsbPort:
             full = file.tell() > LOG_BYTES
         if full:
             self._log.replace(self._log.with_name(self._log.name + ".1"))
+        self._printed += data
+        self._printed[:-PRINTED_BYTES] = b""
         self._heard.set()
 
     # --- to the board ---------------------------------------------------------------------------
