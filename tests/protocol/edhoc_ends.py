@@ -46,7 +46,8 @@ class Here:
 
 def there() -> MicroPython:
     """An end under MicroPython, with the primitives of the firmware; a context manager."""
-    return MicroPython(RUNNER)
+    # Twice a board's heap: here the code is compiled on it, and records travel as hex in JSON.
+    return MicroPython(RUNNER, heap="256K")
 
 
 class Someone:
