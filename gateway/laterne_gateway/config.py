@@ -5,6 +5,7 @@ do not know is a problem too: a misspelt one would otherwise be silently left at
 never values. Nothing of what the paths name is opened here; `check` and `run` do that.
 """
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,9 @@ def load(file: Path) -> Config:
     except UnicodeDecodeError as why:
         raise ConfigError([f"{file}: not UTF-8 text (byte {why.start}): save it as UTF-8"]) from why
     except tomllib.TOMLDecodeError as why:
-        raise ConfigError([f"{file}: not TOML: {why}: correct that line"]) from why
+        at = re.search(r"at line (\d+)", str(why))  # else "at end of document"
+        line = int(at[1]) if at else len(text.splitlines())
+        raise ConfigError([f"{file}:{line}: not TOML: {why}: correct that line"]) from why
     return _Reader(file, text).config(found)
 
 

@@ -12,9 +12,10 @@ import tty
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.gateway.fake_authority import Key
 from laterne_protocol import credential, frame, messages, report, roster
 from laterne_protocol.frame import Frame, FrameDecoder
+
+from tests.gateway.fake_authority import Key
 
 
 class FakeBoard:

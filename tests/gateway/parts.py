@@ -1,0 +1,186 @@
+"""Parts of a gateway put together for a test, with real files and a real database; and the gateway as a process."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiomqtt
+from laterne_gateway import status
+from laterne_gateway.buffer import Buffer
+from laterne_gateway.bus import Bus
+from laterne_gateway.clock import SystemClock
+from laterne_gateway.config import LineSettings
+from laterne_gateway.database import open_database
+from laterne_gateway.health import Health
+from laterne_gateway.inbox import Inbox
+from laterne_gateway.roster import RosterKeeper
+from laterne_gateway.serial_line import SerialLine
+
+from tests.gateway.fake_authority import FakeAuthority
+from tests.gateway.fake_board import FakeBoard, FakeLine
+from tests.servers import Mosquitto
+
+GATEWAY = "gw-1"
+TENANT = "testingen"
+
+
+class Parts:
+    """Buffer, roster and inbox that know these boards."""
+
+    def __init__(self, directory: Path, boards: list[FakeBoard]) -> None:
+        self.directory = directory
+        self.authority = FakeAuthority(GATEWAY)
+        self.health = Health()
+        self.trust_file = directory / "trust.cbor"
+        self.roster_file = directory / "roster.cbor"
+        self.trust_file.write_bytes(self.authority.trust_file())
+        self.roster_file.write_bytes(self.authority.roster_file([board.entry() for board in boards]))
+        self.buffer: Buffer
+        self.roster: RosterKeeper
+        self.inbox: Inbox
+
+    async def open(self) -> None:
+        self.buffer = Buffer(open_database(self.directory / "state"), ("mqtt",))
+        self.roster = RosterKeeper(GATEWAY, self.trust_file, self.roster_file, self.buffer, self.health)
+        await self.roster.load()
+        self.inbox = Inbox(self.roster, self.buffer, SystemClock(), self.health)
+
+    async def reopen(self) -> None:
+        """As a new process would find it."""
+        await self.buffer.close()
+        await self.open()
+
+    async def stored(self) -> dict[str, list[int]]:
+        """The sequences in the buffer, by board, in order of arrival."""
+        found: dict[str, list[int]] = {}
+        for row in await self.buffer.oldest(0, 1_000_000):
+            found.setdefault(row.board, []).append(row.sequence)
+        return found
+
+    @contextlib.asynccontextmanager
+    async def asking(self, *lines: FakeLine) -> AsyncIterator[None]:
+        """Asks the boards on these lines meanwhile."""
+        tasks = []
+        for line in lines:
+            addresses = tuple(board.address for board in line.boards) if len(line.boards) > 1 else ()
+            settings = LineSettings(line.path.name, line.path, 115_200, addresses)
+            bus = Bus(SerialLine(settings, self.health), addresses, self.roster, self.inbox, SystemClock(), self.health)
+            tasks.append(asyncio.create_task(bus.run()))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.inbox.settle()
+
+
+@contextlib.asynccontextmanager
+async def parts(directory: Path, *boards: FakeBoard) -> AsyncIterator[Parts]:
+    made = Parts(directory, list(boards))
+    await made.open()
+    try:
+        yield made
+    finally:
+        await made.buffer.close()
+
+
+class GatewayProcess:
+    """`laterne-gateway run` as a process of its own, with its directory, files and log."""
+
+    def __init__(self, directory: Path, boards: list[FakeBoard], lines: list[FakeLine], broker: Mosquitto) -> None:
+        self.directory = directory
+        self.config = directory / "gateway.toml"
+        self.log = directory / "gateway.log"
+        self.authority = authority = FakeAuthority(GATEWAY)
+        (directory / "trust.cbor").write_bytes(authority.trust_file())
+        (directory / "roster.cbor").write_bytes(authority.roster_file([board.entry() for board in boards]))
+        self.config.write_text(
+            f'[gateway]\nid = "{GATEWAY}"\ntenant = "{TENANT}"\ndirectory = "state"\n'
+            f'trust = "trust.cbor"\nroster = "roster.cbor"\n[mqtt]\nurl = "{broker.url}"\n'
+            + "".join(
+                f'[[line]]\nname = "{line.path.name}"\npath = "{line.path.name}"\n'
+                + (f"boards = {[board.address for board in line.boards]}\n" if len(line.boards) > 1 else "")
+                for line in lines
+            )
+        )
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "laterne_gateway", "run", "--config", str(self.config), stdout=log, stderr=log
+            )
+
+    async def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        await self.process.wait()
+
+    async def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return await self.process.wait()
+
+    async def end(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+    def status(self) -> dict[str, object] | None:
+        return status.read(self.directory / "state")
+
+    def said(self) -> str:
+        return self.log.read_text()
+
+
+class Subscriber:
+    """Keeps what a platform would: the first of each (board, sequence), and how often others came again."""
+
+    def __init__(self, broker: Mosquitto) -> None:
+        self._broker = broker
+        self._news = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.bodies: dict[str, list[bytes]] = {}
+        self.repeated = 0
+        self.messages: list[aiomqtt.Message] = []
+        self.statuses: list[str] = []
+
+    async def run(self) -> None:
+        """Subscribes for ever; the broker may go and come back."""
+        while True:
+            with contextlib.suppress(aiomqtt.MqttError):
+                async with aiomqtt.Client(
+                    "127.0.0.1", self._broker.port, protocol=aiomqtt.ProtocolVersion.V5, identifier="subscriber"
+                ) as client:
+                    await client.subscribe("laterne/#", qos=1)
+                    self.ready.set()
+                    async for message in client.messages:
+                        self._take(message)
+            self.ready.clear()
+            await asyncio.sleep(0.02)
+
+    def _take(self, message: aiomqtt.Message) -> None:
+        self.messages.append(message)
+        assert isinstance(message.payload, bytes)
+        *_, subject, kind = message.topic.value.split("/")
+        if kind == "status":
+            self.statuses.append(message.payload.decode())
+        else:
+            bodies = self.bodies.setdefault(subject, [])
+            if message.payload in bodies[-2000:]:
+                self.repeated += 1
+            else:
+                bodies.append(message.payload)
+        self._news.set()
+
+    async def has_all(self, *boards: FakeBoard) -> None:
+        """Waits until every report that these boards ever closed is there."""
+        while any(len(self.bodies.get(board.name, ())) < len(board.taken) for board in boards):
+            await self.news()
+
+    async def news(self) -> None:
+        self._news.clear()
+        await self._news.wait()

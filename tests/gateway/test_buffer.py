@@ -1,0 +1,228 @@
+"""The buffer: what put() returned for is on disk, once, in order, whatever happens to the process."""
+
+import asyncio
+import random
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from laterne_gateway.buffer import (
+    DROPPED,
+    MAX_SET_ASIDE,
+    OTHER,
+    PAST,
+    REPEATED,
+    STORED,
+    Accepted,
+    Buffer,
+    Refused,
+    StoreError,
+)
+from laterne_gateway.database import FILE_NAME, DatabaseError, DirectoryLock, open_database
+
+from tests.gateway.fake_board import FakeBoard
+
+KILLS = 12
+
+
+def accepted(board: FakeBoard, sequence: int, *, body: bytes | None = None, follows: int | None = -1) -> Accepted:
+    """A report as the inbox would hand it over."""
+    made, digest = board.make(sequence, b"p" * 16)
+    before = sequence - 1 or None if follows == -1 else follows
+    return Accepted(board.name, sequence, digest, board.credential_digest, before, None, None, body or made)
+
+
+def open_buffer(directory: Path, *routes: str) -> Buffer:
+    return Buffer(open_database(directory), routes or ("mqtt",))
+
+
+def test_what_put_returned_for_is_there_after_kill_9(tmp_path: Path) -> None:
+    """Killed at random moments; each next process goes on where the disk says."""
+    chance = random.Random(20261122)
+    told: dict[str, int] = {}
+    for _ in range(KILLS):
+        command = [sys.executable, str(Path(__file__).parent / "writer.py"), str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout is not None
+            lines = [writer.stdout.readline() for _ in range(chance.randrange(1, 2000))]
+            writer.kill()
+            lines += writer.stdout.readlines()
+        for line in lines:
+            if line.endswith(b"\n"):  # the last may have been cut
+                board, sequence = line.split()
+                told[board.decode()] = max(told.get(board.decode(), 0), int(sequence))
+        database = sqlite3.connect(tmp_path / FILE_NAME)
+        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
+        chains = dict(database.execute("select board, sequence from chain"))
+        for board, sequence in told.items():
+            assert chains[board] >= sequence, f"{board}: {sequence} was told to be on disk, {chains[board]} is there"
+        cursor = database.execute("select delivered from cursor").fetchone()[0]
+        ids = [row[0] for row in database.execute("select id from report order by id")]
+        assert ids == list(range(cursor + 1, cursor + 1 + len(ids))), "a row went before it was delivered"
+        for board, last in chains.items():
+            kept = [row[0] for row in database.execute("select sequence from report where board = ?", (board,))]
+            assert sorted(kept) == list(range(last - len(kept) + 1, last + 1))
+        database.close()
+    assert told
+
+
+async def test_a_repeated_report_is_stored_once(tmp_path: Path) -> None:
+    board, buffer = FakeBoard(), open_buffer(tmp_path)
+    report = accepted(board, 1)
+    assert await buffer.put(report) == STORED
+    assert await buffer.put(report) == REPEATED
+    assert [row.sequence for row in await buffer.oldest(0, 10)] == [1]
+    await buffer.close()
+
+
+async def test_another_report_with_a_stored_number_is_told_apart(tmp_path: Path) -> None:
+    board, buffer = FakeBoard(), open_buffer(tmp_path)
+    await buffer.put(accepted(board, 1))
+    body, digest = board.make(1, b"q" * 16)
+    assert await buffer.put(Accepted(board.name, 1, digest, board.credential_digest, None, None, None, body)) == OTHER
+    await buffer.close()
+
+
+async def test_a_report_whose_predecessor_was_not_stored_is_not_stored(tmp_path: Path) -> None:
+    board, buffer = FakeBoard(), open_buffer(tmp_path)
+    await buffer.put(accepted(board, 1))
+    with pytest.raises(StoreError):
+        await buffer.put(accepted(board, 3))
+    assert buffer.chains[board.name].sequence == 1
+    assert len(await buffer.oldest(0, 10)) == 1
+    await buffer.close()
+
+
+async def test_a_row_goes_when_the_slowest_route_has_it(tmp_path: Path) -> None:
+    board, buffer = FakeBoard(), open_buffer(tmp_path, "fast", "slow")
+    for sequence in (1, 2, 3):
+        await buffer.put(accepted(board, sequence))
+    buffer.delivered("fast", 3)
+    buffer.delivered("slow", 1)
+    await buffer.close()
+    buffer = open_buffer(tmp_path, "fast", "slow")
+    assert [row.sequence for row in await buffer.oldest(0, 10)] == [2, 3]
+    assert (buffer.waiting("fast"), buffer.waiting("slow")) == (0, 2)
+    await buffer.close()
+
+
+async def test_a_route_that_left_the_configuration_holds_nothing_back(tmp_path: Path) -> None:
+    board, buffer = FakeBoard(), open_buffer(tmp_path, "mqtt", "former")
+    await buffer.put(accepted(board, 1))
+    await buffer.close()
+    buffer = open_buffer(tmp_path, "mqtt")
+    buffer.delivered("mqtt", 1)
+    await buffer.close()
+    buffer = open_buffer(tmp_path, "mqtt")
+    assert await buffer.oldest(0, 10) == []
+    await buffer.close()
+
+
+async def test_the_chain_and_the_row_numbers_outlive_the_rows(tmp_path: Path) -> None:
+    """A row number that came again would lie below the cursor and never be delivered."""
+    board, buffer = FakeBoard(), open_buffer(tmp_path)
+    await buffer.put(accepted(board, 1))
+    buffer.delivered("mqtt", 1)
+    await buffer.close()
+    buffer = open_buffer(tmp_path)
+    assert buffer.chains[board.name].sequence == 1
+    assert await buffer.put(accepted(board, 1)) == PAST
+    await buffer.put(accepted(board, 2))
+    assert [(row.id, row.sequence) for row in await buffer.oldest(1, 10)] == [(2, 2)]
+    await buffer.close()
+
+
+async def test_a_full_disk_stores_nothing_and_is_survived(tmp_path: Path) -> None:
+    connection = open_database(tmp_path)
+    connection.execute("pragma max_page_count = 30")
+    board, buffer = FakeBoard(), Buffer(connection, ("mqtt",))
+    sequence = 0
+    with pytest.raises(StoreError, match="full"):
+        while True:
+            await buffer.put(accepted(board, sequence + 1, body=bytes(900)))
+            sequence += 1
+    assert sequence > 3
+    with pytest.raises(StoreError):  # the one after it could be stored, but must not be
+        await buffer.put(accepted(board, sequence + 2))
+    buffer.delivered("mqtt", buffer.last_id)
+    while True:
+        try:
+            assert await buffer.put(accepted(board, sequence + 1)) == STORED
+        except StoreError:
+            continue  # the cursor goes with one of the next commits and makes room
+        break
+    await buffer.close()
+
+
+async def test_what_is_refused_is_kept_with_its_reason_and_its_loss_is_counted(tmp_path: Path) -> None:
+    buffer = open_buffer(tmp_path)
+    over = 7
+    await asyncio.gather(
+        *(
+            buffer.set_aside(Refused("LE-1", number, "signature", b"c" * 16, None, None, None, b"x"))
+            for number in range(MAX_SET_ASIDE + over)
+        )
+    )
+    tallies = await buffer.tallies()
+    assert tallies == {"set aside": MAX_SET_ASIDE, DROPPED: over}
+    await buffer.close()
+
+
+async def test_a_report_passed_over_moves_the_chain_with_it(tmp_path: Path) -> None:
+    board, buffer = FakeBoard(), open_buffer(tmp_path)
+    await buffer.put(accepted(board, 1))
+    await buffer.set_aside(Refused(board.name, 2, "signature", board.credential_digest, 1, None, 2, b"x"))
+    await buffer.close()
+    buffer = open_buffer(tmp_path)
+    assert (buffer.chains[board.name].sequence, buffer.chains[board.name].digest) == (2, None)
+    await buffer.close()
+
+
+async def test_many_reports_share_a_commit(tmp_path: Path) -> None:
+    board, buffer = FakeBoard(), open_buffer(tmp_path)
+    reports = [accepted(board, number) for number in range(1, 201)]
+    assert await asyncio.gather(*(buffer.put(one) for one in reports)) == [STORED] * 200
+    assert buffer.commits < 20
+    await buffer.close()
+
+
+async def test_arrived_wakes_a_route_when_there_is_more(tmp_path: Path) -> None:
+    board, buffer = FakeBoard(), open_buffer(tmp_path)
+    waiting = asyncio.create_task(buffer.arrived(0))
+    await buffer.put(accepted(board, 1))
+    await waiting
+    await buffer.close()
+
+
+def test_a_second_gateway_in_the_same_directory_is_refused(tmp_path: Path) -> None:
+    first, second = DirectoryLock(tmp_path), DirectoryLock(tmp_path)
+    first.take()
+    with pytest.raises(DatabaseError, match="another laterne-gateway runs"):
+        second.take()
+    first.release()
+    second.take()
+    second.release()
+
+
+def test_other_files_are_refused_and_left_alone(tmp_path: Path) -> None:
+    other = sqlite3.connect(tmp_path / FILE_NAME)
+    other.execute("create table somebody_elses (x)")
+    other.close()
+    before = (tmp_path / FILE_NAME).read_bytes()
+    with pytest.raises(DatabaseError, match="another program"):
+        open_database(tmp_path)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / FILE_NAME).write_bytes(b"no database" * 1000)
+    with pytest.raises(DatabaseError, match="under another name"):
+        open_database(tmp_path / "text")
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+
+
+def test_a_database_of_a_later_format_is_refused(tmp_path: Path) -> None:
+    connection = open_database(tmp_path)
+    connection.execute("pragma user_version = 99")
+    connection.close()
+    with pytest.raises(DatabaseError, match="format 99"):
+        open_database(tmp_path)

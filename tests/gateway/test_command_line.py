@@ -1,0 +1,135 @@
+"""laterne-gateway as an operator meets it: exit codes, sentences, and nothing half-written."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.fake_authority import FakeAuthority
+from tests.gateway.fake_board import FakeBoard, FakeLine
+from tests.gateway.parts import GatewayProcess
+from tests.servers import Mosquitto
+
+
+def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "laterne_gateway", *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+async def in_thread(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return await asyncio.to_thread(command, *arguments)
+
+
+def test_bad_usage_ends_with_2() -> None:
+    assert command().returncode == 2
+    assert command("run").returncode == 2
+    assert command("fly", "--config", "x").returncode == 2
+
+
+@pytest.mark.parametrize("name", ["run", "check", "status"])
+def test_a_bad_configuration_ends_with_2_and_a_sentence(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('[gateway]\nid = "gw 1"\n')
+    done = command(name, "--config", str(file))
+    assert done.returncode == 2
+    assert f"{file}:2: [gateway] id" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == [file]
+
+
+async def test_run_without_a_roster_ends_with_2_and_a_sentence(
+    tmp_path: Path, mosquitto: Mosquitto, line_of: Callable[..., FakeLine]
+) -> None:
+    board = FakeBoard()
+    gateway = GatewayProcess(tmp_path, [board], [line_of(board)], mosquitto)
+    (tmp_path / "roster.cbor").unlink()
+    done = await in_thread("run", "--config", str(gateway.config))
+    assert done.returncode == 2
+    assert "roster.cbor: cannot be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_second_gateway_in_a_directory_ends_with_2(
+    tmp_path: Path, mosquitto: Mosquitto, line_of: Callable[..., FakeLine]
+) -> None:
+    board = FakeBoard()
+    board.close_reports(1)
+    gateway = GatewayProcess(tmp_path, [board], [line_of(board)], mosquitto)
+    await gateway.start()
+    try:
+        await board.forgets(1)
+        done = await in_thread("run", "--config", str(gateway.config))
+        assert done.returncode == 2
+        assert "another laterne-gateway runs in this directory" in done.stderr
+    finally:
+        await gateway.end()
+
+
+async def test_status_tells_of_a_running_gateway_and_of_one_that_does_not_run(
+    tmp_path: Path, mosquitto: Mosquitto, line_of: Callable[..., FakeLine]
+) -> None:
+    board = FakeBoard()
+    board.close_reports(3)
+    gateway = GatewayProcess(tmp_path, [board], [line_of(board)], mosquitto)
+    done = await in_thread("status", "--config", str(gateway.config))
+    assert done.returncode == 1
+    assert "does not run" in done.stdout
+    await gateway.start()
+    try:
+        await board.forgets(3)
+        done = await in_thread("status", "--json", "--config", str(gateway.config))
+        assert done.returncode == 0, done.stdout
+        found = json.loads(done.stdout)
+        assert found["subjects"][board.name]["counts"]["reports stored"] == 3
+        assert f"{board.name}: line line" in (await in_thread("status", "--config", str(gateway.config))).stdout
+        assert await gateway.stop() == 0
+    finally:
+        await gateway.end()
+    done = await in_thread("status", "--json", "--config", str(gateway.config))
+    assert (done.returncode, json.loads(done.stdout)["running"]) == (1, False)
+
+
+async def test_check_says_what_is_good_and_what_is_wrong(
+    tmp_path: Path, mosquitto: Mosquitto, line_of: Callable[..., FakeLine]
+) -> None:
+    board = FakeBoard()
+    line = line_of(board)
+    gateway = GatewayProcess(tmp_path, [board], [line], mosquitto)
+    done = await in_thread("check", "--config", str(gateway.config))
+    assert done.returncode == 0, done.stdout
+    assert not (tmp_path / "state").exists(), "check changes nothing"
+    line.unplug()
+    mosquitto.stop()
+    (tmp_path / "roster.cbor").write_bytes(FakeAuthority().roster_file([board.entry()]))
+    done = await in_thread("check", "--config", str(gateway.config))
+    assert done.returncode == 1
+    wrong = [one for one in done.stdout.splitlines() if one.startswith("WRONG")]
+    assert ["not a roster key" in one for one in wrong] == [True, False, False]
+    assert "plug the adapter in" in wrong[1]
+    assert "does not answer" in wrong[2]
+
+
+async def test_sighup_takes_a_new_roster(
+    tmp_path: Path, mosquitto: Mosquitto, line_of: Callable[..., FakeLine]
+) -> None:
+    import signal
+
+    board, new = FakeBoard("LE-1"), FakeBoard("LE-2")
+    new.close_reports(1)
+    gateway = GatewayProcess(tmp_path, [board], [line_of(new)], mosquitto)
+    await gateway.start()
+    try:
+        while "LE-2: line line: is not in the roster" not in gateway.said():
+            await asyncio.sleep(0.02)
+        (tmp_path / "roster.cbor").write_bytes(gateway.authority.roster_file([board.entry(), new.entry()], 2))
+        assert gateway.process is not None
+        gateway.process.send_signal(signal.SIGHUP)
+        await new.forgets(1)
+        assert await gateway.stop() == 0
+    finally:
+        await gateway.end()

@@ -1,0 +1,108 @@
+"""Configuration errors: each a sentence with file, line, setting and what to do."""
+
+from pathlib import Path
+
+import pytest
+from laterne_gateway.config import ConfigError, load
+
+GOOD = """\
+[gateway]
+id = "gw-1"
+tenant = "testingen"
+directory = "state"
+trust = "trust.cbor"
+roster = "roster.cbor"
+
+[mqtt]
+url = "mqtt://broker.example"
+
+[[line]]
+name = "north"
+path = "/dev/ttyS0"
+
+[[line]]
+name = "south"
+path = "/dev/ttyS1"
+baud = 19200
+boards = [1, 2, 32]
+"""
+
+WRONG = [
+    # (what is replaced, by what, line, what the sentence must hold)
+    ('id = "gw-1"', 'id = "gw 1"', 2, ["[gateway] id", "gw 1", "roster export"]),
+    ('id = "gw-1"', "", 1, ["[gateway]", '"id" is missing']),
+    ('id = "gw-1"', "id = 7", 2, ["[gateway] id", "not a text"]),
+    ('tenant = "testingen"', 'tenant = "a/b"', 3, ["[gateway] tenant", "a/b"]),
+    ('tenant = "testingen"', 'tennant = "x"', 3, ["[gateway] tennant", "not a setting", "correct its name"]),
+    ('url = "mqtt://broker.example"', 'url = "http://broker"', 9, ["[mqtt] url", "mqtts://host:8883"]),
+    ('url = "mqtt://broker.example"', 'url = "mqtt://me:word@broker"', 9, ["[mqtt] url", "password_file"]),
+    ('url = "mqtt://broker.example"', 'url = "mqtt://broker:99999"', 9, ["[mqtt] url"]),
+    ('url = "mqtt://broker.example"', 'password = "x"\nurl = "mqtt://b"', 9, ["[mqtt] password", "not a setting"]),
+    ('url = "mqtt://broker.example"', 'url = "mqtt://b"\nin_flight = 0', 10, ["[mqtt] in_flight", "1..1000"]),
+    ('url = "mqtt://broker.example"', 'url = "mqtt://b"\nca_file = "ca.pem"', 10, ["[mqtt] ca_file", "mqtts://"]),
+    ('url = "mqtt://broker.example"', 'url = "mqtts://b"\nkey_file = "k.pem"', 8, ["belong together"]),
+    ('url = "mqtt://broker.example"', 'url = "mqtt://b"\npassword_file = "p"', 10, ["needs a username"]),
+    ("baud = 19200", "baud = 300", 18, ["[[line]] baud", "1200..4000000"]),
+    ("baud = 19200", "baud = true", 18, ["[[line]] baud"]),
+    ("baud = 19200", 'parity = "even"', 18, ["[[line]] parity", "not a setting"]),
+    ("[1, 2, 32]", "[1, 33]", 19, ["[[line]] boards", "1..32"]),
+    ("[1, 2, 32]", "[1, 1]", 19, ["[[line]] boards", "once"]),
+    ("[1, 2, 32]", "[]", 19, ["[[line]] boards", "leave it out"]),
+    ("[1, 2, 32]", "7", 19, ["[[line]] boards"]),
+    ('name = "south"', 'name = "north"', 16, ["[[line]] name", "stands twice"]),
+    ("/dev/ttyS1", "/dev/ttyS0", 17, ["[[line]] path", '"north" has this port']),
+    ("[mqtt]", "[mqqt]", 8, ["mqqt", "not a setting"]),
+    ("[mqtt]", 'colour = "red"\n[mqtt]', 8, ["[gateway] colour"]),
+    ("[1, 2, 32]", "[1, 2", 19, ["not TOML", "correct that line"]),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "line", "sentence"), WRONG)
+def test_a_wrong_setting_is_told_with_file_line_setting_and_remedy(
+    tmp_path: Path, before: str, after: str, line: int, sentence: list[str]
+) -> None:
+    assert before in GOOD
+    file = tmp_path / "gateway.toml"
+    file.write_text(GOOD.replace(before, after))
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    told = [problem for problem in caught.value.problems if all(part in problem for part in sentence)]
+    assert len(told) == 1, caught.value.problems
+    assert told[0].startswith(f"{file}:{line}: ")
+
+
+def test_a_good_file_gives_paths_beside_itself_and_default_values(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(GOOD)
+    config = load(file)
+    assert config.gateway.roster == tmp_path / "roster.cbor"
+    assert config.lines[0].boards == ()
+    assert config.lines[0].baud == 115_200
+    assert config.lines[1].boards == (1, 2, 32)
+    assert (config.mqtt.host, config.mqtt.port, config.mqtt.tls) == ("broker.example", 1883, False)
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(GOOD.replace("gw-1", "gw 1").replace("19200", "1").replace("[1, 2, 32]", "[0]"))
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert len(caught.value.problems) == 3
+
+
+def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "nothing.toml")
+
+
+def test_an_empty_file_says_which_tables_are_missing(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text("")
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    assert [problem.split(": ")[1] for problem in caught.value.problems] == ["[gateway]", "[[line]]", "[mqtt]"]
+
+
+def test_the_example_file_is_good() -> None:
+    example = Path(__file__).parents[2] / "gateway" / "laterne-gateway.example.toml"
+    assert load(example).gateway.id

@@ -1,0 +1,206 @@
+"""From boards to a real broker: the gateway runs as a process, and both it and the broker are killed."""
+
+import asyncio
+import contextlib
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiomqtt
+import pytest
+
+from tests.gateway.fake_board import FakeBoard, FakeLine
+from tests.gateway.parts import GATEWAY, TENANT, GatewayProcess, Subscriber
+from tests.servers import Mosquitto
+
+MakeLine = Callable[..., FakeLine]
+SEED = 20261122
+
+
+@pytest.fixture
+async def subscriber(mosquitto: Mosquitto) -> AsyncIterator[Subscriber]:
+    made = Subscriber(mosquitto)
+    task = asyncio.create_task(made.run())
+    await made.ready.wait()
+    yield made
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    tmp_path: Path, broker: Mosquitto, boards: list[FakeBoard], *lines: FakeLine
+) -> AsyncIterator[GatewayProcess]:
+    gateway = GatewayProcess(tmp_path, boards, list(lines), broker)
+    await gateway.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.end()
+    assert "Traceback" not in gateway.said(), gateway.said()
+
+
+def compare(subscriber: Subscriber, *boards: FakeBoard) -> None:
+    """After removing what came again: everything, once, in order, byte for byte."""
+    for board in boards:
+        assert subscriber.bodies[board.name] == list(board.taken.values())
+
+
+async def test_reports_arrive_unchanged_with_the_time_of_reception(
+    tmp_path: Path, mosquitto: Mosquitto, subscriber: Subscriber, line_of: MakeLine
+) -> None:
+    board = FakeBoard()
+    board.close_reports(25)
+    async with running(tmp_path, mosquitto, [board], line_of(board)) as gateway:
+        await subscriber.has_all(board)
+        compare(subscriber, board)
+        assert subscriber.repeated == 0
+        reports = [one for one in subscriber.messages if one.topic.value.endswith("/report")]
+        assert {one.topic.value for one in reports} == {f"laterne/v1/{TENANT}/{GATEWAY}/{board.name}/report"}
+        for one in reports:
+            assert one.properties is not None
+            said = dict(one.properties.json()["UserProperty"])
+            assert said["historical"] == "false"
+            assert said["received"].startswith("20")
+            assert said["received"].endswith("Z")
+        assert await gateway.stop() == 0
+
+
+async def test_a_clean_stop_says_so_at_the_broker_and_a_kill_is_said_by_the_will(
+    tmp_path: Path, mosquitto: Mosquitto, subscriber: Subscriber, line_of: MakeLine
+) -> None:
+    board = FakeBoard()
+    async with running(tmp_path, mosquitto, [board], line_of(board)) as gateway:
+        while len(subscriber.statuses) < 1:
+            await subscriber.news()
+        assert await gateway.stop() == 0
+        while len(subscriber.statuses) < 2:
+            await subscriber.news()
+        await gateway.start()
+        while len(subscriber.statuses) < 3:
+            await subscriber.news()
+        await gateway.kill()
+        while len(subscriber.statuses) < 4:
+            await subscriber.news()
+    told = [json.loads(one) for one in subscriber.statuses]
+    assert [(one["state"], one.get("reason")) for one in told] == [
+        ("online", None),
+        ("offline", "stopped"),
+        ("online", None),
+        ("offline", "connection lost"),
+    ]
+    async with aiomqtt.Client("127.0.0.1", mosquitto.port) as late:
+        await late.subscribe(f"laterne/v1/{TENANT}/{GATEWAY}/status")
+        message = await anext(late.messages)
+        assert message.retain
+
+
+async def test_a_killed_gateway_loses_nothing(
+    tmp_path: Path, mosquitto: Mosquitto, subscriber: Subscriber, line_of: MakeLine
+) -> None:
+    """SIGKILL at random moments while two lines with three boards deliver."""
+    chance = random.Random(SEED)
+    boards = [FakeBoard(f"LE-{address}", address) for address in (1, 2, 3)]
+    lines = [line_of(*boards[:2], name="bus"), line_of(boards[2], name="single")]
+    async with running(tmp_path, mosquitto, boards, *lines) as gateway:
+        for _ in range(8):
+            for board in boards:
+                board.close_reports(60)
+            wanted = len(subscriber.messages) + chance.randrange(1, 150)
+            while len(subscriber.messages) < wanted:
+                await subscriber.news()
+            await gateway.kill()
+            await gateway.start()
+        for board in boards:
+            board.close_reports(5)
+        await subscriber.has_all(*boards)
+        compare(subscriber, *boards)
+        for board in boards:
+            await board.forgets(max(board.taken))
+        assert await gateway.stop() == 0
+
+
+async def test_a_killed_broker_loses_nothing(
+    tmp_path: Path, mosquitto: Mosquitto, subscriber: Subscriber, line_of: MakeLine
+) -> None:
+    """The broker dies with messages under way; what it had not acknowledged is sent again.
+
+    A broker without persistence forgets what it acknowledged and its subscriber has not: so the subscriber must have
+    been idle when it dies, or its own loss would be counted as ours. Hence the paused broker: it has taken nothing.
+    """
+    board = FakeBoard()
+    line = line_of(board)
+    async with running(tmp_path, mosquitto, [board], line):
+        for _ in range(3):
+            board.close_reports(30)
+            await subscriber.has_all(board)
+            mosquitto.pause()
+            board.close_reports(30)
+            await board.forgets(max(board.taken))  # the gateway goes on taking reports meanwhile
+            mosquitto.kill()
+            board.close_reports(30)
+            await board.forgets(max(board.taken))
+            subscriber.ready.clear()
+            await mosquitto.start_async()
+            await subscriber.ready.wait()
+        await subscriber.has_all(board)
+        compare(subscriber, board)
+
+
+async def test_what_the_broker_refuses_is_not_taken_for_delivered(tmp_path: Path, line_of: MakeLine) -> None:
+    """A PUBACK may say no (MQTT 5, 3.4.2.1): here the broker's rules forbid the topic, then allow it."""
+    rules = tmp_path / "rules"
+    rules.write_text(f"topic readwrite laterne/v1/{TENANT}/{GATEWAY}/status\ntopic read laterne/#\n")
+    broker = Mosquitto(tmp_path / "strict", f"acl_file {rules}\n")
+    broker.start()
+    subscriber = Subscriber(broker)
+    task = asyncio.create_task(subscriber.run())
+    board = FakeBoard()
+    board.close_reports(5)
+    try:
+        await subscriber.ready.wait()
+        async with running(tmp_path, broker, [board], line_of(board)) as gateway:
+            await board.forgets(5)
+            while "Not authorized" not in gateway.said():
+                await asyncio.sleep(0.02)
+            rules.write_text("topic readwrite laterne/#\n")
+            broker.stop()
+            await broker.start_async()
+            await subscriber.has_all(board)
+            compare(subscriber, board)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        broker.stop()
+
+
+async def test_a_twin_with_the_same_name_is_noticed(tmp_path: Path, mosquitto: Mosquitto, line_of: MakeLine) -> None:
+    board = FakeBoard()
+    async with running(tmp_path, mosquitto, [board], line_of(board)) as gateway:
+        while "connected to" not in gateway.said():
+            await asyncio.sleep(0.02)
+        async with aiomqtt.Client(
+            "127.0.0.1",
+            mosquitto.port,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            identifier=f"laterne-{TENANT}-{GATEWAY}",
+        ):
+            while "give each gateway an id of its own" not in gateway.said():
+                await asyncio.sleep(0.02)
+        found = gateway.status()
+        assert found is not None
+        assert found["running"]
+
+
+async def test_without_a_broker_reports_are_kept_on_disk(tmp_path: Path, line_of: MakeLine) -> None:
+    broker = Mosquitto(tmp_path / "later")
+    board = FakeBoard()
+    board.close_reports(50)
+    async with running(tmp_path, broker, [board], line_of(board)) as gateway:
+        await board.forgets(50)
+        found = gateway.status()
+        assert found is not None
+        assert isinstance(found["buffer"], dict)
+        assert found["buffer"]["waiting"] == {"mqtt": 50}
+        assert await gateway.stop() == 0
