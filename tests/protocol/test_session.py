@@ -267,9 +267,8 @@ def test_a_nonce_is_never_used_again_even_if_the_cipher_fails() -> None:
 
 def test_there_is_no_session_before_the_handshake_is_done() -> None:
     someone = Someone("gateway-1")
-    unfinished = edhoc.Initiator(
-        PRIMITIVES, someone.party, lambda public: agree(someone.private, public), {}.get, b"\1"
-    )
+    own_agree = partial(agree, someone.private)
+    unfinished = edhoc.Initiator(PRIMITIVES, someone.party, own_agree, lambda kid: None, b"\x01")
     run(unfinished.take(edhoc.START))
     with pytest.raises(EdhocError):
         session_of(unfinished, GATEWAY, ADDRESS, 0)
