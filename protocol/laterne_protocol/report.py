@@ -119,6 +119,9 @@ def times_of(taken_ms: "list[int]", closed_ms: int) -> Times:
     first = taken_ms[0]
     if taken_ms[-1] > closed_ms:
         raise ObjectError("a reading after the closing of its report")
+    for index in range(1, count):
+        if taken_ms[index] < taken_ms[index - 1]:
+            raise ObjectError("readings out of order of time")
     step = (taken_ms[-1] - first + (count - 1) // 2) // (count - 1) if count > 1 else 0
     tolerance = max(20, step // 50)
     for index in range(count):
@@ -128,8 +131,6 @@ def times_of(taken_ms: "list[int]", closed_ms: int) -> Times:
         return Times(closed_ms - first, step, count)
     differences = bytearray()
     for index in range(1, count):
-        if taken_ms[index] < taken_ms[index - 1]:
-            raise ObjectError("readings out of order of time")
         _put_varint(differences, taken_ms[index] - taken_ms[index - 1])
     return Times(closed_ms - first, differences=bytes(differences))
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cbor2
-import pycddl
+import pycddl  # type: ignore[import-untyped]
 
 SCHEMA = (Path(__file__).parents[2] / "protocol" / "laterne.cddl").read_text(encoding="utf-8")
 MESSAGES = {
@@ -24,12 +24,18 @@ MESSAGES = {
 }  # fmt: skip
 CARRIED = {"report-answer": "signed-report", "possession-answer": "signed-possession", "enrol": "signed-credential"}
 
-# Of each rule, the rules of its parts: by position or key, or one rule for all items. A part that is null has none.
+# Of each rule, the rules of its parts: by position or key, or one rule for all items. "?": or null.
 PARTS: dict[str, dict[int | str, str] | str] = {
-    "identity": {2: "board-id", 3: "kid", 4: "u32", 5: "short-text", 6: "short-text"},
-    "poll": {2: "u53", 3: "u53", 4: "offset"},
+    "identity": {1: "u8", 2: "board-id?", 3: "kid?", 4: "u32", 5: "short-text", 6: "short-text"},
+    "hello": {1: "u8"},
+    "refusal": {1: "u8", 2: "reason"},
+    "prove": {1: "u8", 2: "nonce"},
+    "possession-answer": {1: "u8", 2: "carried-object"},
+    "enrol": {1: "u8", 2: "carried-object"},
+    "enrolled": {1: "u8", 2: "digest"},
+    "poll": {1: "u8", 2: "u53?", 3: "u53?", 4: "offset?"},
     "offset": {0: "u32", 1: "utc-ms", 2: "u32"},
-    "report-answer": {2: "u32", 3: "u53", 4: "u32", 5: "u32", 6: "carried-report"},
+    "report-answer": {1: "u8", 2: "u32", 3: "u53", 4: "u32", 5: "u32", 6: "carried-report?"},
     "signed": {0: "protected", 1: "unprotected", 2: "payload", 3: "signature"},
     "header": {1: "algorithm", 4: "kid"},
     "cose-key": {-2: "coordinate", -3: "coordinate"},
@@ -42,19 +48,20 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "possession": {1: "nonce", 2: "cose-key", 3: "cose-key", 4: "tier", 5: "short-text", 6: "hardware-id"},
     "report": {1: "board-id", 2: "positive", 3: "digest", 4: "closing", 5: "clock", 6: "measured", 7: "gaps"},
     "closing": {0: "u32", 1: "u53"},
-    "clock": {1: "utc-ms", 2: "u32"},
+    "clock": {1: "utc-ms?", 2: "u32"},
     "measured": {0: "times", 1: "columns"},
     "columns": "column",
-    "times": {0: "u32"},
+    "grid": {0: "u32", 1: "u32", 2: "count"},
+    "irregular": {0: "u32", 1: "packed"},
     "column": {0: "u16", 1: "packed", 2: "quality", 3: "times"},
     "quality": "run",
     "run": {0: "count", 1: "run-length", 2: "flag"},
     "gaps": "gap",
     "gap": {0: "positive", 1: "positive", 2: "reason"},
-    "roster": {1: "board-id", 2: "u53", 3: "utc-s", 4: "entries", 5: "revoked-boards", 6: "former"},
+    "roster": {1: "board-id", 2: "u53", 3: "utc-s", 4: "entries", 5: "revoked-boards", 6: "former?"},
     "entries": "entry",
-    "entry": {0: "board-id", 1: "point", 2: "point", 3: "tier", 4: "digest", 5: "post"},
-    "post": {0: "board-id", 1: "latitude", 2: "longitude"},
+    "entry": {0: "board-id", 1: "point", 2: "point", 3: "tier", 4: "digest", 5: "post?"},
+    "post": {0: "board-id", 1: "latitude?", 2: "longitude?"},
     "revoked-boards": "revoked",
     "revoked": {0: "board-id", 1: "kid", 2: "name"},
     "trust-file": "carried-trust",
@@ -70,8 +77,17 @@ LOOSE = {
     "entry": "[board-id, point, point, tier, digest, any]",
     "post": "any",
 }
+# The types of the leaves: pycddl measures a byte string against a range, and a number against a size.
+TYPES: dict[type, str] = {
+    int: "u8 u16 u32 u53 positive utc-ms utc-s tier reason algorithm count run-length flag latitude longitude "
+    "threshold",
+    str: "board-id short-text name",
+    bytes: "kid digest point nonce carried-report carried-object protected payload signature coordinate "
+    "credential-number hardware-id packed carried-trust former",
+}
+TYPE_OF = {rule: kind for kind, rules in TYPES.items() for rule in rules.split()}
 # Bounds of the arrays of such parts: pycddl does not count them.
-ITEMS = {"columns": (1, 64), "entries": (0, 256)}
+ITEMS = {"measured": (2, 2), "columns": (1, 64), "entries": (0, 256), "entry": (6, 6)}
 
 
 class DoesNotFit(AssertionError):
@@ -95,8 +111,12 @@ def _check(rule: str, value: object, data: bytes) -> None:
         if not isinstance(value, list) or not value or type(value[0]) is not int or value[0] not in MESSAGES:
             raise DoesNotFit("message: no such type")
         rule = MESSAGES[value[0]]
+    if rule == "times" and isinstance(value, list):
+        rule = "grid" if len(value) == 3 else "irregular"
     if rule == "unprotected" and value != {}:
         raise DoesNotFit("unprotected: not an empty map")
+    if rule in TYPE_OF and type(value) is not TYPE_OF[rule]:
+        raise DoesNotFit(f"{rule}: a {type(value).__name__}")
     if rule in ITEMS and isinstance(value, list) and not ITEMS[rule][0] <= len(value) <= ITEMS[rule][1]:
         raise DoesNotFit(f"{rule}: {len(value)} items")
     try:
@@ -129,8 +149,8 @@ def _parts(rule: str, value: object) -> Iterator[tuple[str, object]]:
         return
     for key, part in pairs:
         part_rule = parts if isinstance(parts, str) else parts.get(key)
-        if part_rule is not None and part is not None:
-            yield part_rule, part
+        if part_rule is not None and not (part is None and part_rule.endswith("?")):
+            yield part_rule.removesuffix("?"), part
 
 
 @functools.cache

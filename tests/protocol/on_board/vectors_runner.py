@@ -3,10 +3,10 @@
 {"verdicts": kind, "hex": [...]} -> for each the class of its error, or "" when it is taken and gives itself again.
 """
 
-from described import describe
+from described import describe  # type: ignore[import-not-found]
 
 
-def answer(question):
+def answer(question: "list[str] | dict[str, str]") -> "object":
     if isinstance(question, list):
         kind, data, more = question
         return describe(kind, bytes.fromhex(data), more)
@@ -14,11 +14,14 @@ def answer(question):
     verdicts = []
     for data in question["hex"]:
         found = describe(question["verdicts"], bytes.fromhex(data), more)
-        verdicts.append(found.get("refused", "" if found["again"] else "another form"))
+        if "refused" in found:
+            verdicts.append(found["refused"])
+        else:
+            verdicts.append("" if found["again"] else "another form")
     return verdicts
 
 
 if __name__ == "__main__":
-    from lines import serve
+    from lines import serve  # type: ignore[import-not-found]
 
     serve(answer)
