@@ -191,8 +191,8 @@ class Handshake:
         peer = self._find_peer(kid)
         if peer is None:
             raise EdhocError("nobody we talk to has kid %s" % kid.hex(), error_message(UNKNOWN_CREDENTIAL, True))
-        # RFC 9528, 9.3 (reflection): our own identity is never a peer, whatever the roster says.
-        if peer.kid == self._own.kid or peer.public_key == self._own.public_key or peer.ccs == self._own.ccs:
+        # Against reflection (RFC 9528, 9): our own key is never a peer's, whatever the roster says.
+        if peer.public_key == self._own.public_key:
             raise refused("our own credential came back")
         return peer
 

@@ -307,7 +307,10 @@ def test_our_own_credential_is_no_peer_even_if_the_roster_has_it() -> None:
         run(one.take(edhoc.MESSAGE_2, message_2))
 
 
-@pytest.mark.parametrize("name", [BOARD.party, party("gateway-9", BOARD.party.public_key)])
+OUR_KEY_RENAMED = Party(b"gateway9", GATEWAY.party.ccs, BOARD.party.public_key)
+
+
+@pytest.mark.parametrize("name", [BOARD.party, party("gateway-9", BOARD.party.public_key), OUR_KEY_RENAMED])
 def test_a_gateway_with_the_key_of_the_board_is_refused_under_any_name(name: Party) -> None:
     loose, other = Loose(BOARD), board(lambda kid: name)
     message_2 = run(other.take(edhoc.MESSAGE_1, loose.message_1(b"")))
@@ -397,8 +400,9 @@ def test_changed_bytes_end_the_handshake_on_the_board_too() -> None:
         assert verdicts.count("EdhocError") > len(message_1)
         assert set(end.ask_all(third)) == {"EdhocError"}
         end.ask(made["make"])
-        with pytest.raises(BoardError, match="at most 512"):
+        with pytest.raises(BoardError, match="at most 512") as why:
             end.ask({"do": "take", "step": 1, "message": "00" * 513})
+        assert why.value.kind == "MessageError"
 
 
 @settings(max_examples=200, deadline=None)
@@ -580,6 +584,12 @@ def test_there_are_48_names_of_one_byte() -> None:
     assert len(set(names)) == 48
     assert all(byte_identifier(name) == name for name in names)
     assert all(len(byte_identifier(bytes((other,)))) == 2 for other in range(256) if bytes((other,)) not in names)
+
+
+@pytest.mark.parametrize("method", [b"\x00", b"\x01", b"\x02", b"\x04", b"\x22", b"\xf5", b"\x41\x03"])
+def test_no_other_method_is_spoken(method: bytes) -> None:
+    message_1 = run(gateway().take(edhoc.START))
+    assert error_of_step(board(), edhoc.MESSAGE_1, method + message_1[1:]) == (1, "refused")
 
 
 # Suites and errors -----------------------------------------------------------------------------------------------

@@ -295,6 +295,7 @@ def test_the_window_judges_as_one_that_remembers_everything(counters: list[int])
             seen.add(counter)
             assert not window.is_new(counter)
         assert window.above == max(seen, default=-1) + 1
+        assert window._seen < 1 << session.WINDOW  # it does not grow
 
 
 @settings(max_examples=100, deadline=None)
