@@ -3,7 +3,9 @@
 import asyncio
 import errno
 import itertools
+import os
 import re
+import select
 import shutil
 import signal
 import sys
@@ -165,6 +167,17 @@ async def test_a_boards_clock_may_run_fast(emulated_boards: "Benches") -> None:
         while int(await talk.ask("ticks")) - first < 300:
             continue
         assert loop.time() - since < 0.300
+
+
+async def test_a_uart_is_done_when_the_line_is(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(files=TALK)
+    line = bench.lines["board-01"]
+    async with talking(line.path) as talk:
+        heard = (await talk.ask("long 960")).rpartition("\0")[2]
+        assert line.count.to_gateway >= 960
+    still_sending, took_us = heard.split()
+    assert still_sending == "1", "txdone() must be false while bytes are on the line"
+    assert int(took_us) >= 960 * 10 * 1_000_000 // 115_200 - 1000
 
 
 # --- resets -------------------------------------------------------------------------------------
@@ -496,6 +509,21 @@ async def test_laterne_emulate_runs_boards_until_it_is_told_to_stop(tmp_path: Pa
         async with asyncio.timeout(WITHIN_S):
             assert await process.wait() == 0
     assert sorted(path.name for path in (place / "board-01").iterdir()) == ["console.log", "flash.img"]
+
+
+async def test_no_board_outlives_an_emulator_that_is_killed(tmp_path: Path) -> None:
+    place = tmp_path / "boards"
+    async with emulating(place, "--boards", "3", "--blank") as process:
+        async with await Control.connect(place / "control", within_s=WITHIN_S) as control:
+            await control.ask({"do": "status"})
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) == 3
+        watched = [os.pidfd_open(int(child)) for child in children]
+        process.kill()
+        for pidfd in watched:
+            ended, _, _ = select.select([pidfd], [], [], WITHIN_S)
+            os.close(pidfd)
+            assert ended
 
 
 async def test_boards_of_an_earlier_run_keep_their_flash(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 # main.py of an emulated board in tests: one command a line on the UART, one line back.
 import asyncio
 import gc
-import os
 import sys
 import time
 
@@ -26,7 +25,7 @@ def without_allocation():
         i2c.readfrom_mem_into(0x76, 0xD0, word)
     finally:
         micropython.heap_unlock()
-    return "%02x" % word[0]
+    return f"{word[0]:02x}"
 
 
 def answer(command, rest):
@@ -61,7 +60,7 @@ def answer(command, rest):
             done += uart.write(data[done:]) or 0
         still_sending = not uart.txdone()
         uart.flush()
-        return "%d %d" % (still_sending, time.ticks_diff(time.ticks_us(), started))
+        return f"{int(still_sending)} {time.ticks_diff(time.ticks_us(), started)}"
     if command == b"watch":
         machine.WDT(timeout=int(rest))
         return "watching"

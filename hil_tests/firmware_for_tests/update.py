@@ -13,7 +13,7 @@ def found():
     return {OLD: "old", NEW: "new"}.get(content, "damage")
 
 
-print("found %s." % found())
+print(f"found {found()}.")
 with open("file.new", "wb") as file:
     file.write(NEW)
 os.rename("file.new", "file")
