@@ -4,6 +4,7 @@ import asyncio
 import errno
 import itertools
 import os
+import random
 import re
 import select
 import shutil
@@ -19,7 +20,7 @@ import serialx
 from laterne_emulator import image, interpreter
 from laterne_emulator.board import EMULATOR_HEAP_BYTES, Cause, EmulatedBoard, Ending, Life
 from laterne_emulator.control import Control, ControlRefused
-from laterne_emulator.flash import Cut, Flash, FlashMisuse, FlashTiming, Torn
+from laterne_emulator.flash import Cut, Flash, FlashMisuse, FlashTiming, Torn, torn_erase, torn_program
 from laterne_emulator.i2c import BusFault
 from laterne_emulator.uart import FIFO_BYTES
 from laterne_emulator.world import Fault
@@ -354,24 +355,54 @@ async def _update(board: EmulatedBoard, cut: Cut) -> bool:
     return finished
 
 
-@pytest.mark.parametrize("torn", list(Torn), ids=lambda torn: torn.value)
-async def test_a_file_replaced_by_rename_is_old_or_new_wherever_the_power_goes(
-    emulated_boards: "Benches", torn: Torn, tmp_path: Path, board_seed: int
-) -> None:
-    bench = await emulated_boards(files=UPDATE, powered=False, blocks=32)
-    board = bench.boards["board-01"]
-    fresh = tmp_path / "fresh.img"
-    shutil.copy(board.flash.image, fresh)
-    seen = set()
+async def _sweep(board: EmulatedBoard, torn: Torn, seed: int) -> tuple[int, set[str]]:
+    """Cut update.py at each flash operation, starting from the same image; (how many cuts, what was found after)."""
+    fresh = board.flash.image.read_bytes()
+    found = set()
     for at in itertools.count():
-        shutil.copy(fresh, board.flash.image)
-        finished = await _update(board, Cut(at, torn, seed=board_seed + at))
-        seen.add(await _found_after(board))
+        board.flash.image.write_bytes(fresh)
+        finished = await _update(board, Cut(at, torn, seed=seed + at))
+        found.add(await _found_after(board))
         await board.power_off()
         if finished:
-            break
-    assert at > 5
-    assert seen == {"old", "new"}
+            return at, found
+    raise AssertionError("not reached: the loop has no end")
+
+
+@pytest.mark.parametrize("torn", list(Torn), ids=lambda torn: torn.value)
+async def test_a_file_replaced_by_rename_is_old_or_new_wherever_the_power_goes(
+    emulated_boards: "Benches", torn: Torn, board_seed: int
+) -> None:
+    bench = await emulated_boards(files=UPDATE, powered=False, blocks=32)
+    cuts, found = await _sweep(bench.boards["board-01"], torn, board_seed)
+    assert cuts > 5
+    assert found == {"old", "new"}
+
+
+async def test_a_sweep_finds_the_update_that_removes_the_old_file_first(
+    emulated_boards: "Benches", board_seed: int
+) -> None:
+    careless = UPDATE["main.py"].replace(b"os.rename(", b'os.remove("file")\nos.rename(')
+    bench = await emulated_boards(files=UPDATE | {"main.py": careless}, powered=False, blocks=32)
+    _, found = await _sweep(bench.boards["board-01"], Torn.CLEAN, board_seed)
+    assert found == {"old", "new", "nothing"}
+
+
+@pytest.mark.parametrize("torn", list(Torn), ids=lambda torn: torn.value)
+def test_a_torn_operation_changes_bits_only_as_flash_can(torn: Torn) -> None:
+    dice = random.Random(1)
+    page, block, blank = dice.randbytes(256), dice.randbytes(4096), b"\xff" * 256
+    results = set()
+    for seed in range(20):
+        program = torn_program(blank, page, Cut(0, torn, seed))
+        assert all(after | want == after for after, want in zip(program, page, strict=True)), "no bit more than asked"
+        erase = torn_erase(block, Cut(0, torn, seed))
+        assert all(after | before == after for after, before in zip(erase, block, strict=True)), "an erase sets bits"
+        results |= {program, erase}
+    if torn in (Torn.CLEAN, Torn.DONE):
+        assert results == ({blank, block} if torn is Torn.CLEAN else {page, b"\xff" * 4096})
+    else:
+        assert len(results) > 30, "the seed decides where it tears"
 
 
 async def test_a_second_cut_while_the_board_recovers_harms_nothing(
