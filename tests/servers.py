@@ -52,7 +52,7 @@ class Mosquitto:
         self._file.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
             # A subscriber that is away for a moment must find everything: our tests count.
-            f"max_queued_messages 0\n{extra}"
+            f"max_queued_messages 0\n{'user root' if os.geteuid() == 0 else ''}\n{extra}"
         )
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -91,8 +91,9 @@ class Mosquitto:
     def _end(self, number: signal.Signals) -> None:
         if self._process is None:
             return
-        self._process.send_signal(signal.SIGCONT)
         self._process.send_signal(number)
+        if number != signal.SIGKILL:
+            self._process.send_signal(signal.SIGCONT)  # a paused one hears nothing else; a killed one must do no more
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:

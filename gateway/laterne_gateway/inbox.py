@@ -28,7 +28,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 
-from laterne_protocol import cose, credential, report
+from laterne_protocol import cose, credential, report, report_reading
 from laterne_protocol.errors import CoseError, WireError
 from laterne_protocol.roster import Entry
 
@@ -80,7 +80,7 @@ def examine(body: bytes, entry: Entry) -> tuple[report.Report, bytes]:
     except WireError as why:
         raise RefusedReport("not a signed object", str(why), None, False) from why
     try:
-        claimed: report.Report | None = report.report_of(signed.payload)
+        claimed: report.Report | None = report_reading.report_of(signed.payload)
         malformed = ""
     except WireError as why:
         claimed, malformed = None, str(why)

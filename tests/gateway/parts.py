@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiomqtt
@@ -24,6 +25,12 @@ from tests.servers import Mosquitto
 
 GATEWAY = "gw-1"
 TENANT = "testingen"
+
+
+async def until(happened: Callable[[], bool]) -> None:
+    """Waits for what only a log or a counter tells: there is no event to await in another process."""
+    while not happened():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 class Parts:
@@ -131,6 +138,14 @@ class GatewayProcess:
 
     def status(self) -> dict[str, object] | None:
         return status.read(self.directory / "state")
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def says(self, words: str) -> None:
+        """Waits until these words stand in its log."""
+        await until(lambda: words in self.said())
 
     def said(self) -> str:
         return self.log.read_text()

@@ -51,8 +51,8 @@ def test_what_put_returned_for_is_there_after_kill_9(tmp_path: Path) -> None:
             lines += writer.stdout.readlines()
         for line in lines:
             if line.endswith(b"\n"):  # the last may have been cut
-                board, sequence = line.split()
-                told[board.decode()] = max(told.get(board.decode(), 0), int(sequence))
+                name, number = line.decode().split()
+                told[name] = max(told.get(name, 0), int(number))
         database = sqlite3.connect(tmp_path / FILE_NAME)
         assert database.execute("pragma integrity_check").fetchone() == ("ok",)
         chains = dict(database.execute("select board, sequence from chain"))
@@ -139,10 +139,14 @@ async def test_a_full_disk_stores_nothing_and_is_survived(tmp_path: Path) -> Non
     connection.execute("pragma max_page_count = 30")
     board, buffer = FakeBoard(), Buffer(connection, ("mqtt",))
     sequence = 0
-    with pytest.raises(StoreError, match="full"):
-        while True:
+    full = ""
+    while not full:
+        try:
             await buffer.put(accepted(board, sequence + 1, body=bytes(900)))
             sequence += 1
+        except StoreError as why:
+            full = str(why)
+    assert "full" in full
     assert sequence > 3
     with pytest.raises(StoreError):  # the one after it could be stored, but must not be
         await buffer.put(accepted(board, sequence + 2))

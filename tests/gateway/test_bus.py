@@ -1,15 +1,16 @@
 """Lines and buses with every fault a line has: over real PTYs, with boards that speak the real protocol."""
 
-import asyncio
+import fcntl
 import os
 import resource
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from laterne_gateway.bus import answer_within_s
 
 from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.parts import Parts, parts
+from tests.gateway.parts import Parts, parts, until
 
 MakeLine = Callable[..., FakeLine]
 
@@ -101,8 +102,7 @@ async def test_a_board_that_is_not_in_the_roster_is_served_as_soon_as_it_is(tmp_
         buses = gateway.asking(line, other)
         async with buses:
             await arrive(gateway, board)
-            while gateway.health.counted("line other", "refused: unknown board") == 0:
-                await asyncio.sleep(0.01)
+            await until(lambda: gateway.health.counted("line other", "refused: unknown board") > 0)
             assert stranger.acknowledged == 0
             assert len(stranger.backlog) == 1, "its reports stay on it"
             gateway.roster_file.write_bytes(gateway.authority.roster_file([board.entry(), stranger.entry()], 2))
@@ -150,8 +150,7 @@ async def test_an_unplugged_port_is_opened_again(tmp_path: Path, line_of: MakeLi
             await arrive(gateway, board)
             lost = gateway.health.counted("line line", "lost")
             line.unplug()
-            while gateway.health.counted("line line", "lost") == lost:
-                await asyncio.sleep(0.01)
+            await until(partial(lambda before: gateway.health.counted("line line", "lost") > before, lost))
             line.plug_in()
         assert gateway.health.counted("line line", "opened") >= 3
 
@@ -162,12 +161,9 @@ async def test_a_port_is_opened_for_one_process_alone(tmp_path: Path, line_of: M
     line = line_of(board)
     holder = os.open(line.path, os.O_RDWR | os.O_NOCTTY)
     try:
-        import fcntl
-
         fcntl.flock(holder, fcntl.LOCK_EX)
         async with parts(tmp_path, board) as gateway, gateway.asking(line):
-            while not gateway.health.snapshot().get("line line", {}).get("alarms"):
-                await asyncio.sleep(0.01)
+            await until(lambda: bool(gateway.health.snapshot().get("line line", {}).get("alarms")))
             assert "locked by another process" in str(gateway.health.snapshot()["line line"]["alarms"])
             fcntl.flock(holder, fcntl.LOCK_UN)
             await arrive(gateway, board)
@@ -181,8 +177,7 @@ async def test_a_restarted_board_gets_the_time_of_its_new_boot(tmp_path: Path, l
     async with parts(tmp_path, board) as gateway, gateway.asking(line_of(board)):
         await arrive(gateway, board)
         board.boot = 2
-        while board.time is None or board.time[0] != 2:
-            await asyncio.sleep(0.01)
+        await until(lambda: board.time is not None and board.time[0] == 2)
         assert gateway.health.counted(board.name, "restarts") == 1
 
 
@@ -194,5 +189,4 @@ async def test_two_boards_with_one_key_on_two_lines_are_noticed(tmp_path: Path, 
         await arrive(gateway, board)
         board.close_reports(1)
         copy.close_reports(2, readings=5)
-        while not gateway.health.snapshot()[board.name]["alarms"]:
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(gateway.health.snapshot()[board.name]["alarms"]))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -117,18 +118,14 @@ async def test_check_says_what_is_good_and_what_is_wrong(
 async def test_sighup_takes_a_new_roster(
     tmp_path: Path, mosquitto: Mosquitto, line_of: Callable[..., FakeLine]
 ) -> None:
-    import signal
-
     board, new = FakeBoard("LE-1"), FakeBoard("LE-2")
     new.close_reports(1)
     gateway = GatewayProcess(tmp_path, [board], [line_of(new)], mosquitto)
     await gateway.start()
     try:
-        while "LE-2: line line: is not in the roster" not in gateway.said():
-            await asyncio.sleep(0.02)
+        await gateway.says("LE-2: line line: is not in the roster")
         (tmp_path / "roster.cbor").write_bytes(gateway.authority.roster_file([board.entry(), new.entry()], 2))
-        assert gateway.process is not None
-        gateway.process.send_signal(signal.SIGHUP)
+        gateway.signal(signal.SIGHUP)
         await new.forgets(1)
         assert await gateway.stop() == 0
     finally:

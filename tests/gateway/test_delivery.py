@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import random
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -60,7 +61,7 @@ async def test_reports_arrive_unchanged_with_the_time_of_reception(
         assert {one.topic.value for one in reports} == {f"laterne/v1/{TENANT}/{GATEWAY}/{board.name}/report"}
         for one in reports:
             assert one.properties is not None
-            said = dict(one.properties.json()["UserProperty"])
+            said = dict(one.properties.UserProperty)  # type: ignore[attr-defined]
             assert said["historical"] == "false"
             assert said["received"].startswith("20")
             assert said["received"].endswith("Z")
@@ -131,7 +132,7 @@ async def test_a_killed_broker_loses_nothing(
     """
     board = FakeBoard()
     line = line_of(board)
-    async with running(tmp_path, mosquitto, [board], line):
+    async with running(tmp_path, mosquitto, [board], line) as gateway:
         for _ in range(3):
             board.close_reports(30)
             await subscriber.has_all(board)
@@ -142,8 +143,10 @@ async def test_a_killed_broker_loses_nothing(
             board.close_reports(30)
             await board.forgets(max(board.taken))
             subscriber.ready.clear()
+            gateway.signal(signal.SIGSTOP)  # what comes before the subscriber is there would be lost at the broker
             await mosquitto.start_async()
             await subscriber.ready.wait()
+            gateway.signal(signal.SIGCONT)
         await subscriber.has_all(board)
         compare(subscriber, board)
 
@@ -162,8 +165,7 @@ async def test_what_the_broker_refuses_is_not_taken_for_delivered(tmp_path: Path
         await subscriber.ready.wait()
         async with running(tmp_path, broker, [board], line_of(board)) as gateway:
             await board.forgets(5)
-            while "Not authorized" not in gateway.said():
-                await asyncio.sleep(0.02)
+            await gateway.says("Not authorized")
             rules.write_text("topic readwrite laterne/#\n")
             broker.stop()
             await broker.start_async()
@@ -176,21 +178,15 @@ async def test_what_the_broker_refuses_is_not_taken_for_delivered(tmp_path: Path
 
 
 async def test_a_twin_with_the_same_name_is_noticed(tmp_path: Path, mosquitto: Mosquitto, line_of: MakeLine) -> None:
-    board = FakeBoard()
-    async with running(tmp_path, mosquitto, [board], line_of(board)) as gateway:
-        while "connected to" not in gateway.said():
-            await asyncio.sleep(0.02)
-        async with aiomqtt.Client(
-            "127.0.0.1",
-            mosquitto.port,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            identifier=f"laterne-{TENANT}-{GATEWAY}",
-        ):
-            while "give each gateway an id of its own" not in gateway.said():
-                await asyncio.sleep(0.02)
-        found = gateway.status()
-        assert found is not None
-        assert found["running"]
+    """Two gateways with one id: each throws the other out, and both say why."""
+    board, other = FakeBoard(), FakeBoard()
+    (tmp_path / "twin").mkdir()
+    line, twin_line = line_of(board), line_of(other, name="twin/line")
+    async with running(tmp_path, mosquitto, [board], line) as gateway:
+        await gateway.says("connected to")
+        async with running(tmp_path / "twin", mosquitto, [other], twin_line) as twin:
+            await gateway.says("give each gateway an id of its own")
+            await twin.says("give each gateway an id of its own")
 
 
 async def test_without_a_broker_reports_are_kept_on_disk(tmp_path: Path, line_of: MakeLine) -> None:

@@ -3,7 +3,7 @@
 1. A PUBACK may carry a refusal (MQTT 5, 3.4.2.1); aiomqtt takes each PUBACK for success. Here a refused message is
    never confirmed: `refused` says why instead.
 2. The broker may allow fewer messages in flight than we would send (Receive Maximum, 3.2.2.3.3).
-3. Why the broker ended the connection: another client may have come with our name (reason 0x8E).
+3. Why a connection ended: another client may have come with our name (reason 0x8E).
 """
 
 import logging
@@ -25,7 +25,7 @@ CALL_WITHIN_S = 20.0  # CONNACK, DISCONNECT: a cellular link's worst round trips
 SESSION_TAKEN_OVER = 0x8E
 ACCEPTED_BELOW = 0x80  # MQTT 5, 2.4
 
-logging.getLogger("mqtt").setLevel(logging.ERROR)  # it would warn of each window above ten
+logging.getLogger("mqtt").setLevel(logging.CRITICAL)  # what it would say of a lost connection the route says
 
 
 class Connection(aiomqtt.Client):
@@ -100,9 +100,14 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
 
 def reason_of(why: BaseException) -> int | None:
     """The broker's reason code behind an error, if it gave one."""
-    seen: BaseException | None = why
-    while seen is not None:
-        if isinstance(seen, aiomqtt.MqttCodeError) and isinstance(seen.rc, ReasonCode):
-            return int(seen.rc.value)
-        seen = seen.__cause__
-    return None
+    first = cause_of(why)
+    return (
+        int(first.rc.value) if isinstance(first, aiomqtt.MqttCodeError) and isinstance(first.rc, ReasonCode) else None
+    )
+
+
+def cause_of(why: BaseException) -> BaseException:
+    """What an error came from in the first place: aiomqtt wraps."""
+    while why.__cause__ is not None:
+        why = why.__cause__
+    return why

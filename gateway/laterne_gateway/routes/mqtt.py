@@ -3,12 +3,16 @@
 The broker's PUBACK decides, nothing else: the cursor moves when the oldest message under way has been acknowledged,
 so it never passes one that has not. What was under way when a connection ended is sent again on the next, from the
 cursor on; subscribers remove what they have seen by (board, sequence).
+
+Two gateways with one id throw each other out at the broker. A broker may say so (reason 0x8E), but mosquitto 2.0.11
+just closes; so each process writes an instance into its retained status and reads it: another one's is a twin's.
 """
 
 import asyncio
 import json
 import logging
 import math
+import secrets
 import ssl
 from collections import deque
 
@@ -22,7 +26,7 @@ from laterne_gateway.buffer import Buffer, Row
 from laterne_gateway.clock import Clock, rfc3339
 from laterne_gateway.config import GatewaySettings, MqttSettings
 from laterne_gateway.health import Health
-from laterne_gateway.routes.connection import SESSION_TAKEN_OVER, Connection, reason_of, tls_context
+from laterne_gateway.routes.connection import SESSION_TAKEN_OVER, Connection, cause_of, reason_of, tls_context
 
 log = logging.getLogger("laterne")
 
@@ -32,6 +36,7 @@ STABLE_S = 60.0
 TWIN_FLOOR_S = 20.0  # two gateways with one name would throw each other out as fast as they can
 PUBACK_WITHIN_S = 60.0  # a broker that takes longer for the oldest message is taken for gone
 LATE_AFTER_MS = 120_000  # a report closes every minute: one that is two minutes old waited somewhere
+MAX_STATUS_BYTES = 1024  # more on our status topic is not ours
 GOODBYE_WITHIN_S = 3.0  # the stopping gateway waits this long for a broker to take its last message
 
 
@@ -48,7 +53,10 @@ class MqttRoute:
         self._identifier = f"laterne-{gateway.tenant}-{gateway.id}"
         self._subject = f"route {NAME}"
         self._broker = f"{settings.host}:{settings.port}"
+        self._instance = secrets.token_hex(8)
         self._connected_s: float | None = None
+        self._was_connected = False
+        self._twin_seen = False
 
     async def run(self) -> None:
         """Delivers for ever; when cancelled it says goodbye to the broker first."""
@@ -65,34 +73,38 @@ class MqttRoute:
             self._health.note(self._subject, "connected", False)
             pause_s = backoff.failed(lasted_s)
             if reason_of(why) == SESSION_TAKEN_OVER:
+                self._note_twin()
+            if self._twin_seen:
+                self._twin_seen = False
                 pause_s = max(pause_s, TWIN_FLOOR_S)
-                self._health.count(self._subject, "thrown out by a twin")
-                self._health.alarm(
-                    self._subject,
-                    "twin",
-                    f"another client came to the broker as {self._identifier}: give each gateway an id of its own",
-                )
             self._health.count(self._subject, "connections failed" if self._connected_s is None else "connections lost")
             self._health.alarm(
-                self._subject, "broker", f"no broker at {self._broker}: {why}; reports are kept and it is tried again"
+                self._subject,
+                "broker",
+                f"no broker at {self._broker}: {cause_of(why)}; reports are kept and it is tried again",
             )
             log.debug("%s: lasted %.1f s, next in %.1f s", self._subject, self._clock.monotonic_s() - began_s, pause_s)
             await asyncio.sleep(pause_s)
 
     async def _connection(self) -> None:
-        will = aiomqtt.Will(self._status, _status("offline", "connection lost"), qos=1, retain=True)
+        will = aiomqtt.Will(self._status, self._told("offline", "connection lost"), qos=1, retain=True)
         context = await asyncio.get_running_loop().run_in_executor(None, tls_context, self._settings)
         async with Connection(self._settings, self._identifier, will, context) as client:
             self._connected_s = self._clock.monotonic_s()
             try:
-                await client.publish(self._status, _status("online", ""), qos=1, retain=True)
+                if self._was_connected:  # what is kept there now is our own will, or else a twin's word
+                    await client.subscribe(self._status, qos=1)
+                await client.publish(self._status, self._told("online", ""), qos=1, retain=True)
+                if not self._was_connected:  # what was kept there may have been a former process's
+                    await client.subscribe(self._status, qos=1)
+                self._was_connected = True
                 self._health.note(self._subject, "connected", True)
                 self._health.count(self._subject, "connections")
                 self._health.clear(self._subject, "broker")
                 waiting = self._buffer.waiting(NAME)
                 log.info("%s: connected to %s, %d reports waiting", self._subject, self._broker, waiting)
                 async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(_until_it_ends(client))
+                    tasks.create_task(self._listen(client))
                     tasks.create_task(self._deliver(client))
             except asyncio.CancelledError:
                 await self._goodbye(client)
@@ -101,9 +113,30 @@ class MqttRoute:
     async def _goodbye(self, client: Connection) -> None:
         try:
             async with asyncio.timeout(GOODBYE_WITHIN_S):
-                await client.publish(self._status, _status("offline", "stopped"), qos=1, retain=True)
+                await client.publish(self._status, self._told("offline", "stopped"), qos=1, retain=True)
         except (aiomqtt.MqttError, TimeoutError) as why:
             log.info("%s: the broker did not hear the goodbye: %s", self._subject, why)
+
+    async def _listen(self, client: Connection) -> None:
+        async for message in client.messages:
+            payload = message.payload
+            if message.topic.value == self._status and isinstance(payload, bytes):
+                instance = _instance_in(payload)
+                if instance is not None and instance != self._instance:
+                    self._note_twin()
+
+    def _note_twin(self) -> None:
+        self._twin_seen = True
+        self._health.count(self._subject, "twin at the broker")
+        self._health.alarm(
+            self._subject,
+            "twin",
+            f"another gateway comes to the broker as {self._identifier}: give each gateway an id of its own",
+        )
+
+    def _told(self, state: str, reason: str) -> str:
+        said = {"state": state, "version": VERSION, "instance": self._instance}
+        return json.dumps({**said, "reason": reason} if reason else said)
 
     async def _deliver(self, client: Connection) -> None:
         under_way: deque[tuple[Row, asyncio.Task[None]]] = deque()
@@ -160,20 +193,20 @@ class MqttRoute:
         await client.publish(topic, row.body, qos=1, properties=properties, timeout=math.inf)
 
 
-async def _until_it_ends(client: Connection) -> None:
-    async for message in client.messages:
-        log.debug("mqtt: unexpected message on %s", message.topic)
-    raise aiomqtt.MqttError("the connection has ended")
+def _instance_in(payload: bytes) -> str | None:
+    """Whose status this is; None for what no gateway of ours wrote."""
+    try:
+        found = json.loads(payload[: MAX_STATUS_BYTES + 1])
+    except ValueError:
+        return None
+    instance = found.get("instance") if isinstance(found, dict) else None
+    return instance if isinstance(instance, str) else None
 
 
 def is_late(row: Row, now_ms: int | None) -> bool:
     """Whether a platform should take the report for history: it waited on the board or here. Unknown is not late."""
     known = [at for at in (row.closed_ms, row.received_ms) if at is not None]
     return now_ms is not None and bool(known) and now_ms - min(known) > LATE_AFTER_MS
-
-
-def _status(state: str, reason: str) -> str:
-    return json.dumps({"state": state, "version": VERSION, **({"reason": reason} if reason else {})})
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
