@@ -10,8 +10,7 @@ What it holds to (firmware/README.md, "The backlog"):
 
 import os
 
-from laterne_protocol import cose, report
-from laterne_protocol.errors import WireError
+from laterne_protocol import report
 
 from laterne_firmware.segment import SEGMENT_REPORTS, Segment
 from laterne_firmware.store import make_directory
@@ -90,7 +89,7 @@ class Backlog:
                 self._lose(report.FIRST_SEQUENCE, self.next_sequence - 1, report.DAMAGED)
             return
         self.next_sequence = newest.last + 1
-        self._take_head(newest)
+        self.newest_boot, self._acknowledged, self.head = newest.newest
         reserved = newest.first + SEGMENT_REPORTS
         # Three things may have happened to the newest segment:
         # 1 - it is whole and the bound is its own, or it was made and the bound was not yet saved: go on in it.
@@ -102,17 +101,6 @@ class Backlog:
                 self.next_sequence += LOST_NUMBERS
             newest.damaged = True
             self._lose(newest.last + 1, self.next_sequence - 1, report.DAMAGED)
-
-    def _take_head(self, segment: Segment) -> None:
-        body = segment.read(segment.last)
-        try:
-            payload = cose.parse(body or b"", report.MAX_REPORT_BYTES).payload
-            newest = report.report_of(payload)
-        except WireError as why:  # the CRC was right: an earlier release wrote something else
-            self._log("report %d cannot be parsed: %s" % (segment.last, why))
-            return
-        self.head = report.digest(payload)
-        self.newest_boot = newest.boot
 
     # Reports in and out -------------------------------------------------------------------------------------------
 
@@ -127,10 +115,11 @@ class Backlog:
     def append(self, body: bytes, payload: bytes) -> None:
         """The signed report with next_sequence, on flash when this returns. OSError when the flash refuses for good."""
         sequence = self.next_sequence
+        digest = report.digest(payload)
         while True:
             try:
                 segment = self._open_segment(sequence)
-                segment.append(body)
+                segment.append(body, self._state.boot, self._acknowledged, digest)
                 break
             except OSError as why:
                 if not self._segments:
@@ -143,7 +132,7 @@ class Backlog:
             self._state.save()
             self._segments.append(segment)
         self.next_sequence = sequence + 1
-        self.head = report.digest(payload)
+        self.head = digest
 
     def oldest_after(self, sequence: int) -> "bytes | None":
         """The oldest report with a greater sequence, None when there is none."""

@@ -1,8 +1,9 @@
 """One file of the backlog: up to SEGMENT_REPORTS records with consecutive sequence numbers, the first in its name.
 
-A record is magic (1 byte), length (2), sequence (4), CRC-32 over those and the body (4), all little endian, then the
-body. Each is appended in one write and closed: littlefs shows all of it or nothing after a power cut. What does not
-read back is damage, and is stated as a gap; it never stops the rest.
+A record is magic (1 byte), length (2), sequence (4), boot count (4), what was acknowledged by then (4), digest of the
+payload (16), CRC-32 over those and the body (4), all little endian, then the body: what a start needs to know is read
+without taking a report apart. Each is appended in one write and closed: littlefs shows all of it or nothing after a
+power cut. What does not read back is damage, and is stated as a gap; it never stops the rest.
 """
 
 import os
@@ -19,14 +20,15 @@ if TYPE_CHECKING:
 SEGMENT_REPORTS = 64  # an hour of reports: one write of the state record for each segment
 SEGMENT_BYTES = 32768  # of records, then the next segment begins
 _MAGIC = const(0xA7)
-_HEADER = "<BHII"
-_HEADER_BYTES = const(11)
-_CRC_AT = const(7)
+_HEADER = "<BHIII16sI"
+_HEADER_BYTES = const(35)
+_CRC_AT = const(31)
 
 
 class Segment:
     """path: its file. first: its first sequence. count: records in it. size: bytes of those records.
 
+    newest: (boot count, acknowledged by then, digest of the payload) of its last record, after scan().
     damaged: something behind them, or between them, cannot be read. It takes no more records then.
     """
 
@@ -36,6 +38,7 @@ class Segment:
         self.count = 0
         self.size = 0
         self.damaged = False
+        self.newest = (0, 0, b"")
         # Where the next record to read begins: reports are asked for one after the other.
         self._index = 0
         self._offset = 0
@@ -49,11 +52,12 @@ class Segment:
     def full(self) -> bool:
         return self.damaged or self.count >= SEGMENT_REPORTS or self.size >= SEGMENT_BYTES
 
-    def append(self, body: bytes) -> None:
+    def append(self, body: bytes, boot: int, acknowledged: int, digest: bytes) -> None:
         """One record more, on flash when this returns. OSError: the flash refused, nothing was added for good."""
         record = bytearray(_HEADER_BYTES + len(body))
         record[_HEADER_BYTES:] = body
-        struct.pack_into(_HEADER, record, 0, _MAGIC, len(body), self.first + self.count, 0)
+        number = self.first + self.count
+        struct.pack_into(_HEADER, record, 0, _MAGIC, len(body), number, boot, acknowledged, digest, 0)
         struct.pack_into("<I", record, _CRC_AT, _crc(record[:_CRC_AT], body))
         try:
             with open(self.path, "ab") as file:
@@ -116,9 +120,10 @@ class Segment:
         header = file.read(_HEADER_BYTES)
         if len(header) < _HEADER_BYTES:
             return None
-        magic, length, number, _ = struct.unpack(_HEADER, header)
+        magic, length, number, boot, acknowledged, digest, _ = struct.unpack(_HEADER, header)
         if magic != _MAGIC or number != sequence or not 0 < length <= MAX_REPORT_BYTES:
             return None
+        self.newest = (boot, acknowledged, digest)
         return length
 
     def _body(self, file: "BinaryIO", offset: int, sequence: int) -> "bytes | None":

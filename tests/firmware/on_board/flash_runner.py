@@ -1,0 +1,98 @@
+"""Records, state and backlog in a folder of the host, for tests/firmware/test_store_and_backlog.py.
+
+Each question is one life of a board: everything is read from files again, then the steps are done.
+"""
+
+import os
+
+from laterne_firmware import settings
+from laterne_firmware.backlog import Backlog
+from laterne_firmware.state import State
+from laterne_firmware.store import Record
+from laterne_protocol import cose, report, report_reading
+from lines import serve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+PREVIOUS = bytes(16)
+
+
+def answer(question: "dict[str, Any]") -> object:
+    os.chdir(question["folder"])
+    if "record" in question:
+        return _record(question["record"])
+    if "settings" in question:
+        loaded, problem = settings.load("settings.json")
+        return [loaded.report_s, loaded.sample_ms, loaded.address, problem]
+    said = []  # type: list[str]
+    state = State("st")
+    backlog = Backlog(state, said.append, "log", question.get("max_segments", 24))
+    for _ in backlog.recover(question.get("enrolled", True)):
+        pass
+    state.begin(backlog.newest_boot if state.lost else 0)
+    got = [_step(backlog, state, step) for step in question["steps"]]
+    return {
+        "got": got,
+        "next": backlog.next_sequence,
+        "head": None if backlog.head is None else backlog.head.hex(),
+        "waiting": backlog.waiting,
+        "boot": state.boot,
+        "bound": state.bound,
+        "gaps": state.gaps,
+        "said": said,
+    }
+
+
+def _record(steps: "list[str | None]") -> object:
+    """Each step is a body to save, or None for a load in a new life."""
+    out = []
+    for step in steps:
+        record = Record("rec")
+        if step is None:
+            body = record.load()
+            out.append([None if body is None else body.hex(), record.doubtful, record.damaged])
+        else:
+            record.save(bytes.fromhex(step))
+    return out
+
+
+def _step(backlog: Backlog, state: State, step: "list[Any]") -> object:
+    what = step[0]
+    if what == "append":
+        for _ in range(step[1]):
+            gaps = backlog.gaps_to_state()
+            sequence = backlog.next_sequence
+            payload = report.Report(
+                "LE-0001", sequence, backlog.head or PREVIOUS, state.boot, 1, (0, None, 0), report.Times(0), [], gaps
+            ).to_payload()
+            signed = cose.assemble(cose.protected_header(b"12345678"), payload, bytes(64))
+            backlog.append(signed, payload)
+            backlog.gaps_stated(gaps, sequence)
+        return None
+    if what == "acknowledge":
+        backlog.acknowledge(step[1])
+        return None
+    if what == "after":
+        body = backlog.oldest_after(step[1])
+        return None if body is None else body.hex()
+    if what == "deliver":  # to a gateway whose last report is step[1], at most step[2] of them
+        bodies = []
+        last = step[1]
+        while len(bodies) < step[2]:
+            body = backlog.oldest_after(last)
+            if body is None:
+                break
+            bodies.append(body.hex())
+            last = _sequence_of(body)
+            backlog.acknowledge(last)
+        return bodies
+    raise ValueError(what)
+
+
+def _sequence_of(body: bytes) -> int:
+    return report_reading.report_of(cose.parse(body, report.MAX_REPORT_BYTES).payload).sequence
+
+
+serve(answer)

@@ -1,0 +1,260 @@
+"""Records and reports on flash survive what files can suffer; no sequence number is ever used twice."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from laterne_protocol import cose, report, report_reading
+
+from tests.firmware.micropython import ROOMY_HEAP, MicroPython
+
+SEGMENT = 64  # reports in a segment file
+BACKLOG_FULL, DAMAGED = 1, 2
+
+Live = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def board() -> Iterator[MicroPython]:
+    with MicroPython("flash_runner.py", heap=ROOMY_HEAP) as interpreter:
+        yield interpreter
+
+
+@pytest.fixture
+def live(board: MicroPython, tmp_path: Path) -> Live:
+    """One life of a board on the files in tmp_path: recover, then the steps."""
+
+    def _live(*steps: list[object], **options: object) -> dict[str, Any]:
+        answer = board.ask({"folder": str(tmp_path), "steps": steps, **options})
+        assert isinstance(answer, dict)
+        return answer
+
+    return _live
+
+
+def _report(body: str | None) -> report.Report:
+    assert body is not None
+    return report_reading.report_of(cose.parse(bytes.fromhex(body), report.MAX_REPORT_BYTES).payload)
+
+
+def _sequences(life: dict[str, Any]) -> list[int | None]:
+    return [None if body is None else _report(body).sequence for body in life["got"]]
+
+
+# Records ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def record(board: MicroPython, tmp_path: Path) -> Callable[..., Any]:
+    return lambda *steps: board.ask({"folder": str(tmp_path), "record": steps})
+
+
+def test_a_record_that_was_never_written_is_none(record: Callable[..., Any]) -> None:
+    assert record(None) == [[None, False, False]]
+
+
+def test_a_record_reads_back_what_was_saved_last(record: Callable[..., Any]) -> None:
+    assert record("01", "0203", None) == [["0203", False, False]]
+
+
+@pytest.mark.parametrize("harm", [b"", b"\xff" * 40, b"LTR1\x02\x00\x00\x00\x00\x00\x00\x00ab", None])
+def test_either_copy_of_a_record_is_enough(record: Callable[..., Any], tmp_path: Path, harm: bytes | None) -> None:
+    for ending, doubtful in ((".0", True), (".1", False)):
+        record("0a0b")
+        copy = tmp_path / f"rec{ending}"
+        copy.unlink()
+        if harm is not None:
+            copy.write_bytes(harm)
+        assert record(None) == [["0a0b", doubtful, False]]
+
+
+def test_each_flipped_bit_of_a_record_is_seen(record: Callable[..., Any], tmp_path: Path) -> None:
+    record("0a0b0c0d")
+    whole = (tmp_path / "rec.0").read_bytes()
+    for bit in range(len(whole) * 8):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        for ending in (".0", ".1"):
+            (tmp_path / f"rec{ending}").write_bytes(flipped)
+        assert record(None) == [[None, False, True]]
+
+
+# Settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, [60, 2500, 1, ""]),
+        ('{"report_s": 5, "sample_ms": 200, "address": 32}', [5, 200, 32, ""]),
+        ('{"report_s": 4}', [60, 2500, 1, "settings.json: report_s is not an integer in 5..3600, defaults are used"]),
+        ('{"address": true}', [60, 2500, 1, "settings.json: address is not an integer in 1..32, defaults are used"]),
+        ('{"speed": 1}', [60, 2500, 1, "settings.json has the unknown name 'speed', defaults are used"]),
+        ("[1]", [60, 2500, 1, "settings.json is not a JSON object, defaults are used"]),
+        ("{", [60, 2500, 1, "settings.json is not a JSON object, defaults are used"]),
+        ("", [60, 2500, 1, "settings.json is not a JSON object, defaults are used"]),
+    ],
+)  # fmt: skip
+def test_settings_are_used_only_when_all_are_right(
+    board: MicroPython, tmp_path: Path, content: str | None, expected: list[object]
+) -> None:
+    if content is not None:
+        (tmp_path / "settings.json").write_text(content)
+    assert board.ask({"folder": str(tmp_path), "settings": True}) == expected
+
+
+# The backlog -----------------------------------------------------------------------------------------------------
+
+
+def test_a_new_board_begins_with_report_1_in_start_1(live: Live) -> None:
+    life = live(["after", 0], enrolled=False)
+    assert (life["next"], life["head"], life["boot"], life["got"], life["gaps"]) == (1, None, 1, [None], [])
+
+
+def test_reports_number_and_chain_go_on_after_each_start(live: Live) -> None:
+    head = None
+    for start in range(1, 6):
+        life = live(["append", 30], ["after", 30 * start - 30], ["after", 30 * start - 1])
+        assert (life["boot"], life["next"], life["gaps"]) == (start, 30 * start + 1, [])
+        if head is not None:
+            assert _report(life["got"][1]).previous.hex() == head
+        newest = _report(life["got"][2])
+        assert newest.sequence == 30 * start
+        head = report.digest(newest.to_payload()).hex()
+        assert life["head"] == head
+
+
+def test_reports_come_oldest_first_and_are_forgotten_when_acknowledged(live: Live, tmp_path: Path) -> None:
+    life = live(["append", 200], ["after", 0], ["after", 1], ["after", 199], ["after", 200], ["after", 5])
+    assert _sequences(life)[1:] == [1, 2, 200, None, 6]
+    assert life["waiting"] == 200
+    life = live(["acknowledge", 130], ["after", 0])
+    assert life["waiting"] == 70
+    assert _sequences(life)[1] == 131
+    assert sorted(path.name for path in (tmp_path / "log").iterdir()) == ["00000081", "000000c1"]
+
+
+def test_an_acknowledgement_beyond_the_newest_report_is_one_of_the_newest(live: Live) -> None:
+    life = live(["append", 3], ["acknowledge", 1 << 50], ["after", 0], ["append", 1], ["after", 0])
+    assert _sequences(life)[2] is None
+    assert _sequences(life)[4] == 4
+    assert (life["waiting"], life["next"]) == (1, 5)
+
+
+def test_a_damaged_end_skips_to_a_number_that_was_never_used_and_says_so(live: Live, tmp_path: Path) -> None:
+    live(["append", 10])
+    segment = tmp_path / "log" / "00000001"
+    segment.write_bytes(segment.read_bytes()[:-1])
+    life = live(["append", 1], ["after", 9])
+    assert life["next"] == SEGMENT + 2
+    stating = _report(life["got"][1])
+    assert (stating.sequence, stating.gaps) == (SEGMENT + 1, [[10, SEGMENT, DAMAGED]])
+
+
+def test_each_flipped_byte_of_a_segment_costs_only_what_it_must(live: Live, tmp_path: Path) -> None:
+    live(["append", 4])
+    segment = tmp_path / "log" / "00000001"
+    whole = segment.read_bytes()
+    state = {path.name: path.read_bytes() for path in tmp_path.glob("st.*")}
+    for at in range(0, len(whole), 5):
+        for path in (tmp_path / "log").iterdir():
+            path.unlink()
+        for name, content in state.items():
+            (tmp_path / name).write_bytes(content)
+        segment.write_bytes(whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1 :])
+        life = live(["after", 0], ["append", 1], ["after", 0], ["after", 1], ["after", 2], ["after", 3], ["after", 4])
+        offered = {sequence for sequence in _sequences(life) if sequence is not None}
+        lost = {number for first, last, _, _ in life["gaps"] for number in range(first, last + 1)}
+        new = life["next"] - 1
+        assert new == 5 or new == SEGMENT + 1, at
+        assert offered | lost == set(range(1, new + 1)), at
+        assert not offered & lost, at
+
+
+def test_a_newest_segment_that_is_gone_never_gives_its_numbers_again(live: Live, tmp_path: Path) -> None:
+    live(["append", SEGMENT + 5])
+    (tmp_path / "log" / f"{SEGMENT + 1:08x}").unlink()
+    life = live(["append", 1], ["after", SEGMENT])
+    assert life["next"] == 2 * SEGMENT + 2
+    assert _report(life["got"][1]).gaps == [[SEGMENT + 1, 2 * SEGMENT, DAMAGED]]
+
+
+def test_without_any_file_of_the_backlog_numbers_go_on_behind_the_bound(live: Live, tmp_path: Path) -> None:
+    live(["append", 5])
+    (tmp_path / "log" / "00000001").unlink()
+    life = live(["append", 1], ["after", 0])
+    assert _report(life["got"][1]).sequence == SEGMENT + 1
+    assert _report(life["got"][1]).gaps == [[1, SEGMENT, DAMAGED]]
+
+
+def test_without_a_state_record_numbers_and_starts_are_never_repeated(live: Live, tmp_path: Path) -> None:
+    live(["append", 5])
+    for copy in tmp_path.glob("st.*"):
+        copy.write_bytes(b"\xff" * 30)
+    life = live(["append", 1])
+    assert (life["next"], life["boot"]) == (7, 1001)  # the newest report tells its start, and is whole
+    for path in [*tmp_path.glob("st.*"), *(tmp_path / "log").iterdir()]:
+        path.write_bytes(b"\xff" * 30)
+    assert live(["append", 1])["next"] == (1 << 24) + 1
+
+
+def test_a_doubtful_state_record_counts_a_start_more(live: Live, tmp_path: Path) -> None:
+    live(["append", 1])
+    (tmp_path / "st.0").write_bytes(b"")
+    assert live()["boot"] == 3
+    assert live()["boot"] == 4
+
+
+def test_a_file_that_was_being_made_when_the_power_failed_is_nothing(live: Live, tmp_path: Path) -> None:
+    live(["append", SEGMENT])
+    (tmp_path / "log" / f"{SEGMENT + 1:08x}").write_bytes(b"")
+    life = live(["append", 1], ["after", SEGMENT])
+    assert (_sequences(life)[1], life["gaps"]) == (SEGMENT + 1, [])
+
+
+def test_a_segment_whose_bound_was_not_saved_is_gone_on_with(live: Live, tmp_path: Path) -> None:
+    live(["append", SEGMENT])
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("st.*")}
+    live(["append", 1])
+    for name, content in before.items():
+        (tmp_path / name).write_bytes(content)
+    life = live(["append", 1], ["after", SEGMENT], ["after", SEGMENT + 1])
+    assert _sequences(life)[1:] == [SEGMENT + 1, SEGMENT + 2]
+    assert life["gaps"] == []
+
+
+def test_when_it_is_full_the_oldest_reports_go_and_the_next_report_says_so(live: Live) -> None:
+    life = live(["append", 3 * SEGMENT], ["acknowledge", 10], ["append", 1], ["after", 10], max_segments=3)
+    assert _sequences(life)[3] == SEGMENT + 1
+    assert life["said"] == [f"backlog full, reports 11..{SEGMENT} are lost"]
+    life = live(["append", 1], ["after", 3 * SEGMENT + 1], max_segments=3)
+    assert _report(life["got"][1]).gaps == [[11, SEGMENT, BACKLOG_FULL]]
+
+
+def test_a_statement_that_is_itself_lost_is_made_again(live: Live) -> None:
+    life = live(["append", 12 * SEGMENT], ["after", 0], max_segments=3)
+    assert _sequences(life)[1] == 9 * SEGMENT + 1
+    # The first of these makes room for itself: what goes then stands in the second.
+    life = live(["append", 2], ["after", 12 * SEGMENT + 1], ["acknowledge", 12 * SEGMENT + 2], max_segments=3)
+    assert _report(life["got"][1]).gaps == [[1, 10 * SEGMENT, BACKLOG_FULL]]
+    assert life["gaps"] == []
+
+
+def test_every_report_is_delivered_or_stated_and_none_is_both(live: Live) -> None:
+    delivered: list[int] = []
+    stated: set[int] = set()
+    newest = 0
+    for start in range(14):
+        # A gateway that is away for three starts of four; the board restarts in between and its flash overflows.
+        take = 1000 if start % 4 == 3 or start == 13 else 3 if start % 4 == 0 else 0
+        life = live(["append", 50], ["deliver", delivered[-1] if delivered else 0, take], ["append", 1], max_segments=2)
+        for body in life["got"][1]:
+            found = _report(body)
+            delivered.append(found.sequence)
+            stated |= {number for first, last, _ in found.gaps for number in range(first, last + 1)}
+        newest = life["next"] - 2
+    assert delivered == sorted(set(delivered))
+    assert stated
+    assert set(delivered) | stated == set(range(1, newest + 1))
+    assert not set(delivered) & stated
