@@ -191,7 +191,7 @@ class Handshake:
         peer = self._find_peer(kid)
         if peer is None:
             raise EdhocError("nobody we talk to has kid %s" % kid.hex(), error_message(UNKNOWN_CREDENTIAL, True))
-        # Against reflection (RFC 9528, 9): our own key is never a peer's, whatever the roster says.
+        # Against selfies (RFC 9528, 9.2): our own key is never a peer's, whatever the roster says.
         if peer.public_key == self._own.public_key:
             raise refused("our own credential came back")
         return peer

@@ -159,7 +159,7 @@ class KeySchedule:
         return kdf(self._primitives, secret, label, context, self._suite.mac_bytes)
 
     def advance(self, plaintext: bytes, ccs: bytes) -> None:
-        """TH_3 from PLAINTEXT_2 and CRED_R, TH_4 from PLAINTEXT_3 and CRED_I (5.4.2, 5.5.2)."""
+        """TH_3 from PLAINTEXT_2 and CRED_R, TH_4 from PLAINTEXT_3 and CRED_I (5.4.2)."""
         self._transcript = sha256(cbor.encode(self._transcript) + plaintext + ccs).digest()
 
     def seal_3(self, plaintext: bytes) -> bytes:

@@ -121,6 +121,15 @@ def test_a_handshake_joins_cpython_and_micropython_in_either_role(here: str, the
         assert ends["gateway"].ask(question) == ends["board"].ask(question)
 
 
+def test_on_a_board_the_event_loop_runs_while_a_message_is_worked_on() -> None:
+    message = run(gateway().take(edhoc.START))
+    with there() as end:
+        end.ask(responder(BOARD, [GATEWAY.party]))
+        _, state, steps, *_ = end.ask({"do": "take", "step": 1, "message": message.hex()})
+        assert state == edhoc.AWAITS_3
+        assert steps > 100
+
+
 def test_every_handshake_has_new_ephemeral_keys() -> None:
     assert len({run(gateway().take(edhoc.START)) for _ in range(10)}) == 10
     message_1 = run(gateway().take(edhoc.START))
@@ -395,6 +404,8 @@ def test_changed_bytes_end_the_handshake_on_the_board_too() -> None:
         first = [{"do": "refusal", **made, "messages": [[1, message.hex()]]} for message in wrong]
         third = [{"do": "refusal", **made, "messages": [[1, message_1.hex()], [3, wrong.hex()]]} for wrong in rubbish]
         verdicts = end.ask_all(first)
+        here = Here()
+        assert verdicts == [here.ask(question) for question in first]
         # A changed x may be another point, a changed C_I another name: what is taken is found out by message_2.
         assert set(verdicts) == {"EdhocError", ""}
         assert verdicts.count("EdhocError") > len(message_1)
