@@ -147,11 +147,16 @@ class Handshake:
     def exporter(self, label: int, context: bytes, size: int) -> bytes:
         """RFC 9528, 4.2.1: `size` bytes of keys for one purpose, which (label, context) names.
 
-        Only once the handshake is done: then the peer has proved who it is. Raises EdhocError before that.
+        Only once the handshake is done: then the peer has proved who it is. Raises EdhocError before that, and after
+        forget_keys().
         """
-        if self.state != DONE:
-            raise EdhocError("no keys from a handshake that %s" % self.state)
+        if not self._exporter_secret:
+            raise EdhocError("no keys, or none any more, from a handshake that %s" % self.state)
         return kdf(self.primitives, self._exporter_secret, label, context, size)
+
+    def forget_keys(self) -> None:
+        """All keys have been taken. What is left can still repeat its last answer."""
+        self._exporter_secret = b""
 
     def _work(self, step: int, message: bytes) -> "Steps":
         raise NotImplementedError

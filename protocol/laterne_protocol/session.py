@@ -180,16 +180,13 @@ class Session:
 
 
 def session_of(handshake: "Handshake", sender: int, address: int, now_ms: int) -> Session:
-    """The session that a finished handshake opens. Take one, and let the handshake go.
+    """The session that a finished handshake opens: one and no second, which would use the same nonces again.
 
+    Afterwards the handshake has no keys left and can only repeat its last answer.
     sender: who we are, GATEWAY or BOARD. address: the board's bus address, as both ends know it.
-    Raises EdhocError: the handshake is not done.
+    Raises EdhocError: the handshake is not done, or its session has been opened before.
     """
-    return Session(
-        handshake.primitives,
-        link_key(handshake.exporter, address, sender),
-        link_key(handshake.exporter, address, BOARD if sender == GATEWAY else GATEWAY),
-        handshake.connection,
-        handshake.peer_connection,
-        now_ms,
-    )
+    sending = link_key(handshake.exporter, address, sender)
+    receiving = link_key(handshake.exporter, address, BOARD if sender == GATEWAY else GATEWAY)
+    handshake.forget_keys()
+    return Session(handshake.primitives, sending, receiving, handshake.connection, handshake.peer_connection, now_ms)

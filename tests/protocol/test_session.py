@@ -274,6 +274,16 @@ def test_there_is_no_session_before_the_handshake_is_done() -> None:
         session_of(unfinished, GATEWAY, ADDRESS, 0)
 
 
+def test_a_handshake_opens_one_session_and_can_still_repeat_its_last_message() -> None:
+    _, board = handshakes()
+    message_4 = board.answer
+    session_of(board, BOARD, ADDRESS, 0)
+    with pytest.raises(EdhocError):
+        session_of(board, BOARD, ADDRESS, 0)
+    assert board._answered is not None
+    assert run(board.take(*board._answered)) == message_4
+
+
 # The window ------------------------------------------------------------------------------------------------------
 
 COUNTERS = st.one_of(
