@@ -173,10 +173,14 @@ def _proven(
 def _proof(line: Line, kid: bytes) -> credential.Possession:
     nonce = secrets.token_bytes(credential.NONCE_BYTES)
     answer = line.ask(
-        lambda number: messages.Prove(number, nonce), messages.PossessionAnswer, WORK_AGAIN_S, WORK_WITHIN_S
+        lambda number: messages.Enrolment(number, messages.PROVE, nonce),
+        messages.Enrolment,
+        WORK_AGAIN_S,
+        WORK_WITHIN_S,
+        lambda proven: proven.step == messages.POSSESSION,
     )
     try:
-        signed = cose.parse(answer.possession, credential.MAX_POSSESSION_BYTES)
+        signed = cose.parse(answer.body, credential.MAX_POSSESSION_BYTES)
         # The key is inside: what it proves is that the speaker holds it, and heard our nonce.
         proof = credential.possession_of(signed.payload)
         cose.verify(
@@ -239,11 +243,15 @@ def _credential(
 def _deliver(line: Line, board: Board) -> None:
     try:
         answer = line.ask(
-            lambda number: messages.Enrol(number, board.credential), messages.Enrolled, WORK_AGAIN_S, WORK_WITHIN_S
+            lambda number: messages.Enrolment(number, messages.ENROL, board.credential),
+            messages.Enrolment,
+            WORK_AGAIN_S,
+            WORK_WITHIN_S,
+            lambda enrolled: enrolled.step == messages.ENROLLED,
         )
     except Refused as why:
         raise OperatorError(f"{why} {board.id} stays pending; repeat the command, or wipe the board first.") from why
-    if answer.digest != board.credential_digest:
+    if answer.body != board.credential_digest:
         raise OperatorError(
             f"The board on {line.port} has stored another credential than it was given: {board.id} stays pending; "
             "repeat the command."

@@ -13,21 +13,13 @@ from pathlib import Path
 
 import typer
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    KeySerializationEncryption,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.exceptions import Error as SigningError
 from securesystemslib.signer import CryptoSigner, Signer, SSlibKey  # type: ignore[attr-defined]  # its __all__ is missing
 
-from laterne_provisioning import files, primitives
+from laterne_provisioning import files, pkcs8, primitives
 from laterne_provisioning.errors import OperatorError, UsageError
 
-# PBKDF2-HMAC-SHA256: a third of a second on a laptop (OWASP password storage cheat sheet, 2023).
-KDF_ROUNDS = 600_000
 MAX_PASSPHRASE_BYTES = 1024
 _FILE = "file2:"
 
@@ -82,10 +74,8 @@ class Secrets:
 def make_key_file(path: Path, passphrase: str | None) -> bytes:
     """A new P-256 key in a new file (0600). Its public key, 64 bytes. Raises FileExistsError, OSError."""
     private = ec.generate_private_key(ec.SECP256R1())
-    encryption: KeySerializationEncryption = NoEncryption()
-    if passphrase is not None:
-        encryption = PrivateFormat.PKCS8.encryption_builder().kdf_rounds(KDF_ROUNDS).build(passphrase.encode())
-    files.write_private(path, private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
+    pem = pkcs8.plain_pem(private) if passphrase is None else pkcs8.encrypted_pem(private, passphrase.encode())
+    files.write_private(path, pem)
     return primitives.raw_key(private.public_key())
 
 

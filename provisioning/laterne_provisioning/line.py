@@ -21,7 +21,7 @@ READ_BYTES = 4096
 # How long one read may wait: only a bound, an answer ends it at once.
 READ_WITHIN_S = 0.25
 
-Answer = TypeVar("Answer", messages.Identity, messages.PossessionAnswer, messages.Enrolled)
+Answer = TypeVar("Answer", messages.Identity, messages.Enrolment)
 
 
 class Question(Protocol):

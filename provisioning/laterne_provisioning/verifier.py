@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from laterne_protocol import cbor, cose, credential, report
+from laterne_protocol import cbor, cose, credential, report, report_reading
 from laterne_protocol.errors import CborError, SignatureError, WireError
 
 from laterne_provisioning import primitives
@@ -132,7 +132,7 @@ class Verifier:
         except WireError as why:
             return self._refused(body, None, addressed, f"it is no signed object: {why}")
         try:
-            content = report.report_of(signed.payload)
+            content = report_reading.report_of(signed.payload)
         except WireError as why:
             signer = self._signer(signed)
             reason = f"what {signer.board} signed is no report: {why}" if signer else f"its content is no report: {why}"
@@ -145,7 +145,7 @@ class Verifier:
         if addressed is not None and addressed != known.board:
             return self._refused(body, signed, addressed, f"it is a report of {known.board}, sent under another name")
         try:
-            readings = tuple(Reading(*reading) for reading in content.readings())
+            readings = tuple(Reading(*reading) for reading in report_reading.readings_of(content))
         except WireError as why:
             return self._refused(body, signed, addressed, f"its readings do not fit together: {why}")
         try:
@@ -211,7 +211,7 @@ class Verifier:
     def _claims(self, data: bytes) -> tuple[str | None, int | None]:
         """Board and sequence as they stand there: read with goodwill, believed by nobody."""
         try:
-            content = report.report_of(data)
+            content = report_reading.report_of(data)
             return content.board, content.sequence
         except WireError:
             pass

@@ -160,22 +160,23 @@ class FakeBoard:
         if self.busy_answers:
             self.busy_answers -= 1
             return messages.Refusal(number, messages.NOT_READY).to_bytes()
-        if isinstance(message, messages.Prove):
+        if isinstance(message, messages.Enrolment) and message.step == messages.PROVE:
             if self.board is not None:
                 return messages.Refusal(number, messages.ALREADY_ENROLLED).to_bytes()
-            nonce = self.nonce_instead or message.nonce
+            nonce = self.nonce_instead or message.body
             payload = credential.Possession(
                 nonce, self.key.public, self.agree_key.public, credential.SOFTWARE, self.model, b"\x01\x02\x03\x04"
             ).to_payload()
             signer = self.signs_with or self.key
-            return messages.PossessionAnswer(number, signer.sign_object(cose.POSSESSION, payload, self.kid)).to_bytes()
-        if isinstance(message, messages.Enrol):
-            if self.credential is not None and self.credential != message.credential:
+            proof = signer.sign_object(cose.POSSESSION, payload, self.kid)
+            return messages.Enrolment(number, messages.POSSESSION, proof).to_bytes()
+        if isinstance(message, messages.Enrolment) and message.step == messages.ENROL:
+            if self.credential is not None and self.credential != message.body:
                 return messages.Refusal(number, messages.ALREADY_ENROLLED).to_bytes()
-            claims = credential.credential_of(cose.parse(message.credential, 512).payload)
+            claims = credential.credential_of(cose.parse(message.body, 512).payload)
             if claims.sign_key != self.key.public:
                 return messages.Refusal(number, messages.CREDENTIAL_REFUSED).to_bytes()
-            self.board, self.credential = claims.board, message.credential
-            digest = bytes(16) if self.forget_digest else credential.digest(message.credential)
-            return messages.Enrolled(number, digest).to_bytes()
+            self.board, self.credential = claims.board, message.body
+            digest = bytes(16) if self.forget_digest else credential.digest(message.body)
+            return messages.Enrolment(number, messages.ENROLLED, digest).to_bytes()
         return messages.Refusal(number, messages.NOT_ENROLLED).to_bytes()
