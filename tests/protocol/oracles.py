@@ -37,10 +37,11 @@ class Oracle:
 
     def __init__(self, script: str) -> None:
         """script: a file in `oracle/`."""
+        python = oracles_python()
         # What it prints as an error (a Rust panic does) goes to a file: a pipe that nobody reads could fill.
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__
         self._process = subprocess.Popen(
-            [oracles_python(), str(Path(__file__).parent / "oracle" / script)],
+            [python, str(Path(__file__).parent / "oracle" / script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
