@@ -255,6 +255,18 @@ async def test_mpremote_interrupts_a_running_program(emulated_boards: "Benches")
     assert await mpremote(board, "resume", "exec", "print(x)") == "7\n"
 
 
+async def test_every_byte_but_ctrl_c_reaches_a_program_through_the_repl(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(blank=True)
+    board = bench.boards["board-01"]
+    await board.usb.wait_for_print(">>> ")
+    _, writer = await serialx.open_serial_connection(str(board.usb.path), baudrate=115200)
+    writer.write(b"\x01")
+    await board.usb.wait_for_print("raw REPL")
+    writer.write(b"print('sum', ord('\x1c') + ord('\x1a'))\x04")  # to a terminal these are SIGQUIT and SIGTSTP
+    await board.usb.wait_for_print("sum 54")
+    writer.close()
+
+
 async def test_the_usb_port_vanishes_in_a_hard_reset(emulated_boards: "Benches") -> None:
     bench = await emulated_boards(blank=True)
     board = bench.boards["board-01"]
@@ -565,6 +577,14 @@ async def test_boards_of_an_earlier_run_keep_their_flash(tmp_path: Path) -> None
                 assert (await control.ask({"do": "status"}))["boards"]["board-01"]["formatted"] == expected
             process.send_signal(signal.SIGINT)
             assert await process.wait() == 0
+
+
+async def test_two_emulators_never_share_a_folder(tmp_path: Path) -> None:
+    place = tmp_path / "boards"
+    async with emulating(place, "--blank"), await Control.connect(place / "control", within_s=WITHIN_S) as control:
+        async with emulating(place, "--blank") as second:
+            assert await second.wait() == 2
+        assert (await control.ask({"do": "status"}))["boards"]["board-01"]["powered"]
 
 
 async def test_emulating_without_firmware_says_where_it_would_be_found(tmp_path: Path) -> None:

@@ -143,12 +143,22 @@ class EmulatedBoard:
     def boots(self) -> int:
         return len(self.lives) + self.powered
 
+    @property
+    def failure(self) -> Exception | None:
+        """FlashMisuse or BoardFailed that nobody has been told of yet."""
+        return self._failure
+
     # --- power ------------------------------------------------------------------------------------
 
     async def power_on(self, cut: Cut | None = None) -> None:
-        """Give power. Returns when boot.py is about to run, or when `cut` has taken the power before that."""
+        """Give power. Returns when boot.py is about to run, or when `cut` has taken the power before that.
+
+        Raises interpreter.EmulatorUnusable, BoardFailed.
+        """
         if self.powered:
             return
+        interpreter.on_board_folder()  # what can be missing is missed before anything is opened
+        interpreter.wheel_folder()
         await self._over()
         self.flash.cut_power(cut)
         self.powered, self.cause, self._failure = True, Cause.POWER_ON, None
@@ -158,6 +168,8 @@ class EmulatedBoard:
         ready = asyncio.create_task(self._ready.wait())
         await asyncio.wait([ready, self._life], return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
+        if self._life.done():
+            self._life.result()
         self._check()
 
     async def power_off(self) -> None:

@@ -10,9 +10,9 @@ from dataclasses import fields
 from typing import Any
 
 from laterne_emulator.bench import Bench
-from laterne_emulator.board import EmulatedBoard
+from laterne_emulator.board import BoardFailed, EmulatedBoard
 from laterne_emulator.control import MAX_LINE_BYTES
-from laterne_emulator.flash import Cut, Torn
+from laterne_emulator.flash import Cut, FlashMisuse, Torn
 from laterne_emulator.i2c import BusFault
 from laterne_emulator.line import Line, LineFaults
 from laterne_emulator.world import Fault, Quantity
@@ -66,7 +66,7 @@ class Desk:
             if deed is None:
                 raise Refused(f"what to do? one of {', '.join(self._deeds)}")
             return {"ok": True} | await deed(request)
-        except Refused as why:
+        except (Refused, BoardFailed, FlashMisuse) as why:
             return {"error": str(why)}
         except (KeyError, ValueError, TypeError) as why:
             return {"error": f"the request is wrong: {type(why).__name__}: {why}"}
@@ -90,6 +90,7 @@ class Desk:
             "boots": board.boots,
             "reset_cause": board.cause.name.lower(),
             "endings": [life.ending.name.lower() for life in board.lives[-LAST_LIVES:]],
+            "failure": str(board.failure) if board.failure else None,
             "readings_served": self._bench.readings_served(board.name),
             "bytes_to_board": board.uart.count.received,
             "bytes_from_board": board.uart.count.sent,

@@ -1,6 +1,8 @@
 """`laterne emulate`: emulated boards that run until they are told to stop."""
 
 import asyncio
+import fcntl
+import os
 import signal
 import sys
 from pathlib import Path
@@ -34,6 +36,7 @@ def emulate(
     try:
         from laterne_emulator.bench import Bench
         from laterne_emulator.board import BoardFailed
+        from laterne_emulator.flash import FlashMisuse
         from laterne_emulator.image import NoFirmware, find_firmware
         from laterne_emulator.interpreter import EmulatorUnusable
     except ImportError as why:
@@ -45,17 +48,40 @@ def emulate(
     if sample_ms is not None:
         settings["sample_ms"] = sample_ms
     try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _claim(directory)
         sources = None if blank else find_firmware(firmware)
         bench = Bench(
             directory, boards, firmware=sources, settings=settings, bus=bus, seed=seed, heap_bytes=heap_kib * 1024
         )
         asyncio.run(_run(bench))
-    except (NoFirmware, EmulatorUnusable, SyntaxError, ValueError) as why:
+    except (NoFirmware, EmulatorUnusable, SyntaxError, ValueError, OSError) as why:
         print(f"emulate: {why}", file=sys.stderr)
         raise typer.Exit(2) from None
-    except BoardFailed as why:
-        print(f"emulate: {why}", file=sys.stderr)
+    except ExceptionGroup as failures:  # boards that failed, while they started or later
+        expected, others = failures.split((BoardFailed, FlashMisuse, EmulatorUnusable))
+        if others is not None or expected is None:
+            raise
+        for failure in _each(expected):
+            print(f"emulate: {failure}", file=sys.stderr)
         raise typer.Exit(1) from None
+
+
+def _claim(directory: Path) -> None:
+    """Keep the directory for this process until it ends. Raises OSError if another one has it."""
+    lock = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise OSError(f"another `laterne emulate` runs the boards in {directory}: stop it first") from None
+
+
+def _each(failures: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found = []
+    for failure in failures.exceptions:
+        found += _each(failure) if isinstance(failure, BaseExceptionGroup) else [failure]
+    return found
 
 
 async def _run(bench: "Bench") -> None:

@@ -92,6 +92,10 @@ class Line:
     ) -> None:
         if len(ends) > (MAX_BOARDS if bus else 1):
             raise ValueError(f"{len(ends)} boards do not fit: a bus takes {MAX_BOARDS}, a plain line one")
+        if baud not in _SPEEDS:
+            raise ValueError(
+                f"{baud} is no baud rate that a port can be set to: {', '.join(map(str, sorted(_SPEEDS)))}"
+            )
         self.path = path
         self.ends = tuple(ends)
         self.faults = LineFaults()
