@@ -54,10 +54,11 @@ class Link:
             return self._poll(question, now_ms)
         if isinstance(question, messages.Hello):
             return self._hello(question)
-        if isinstance(question, messages.Prove):
-            return await self._prove(question, beat)
-        if isinstance(question, messages.Enrol):
-            return self._enrol(question)
+        if isinstance(question, messages.Enrolment):
+            if question.step == messages.PROVE:
+                return await self._prove(question, beat)
+            if question.step == messages.ENROL:
+                return self._enrol(question)
         return None  # an answer of another board on the bus
 
     def _hello(self, question: messages.Hello) -> bytes:
@@ -80,7 +81,7 @@ class Link:
             question.number, self._clock.boot, now_ms, self._reporter.due_ms(), backlog.waiting, body
         ).to_bytes()
 
-    async def _prove(self, question: messages.Prove, beat: "Callable[[], None]") -> bytes:
+    async def _prove(self, question: messages.Enrolment, beat: "Callable[[], None]") -> bytes:
         identity = self._identity
         if identity.board is not None:
             return messages.Refusal(question.number, messages.ALREADY_ENROLLED).to_bytes()
@@ -88,10 +89,10 @@ class Link:
             return messages.Refusal(question.number, messages.NOT_READY).to_bytes()
         from laterne_firmware import enrolment
 
-        steps = enrolment.possession(identity, question.nonce, self._tier, self._model, self._hardware, self._random)
-        return messages.PossessionAnswer(question.number, await stepping(steps, beat)).to_bytes()
+        steps = enrolment.possession(identity, question.body, self._tier, self._model, self._hardware, self._random)
+        return messages.Enrolment(question.number, messages.POSSESSION, await stepping(steps, beat)).to_bytes()
 
-    def _enrol(self, question: messages.Enrol) -> bytes:
+    def _enrol(self, question: messages.Enrolment) -> bytes:
         identity = self._identity
         if identity.kid is None:
             return messages.Refusal(question.number, messages.NOT_READY).to_bytes()
@@ -99,14 +100,14 @@ class Link:
             from laterne_firmware import enrolment
 
             try:
-                enrolment.enrol(identity, question.credential)
+                enrolment.enrol(identity, question.body)
             except enrolment.CredentialRefused as why:
                 self._log("a credential was refused: %s" % why)
                 return messages.Refusal(question.number, messages.CREDENTIAL_REFUSED).to_bytes()
             self._log("enrolled as %s" % identity.board)
             del sys.modules["laterne_firmware.enrolment"]  # its memory is free for reports now
         # The same credential again is no error: the answer may have been lost.
-        if digest(question.credential) != identity.credential_digest:
+        if digest(question.body) != identity.credential_digest:
             self._log("a second credential was refused")
             return messages.Refusal(question.number, messages.ALREADY_ENROLLED).to_bytes()
-        return messages.Enrolled(question.number, identity.credential_digest).to_bytes()
+        return messages.Enrolment(question.number, messages.ENROLLED, identity.credential_digest).to_bytes()

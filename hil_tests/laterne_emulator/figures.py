@@ -39,10 +39,10 @@ class Figures:
         board = self.boards.setdefault(str(line["board"]), BoardFigures())
         board.reports += 1
         board.readings += _integer(line["readings"])
-        values = line.get("values")
-        if isinstance(values, dict):
-            board.values.update({str(name): str(value) for name, value in values.items()})
-        closed, arrived = line.get("closed_ms"), line.get("arrived_ms")
+        last = line.get("last")
+        if isinstance(last, dict):
+            board.values.update({str(name): f"{reading['value']} {reading['unit']}" for name, reading in last.items()})
+        closed, arrived = line.get("closed_utc_ms"), line.get("arrival_ms")
         if closed is not None and arrived is not None:  # before its clock is set a board cannot say when
             self.latencies_ms.append(float(_integer(arrived) - _integer(closed)))
 

@@ -10,11 +10,9 @@ from laterne_protocol import cbor, fields
 from laterne_protocol.errors import ObjectError
 
 KEY_BYTES = 64  # x and y of a P-256 point, 32 bytes each, big endian
-NONCE_BYTES = 16
-DIGEST_BYTES = 16
-MAX_CREDENTIAL_BYTES = 512
-MAX_POSSESSION_BYTES = 512
-MAX_MODEL_BYTES = 32
+NONCE_BYTES = DIGEST_BYTES = fields.DIGEST_BYTES
+MAX_CREDENTIAL_BYTES = MAX_POSSESSION_BYTES = fields.MAX_CREDENTIAL_BYTES
+MAX_MODEL_BYTES = fields.MAX_MODEL_BYTES
 MAX_AUTHORITY_BYTES = 64
 
 # What protects a board's private keys (facts of the hardware, claimed by the operator who enrols).

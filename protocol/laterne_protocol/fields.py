@@ -10,6 +10,11 @@ MAX_UINT32 = 0xFFFFFFFF
 MAX_UTC_S = 253402300799  # 9999-12-31T23:59:59Z, the last second that RFC 3339 and datetime can write
 MAX_UTC_MS = MAX_UTC_S * 1000 + 999
 
+# Sizes that messages and signed objects share; a running board needs them without the objects' modules.
+DIGEST_BYTES = 16  # of a credential, of a report; and of a nonce
+MAX_CREDENTIAL_BYTES = 512  # of a possession object, too
+MAX_MODEL_BYTES = 32
+
 _ID_INSIDE = "._-"
 _ID_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" + _ID_INSIDE
 

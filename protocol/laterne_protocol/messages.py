@@ -4,7 +4,7 @@ One question, one answer: a board never speaks unasked, on any line. Each questi
 repeats, so that a late answer is not taken for another. A message is a CBOR array whose first item is its type.
 """
 
-from laterne_protocol import cbor, credential, fields
+from laterne_protocol import cbor, fields
 from laterne_protocol.errors import CborError, MessageError, ObjectError
 from laterne_protocol.report import MAX_REPORT_BYTES
 
@@ -15,7 +15,7 @@ MAX_MESSAGE_ITEMS = (
 MAX_RELEASE_BYTES = 32
 
 _HELLO, _IDENTITY, _POLL, _REPORT, _REFUSAL = 1, 2, 3, 4, 5
-_PROVE, _POSSESSION, _ENROL, _ENROLLED = 16, 17, 18, 19
+PROVE, POSSESSION, ENROL, ENROLLED = 16, 17, 18, 19  # steps of an enrolment
 
 # Why a board refuses a question.
 ALREADY_ENROLLED, NOT_ENROLLED, CREDENTIAL_REFUSED, NOT_READY = 1, 2, 3, 4
@@ -113,52 +113,25 @@ class Refusal:
         return cbor.encode([_REFUSAL, self.number, self.reason])
 
 
-class Prove:
-    """Technician: prove that you hold your keys. nonce: 16 bytes, fresh."""
+class Enrolment:
+    """One step of an enrolment; each carries one string of bytes.
 
-    def __init__(self, number: int, nonce: bytes) -> None:
+    PROVE, technician: a fresh nonce of 16 bytes, prove over it that you hold your keys. POSSESSION, board: a COSE_Sign1
+    under laterne/possession/1. ENROL, technician: the credential, a COSE_Sign1 under laterne/credential/1.
+    ENROLLED, board: the credential is on my flash, its digest of 16 bytes.
+    """
+
+    def __init__(self, number: int, step: int, body: bytes) -> None:
         self.number = number
-        self.nonce = nonce
+        self.step = step
+        self.body = body
 
     def to_bytes(self) -> bytes:
-        return cbor.encode([_PROVE, self.number, self.nonce])
-
-
-class PossessionAnswer:
-    """Board: my keys, signed over your nonce. possession: a COSE_Sign1 under laterne/possession/1."""
-
-    def __init__(self, number: int, possession: bytes) -> None:
-        self.number = number
-        self.possession = possession
-
-    def to_bytes(self) -> bytes:
-        return cbor.encode([_POSSESSION, self.number, self.possession])
-
-
-class Enrol:
-    """Technician: this is your credential. credential: a COSE_Sign1 under laterne/credential/1."""
-
-    def __init__(self, number: int, credential: bytes) -> None:
-        self.number = number
-        self.credential = credential
-
-    def to_bytes(self) -> bytes:
-        return cbor.encode([_ENROL, self.number, self.credential])
-
-
-class Enrolled:
-    """Board: the credential is on my flash. digest: credential.digest() of what is stored, 16 bytes."""
-
-    def __init__(self, number: int, digest: bytes) -> None:
-        self.number = number
-        self.digest = digest
-
-    def to_bytes(self) -> bytes:
-        return cbor.encode([_ENROLLED, self.number, self.digest])
+        return cbor.encode([self.step, self.number, self.body])
 
 
 if False:  # for type checkers: MicroPython has no unions
-    Message = Hello | Identity | Poll | ReportAnswer | Refusal | Prove | PossessionAnswer | Enrol | Enrolled
+    Message = Hello | Identity | Poll | ReportAnswer | Refusal | Enrolment
 
 
 def message_of(payload: bytes) -> "Message":
@@ -198,18 +171,14 @@ def _message_of(parts: "list[object]") -> "Message":
             None if parts[3] is None else fields.byte_string(parts[3], "kid", 8),
             fields.integer(parts[4], "boot count", 0, fields.MAX_UINT32),
             fields.text(parts[5], "release", MAX_RELEASE_BYTES),
-            fields.text(parts[6], "model", credential.MAX_MODEL_BYTES),
+            fields.text(parts[6], "model", fields.MAX_MODEL_BYTES),
         )
     if kind == _REFUSAL and size == 3:
         return Refusal(number, fields.integer(parts[2], "reason", 1, 255))
-    if kind == _PROVE and size == 3:
-        return Prove(number, fields.byte_string(parts[2], "nonce", credential.NONCE_BYTES))
-    if kind == _POSSESSION and size == 3:
-        return PossessionAnswer(number, fields.byte_string(parts[2], "possession", 1, credential.MAX_POSSESSION_BYTES))
-    if kind == _ENROL and size == 3:
-        return Enrol(number, fields.byte_string(parts[2], "credential", 1, credential.MAX_CREDENTIAL_BYTES))
-    if kind == _ENROLLED and size == 3:
-        return Enrolled(number, fields.byte_string(parts[2], "digest", credential.DIGEST_BYTES))
+    if kind in (PROVE, ENROLLED) and size == 3:
+        return Enrolment(number, kind, fields.byte_string(parts[2], "nonce or digest", fields.DIGEST_BYTES))
+    if kind in (POSSESSION, ENROL) and size == 3:
+        return Enrolment(number, kind, fields.byte_string(parts[2], "signed object", 1, fields.MAX_CREDENTIAL_BYTES))
     raise MessageError("not a message of ours")
 
 

@@ -9,7 +9,7 @@ ASCII, {"utf8": hex}. The file runs on MicroPython too.
 
 import hashlib
 
-from laterne_protocol import cbor, cose, credential, frame, messages, report, roster, trust
+from laterne_protocol import cbor, cose, credential, frame, messages, report, report_reading, roster, trust
 from laterne_protocol.errors import WireError
 
 
@@ -82,10 +82,10 @@ def _message(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
 
 
 def _report(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
-    found = report.report_of(data)
+    found = report_reading.report_of(data)
     described = _object(found, found.to_payload(), data)
     described["digest"] = report.digest(data).hex()
-    described["readings"] = [list(reading) for reading in found.readings()]
+    described["readings"] = [list(reading) for reading in report_reading.readings_of(found)]
     return described
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hexdump
 import rfc8949
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -185,10 +186,13 @@ def all_messages() -> list[tuple[str, messages.Message]]:
         ("nothing to report", messages.ReportAnswer(3, 1, 60_200, 59_800, 0, None)),
         ("the longest message", longest),
         ("refusal", messages.Refusal(4, messages.NOT_ENROLLED)),
-        ("prove", messages.Prove(5, bytes(range(16)))),
-        ("possession", messages.PossessionAnswer(5, BOARD.sign(cose.POSSESSION, a_possession().to_payload()))),
-        ("enrol", messages.Enrol(6, signed_credential())),
-        ("enrolled", messages.Enrolled(6, credential.digest(signed_credential()))),
+        ("prove", messages.Enrolment(5, messages.PROVE, bytes(range(16)))),
+        (
+            "possession",
+            messages.Enrolment(5, messages.POSSESSION, BOARD.sign(cose.POSSESSION, a_possession().to_payload())),
+        ),
+        ("enrol", messages.Enrolment(6, messages.ENROL, signed_credential())),
+        ("enrolled", messages.Enrolment(6, messages.ENROLLED, credential.digest(signed_credential()))),
     ]
 
 
@@ -530,9 +534,11 @@ def text_of(name: str) -> str:
 
 
 def main() -> None:
-    """Writes all files."""
+    """Writes all files, and the hexdumps of the specification."""
     for name in FILES:
         (HERE / f"{name}.json").write_text(text_of(name), encoding="utf-8")
+    readme = HERE.parent / "README.md"
+    readme.write_text(hexdump.with_dumps(readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from laterne_protocol import cbor, cose, credential, messages, report, roster, trust
+from laterne_protocol import cbor, cose, credential, messages, report, report_reading, roster, trust
 from laterne_protocol.errors import MessageError, WireError
 
 from tests.protocol.cddl import DoesNotFit, check
@@ -25,8 +25,8 @@ FILES = {"message": "messages", "sign1": "cose", "possession": "credential"}
 
 
 def all_readings(payload: bytes) -> report.Report:
-    found = report.report_of(payload)
-    list(found.readings())
+    found = report_reading.report_of(payload)
+    list(report_reading.readings_of(found))
     return found
 
 
