@@ -133,6 +133,8 @@ class FakeBoard:
 
     def _take(self, message: "messages.Message") -> None:
         kind = type(message).__name__
+        if isinstance(message, messages.Enrolment):
+            kind = {messages.PROVE: "Prove", messages.ENROL: "Enrol"}.get(message.step, "an answer")
         if (kind, message.number) not in self._numbers:
             self._numbers.add((kind, message.number))
             self.asked.append(kind)
