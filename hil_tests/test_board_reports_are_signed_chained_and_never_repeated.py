@@ -1,0 +1,230 @@
+"""The real firmware on emulated boards: enrolment, reports, and what survives resets, watchdog and wrapped ticks."""
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+import serialx
+from laterne_emulator.world import Fault, Quantity
+from laterne_protocol import channels, cose, frame, messages, report, report_reading
+
+from tests.firmware.questions import WITHIN_S, Asker, asking, sign
+
+if TYPE_CHECKING:
+    from laterne_emulator.bench import Bench
+    from laterne_emulator.pytest_plugin import Benches
+
+SETTINGS = {"report_s": 5, "sample_ms": 250}
+NAME = "board-01"
+SERVICE_PIN = 22
+
+
+async def _served(bench: "Bench", readings: int) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while bench.readings_served(NAME) < readings:  # noqa: ASYNC110 - a count in the sensors, nobody tells
+            await asyncio.sleep(0.05)
+
+
+async def test_a_board_enrols_and_its_reports_verify_with_an_independent_library(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(boards=2, settings=SETTINGS, paced=False)
+    bench.world.hold(Quantity.TEMPERATURE, -7.5)
+
+    async def one(name: str) -> list[report.Report]:
+        async with asking(bench.lines[name].path) as asker:
+            await asker.enrol(name)
+            return await asker.wait_for_reports(2)
+
+    found = await asyncio.gather(*(one(name) for name in bench.boards))
+    for name, reports in zip(bench.boards, found, strict=True):
+        assert [(made.board, made.sequence, made.boot) for made in reports] == [(name, 1, 1), (name, 2, 1)]
+        for made in reports:
+            readings = list(report_reading.readings_of(made))
+            assert {channel for channel, *_ in readings} == {1, 2, 3, 4}
+            assert all(flag == report.GOOD for *_, flag in readings)
+            temperatures = [value for channel, _, value, _ in readings if channel == channels.TEMPERATURE]
+            assert all(value is not None and -800 < value < -700 for value in temperatures)
+
+
+async def test_questions_are_refused_or_answered_again_as_the_protocol_says(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.hello()
+        refused = await asker.ask(lambda number: messages.Poll(number, None, 0))
+        assert isinstance(refused, messages.Refusal)
+        assert refused.reason == messages.NOT_ENROLLED
+        foreign = sign(cose.CREDENTIAL, Asker.credential_for(NAME, bytes(64), bytes(64)))
+        refused = await asker.ask(lambda number: messages.Enrolment(number, messages.ENROL, foreign))
+        assert isinstance(refused, messages.Refusal)
+        assert refused.reason == messages.CREDENTIAL_REFUSED
+        await asker.enrol(NAME)
+        again = await asker.ask(lambda number: messages.Enrolment(number, messages.ENROL, asker.credential))
+        assert isinstance(again, messages.Enrolment)
+        assert again.step == messages.ENROLLED
+        for step, body in ((messages.ENROL, foreign), (messages.PROVE, bytes(16))):
+            refused = await asker.ask(lambda number, s=step, b=body: messages.Enrolment(number, s, b))  # type: ignore[misc]
+            assert isinstance(refused, messages.Refusal)
+            assert refused.reason == messages.ALREADY_ENROLLED
+        await asker.wait_for_reports(1)
+        for _ in range(3):  # nothing acknowledged: the same report each time
+            answer = await asker.ask(lambda number: messages.Poll(number, None, 0))
+            assert isinstance(answer, messages.ReportAnswer)
+            assert answer.report is not None
+            assert report_reading.report_of(cose.parse(answer.report, 1024).payload).sequence == 1
+
+
+async def test_whatever_comes_over_the_line_a_board_goes_on(emulated_boards: "Benches", board_seed: int) -> None:
+    dice = random.Random(board_seed)
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        for _ in range(20):
+            await asker.send(dice.randbytes(dice.randrange(1, 3000)))
+            junk = dice.randbytes(dice.randrange(0, 200))
+            await asker.send(b"\0" + frame.Frame(dice.randrange(16), dice.randrange(256), 0, junk).to_bytes())
+        identity = await asker.hello()
+        assert identity.boot == 1
+        await asker.wait_for_reports(1)
+    assert bench.boards[NAME].lives == []
+
+
+async def test_sequence_and_chain_go_on_after_power_off_and_reset(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
+    board = bench.boards[NAME]
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        await asker.wait_for_reports(1)
+        for boot, start_again in enumerate(("power", "reset", "power"), 2):
+            if start_again == "power":
+                await board.power_off()
+                await board.power_on()
+            else:
+                board.reset()
+                await board.wait_for_life(len(board.lives))
+            identity = await asker.hello()
+            assert (identity.boot, identity.board) == (boot, NAME)
+            (made,) = await asker.wait_for_reports(1)
+            assert (made.sequence, made.boot) == (boot, boot)
+
+
+async def test_the_watchdog_brings_a_board_back_that_hangs(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
+    board = bench.boards[NAME]
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        await asker.wait_for_reports(1)
+        # Ctrl-C ends the event loop and leaves a REPL: nothing feeds the watchdog any more.
+        reader, writer = await serialx.open_serial_connection(str(board.usb.path), baudrate=115200)
+        writer.write(b"\x03")
+        await reader.readuntil(b">>> ")
+        writer.close()
+        async with asyncio.timeout(WITHIN_S):
+            life = await board.wait_for_life(0)
+        assert "watchdog" in life.ending.value
+        (made,) = await asker.wait_for_reports(1)
+        assert made.sequence == 2
+        assert made.boot >= 2
+
+
+async def test_the_service_switch_stops_readings_and_what_waits_is_delivered(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(settings={"report_s": 3600, "sample_ms": 250}, paced=False)
+    board = bench.boards[NAME]
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        await board.usb.wait_for_print("enrolled as")
+        await _served(bench, bench.readings_served(NAME) + 12)
+        board.pins.drive(SERVICE_PIN, 0)
+        (made,) = await asker.wait_for_reports(1)
+        readings = list(report_reading.readings_of(made))
+        assert len(readings) == bench.readings_served(NAME)
+        assert (await asker.poll()).waiting == 0
+        board.pins.drive(SERVICE_PIN, None)
+        await board.usb.wait_for_print("readings go on")
+        await _served(bench, len(readings) + 4)
+
+
+async def test_a_closed_service_switch_at_power_on_leaves_the_board_to_the_technician(
+    emulated_boards: "Benches",
+) -> None:
+    bench = await emulated_boards(settings=SETTINGS, powered=False)
+    board = bench.boards[NAME]
+    board.pins.drive(SERVICE_PIN, 0)
+    await bench.power_on()
+    async with asyncio.timeout(WITHIN_S):
+        await board.usb.wait_for_print("maintenance: the service switch is closed")
+        await board.usb.wait_for_print(">>> ")
+    assert not board.watchdog.running
+
+
+@pytest.mark.parametrize("fault", [Fault.MISSING, Fault.SILENT, Fault.BAD_CRC])
+async def test_a_failing_sensor_gives_missing_readings_and_comes_back(emulated_boards: "Benches", fault: Fault) -> None:
+    bench = await emulated_boards(settings={"report_s": 3600, "sample_ms": 200}, paced=False)
+    board = bench.boards[NAME]
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        probe = bench.sensors[NAME]["sht4x"].probe
+        async with asyncio.timeout(WITHIN_S):
+            probe.fault = fault
+            await board.usb.wait_for_print("SHT4x at 0x44 fails")
+            probe.fault = Fault.NONE
+            await board.usb.wait_for_print("SHT4x at 0x44 works again")
+        board.pins.drive(SERVICE_PIN, 0)
+        (made,) = await asker.wait_for_reports(1)
+        readings = list(report_reading.readings_of(made))
+        for channel in (channels.TEMPERATURE, channels.HUMIDITY):
+            flags = [flag for number, _, _, flag in readings if number == channel]
+            assert report.MISSING in flags
+            assert flags[-1] == report.GOOD
+        assert all(flag == report.GOOD for channel, _, _, flag in readings if channel == channels.PRESSURE)
+        assert sum(value is not None for _, _, value, _ in readings) == bench.readings_served(NAME)
+
+
+async def test_a_sensor_that_was_there_once_is_missed_at_the_next_start(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
+    board = bench.boards[NAME]
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        await board.power_off()
+        bench.sensors[NAME]["bmp280"].probe.fault = Fault.MISSING
+        await board.power_on()
+        (made,) = await asker.wait_for_reports(1)
+        flags = {flag for channel, _, _, flag in report_reading.readings_of(made) if channel == channels.PRESSURE}
+        assert flags == {report.MISSING}
+
+
+async def test_a_board_without_sensors_still_sends_its_empty_reports(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False, powered=False)
+    bench.boards[NAME].buses[0].devices.clear()
+    await bench.power_on()
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        (made,) = await asker.wait_for_reports(1)
+        assert made.columns == []
+
+
+async def test_ticks_that_wrap_change_nothing(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False, powered=False)
+    bench.boards[NAME].ticks_at_start_ms = (1 << 30) - 4000  # wraps in the middle of the first report
+    await bench.power_on()
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        first, second = await asker.wait_for_reports(2)
+        assert 4900 < second.closed_ms - first.closed_ms < 6500
+        ages = [age for channel, age, *_ in report_reading.readings_of(first) if channel == channels.TEMPERATURE]
+        assert ages == sorted(ages, reverse=True)
+        assert 0 <= ages[-1] <= ages[0] < 6500
+
+
+async def test_time_from_the_gateway_dates_reports_and_another_starts_time_does_not(
+    emulated_boards: "Benches",
+) -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        await asker.poll((2, 1_700_000_000_000, 9))
+        (made,) = await asker.wait_for_reports(1)
+        assert made.clock == (report.NEVER_SET, None, 0)
+        await asker.poll((1, 1_700_000_000_000, 9))
+        (made,) = await asker.wait_for_reports(1)
+        assert made.clock[:2] == (report.SET, 1_700_000_000_000 + made.closed_ms)
+        assert made.clock[2] >= 9
