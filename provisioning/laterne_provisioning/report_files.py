@@ -11,8 +11,8 @@ from laterne_protocol.errors import WireError
 from laterne_protocol.report import MAX_REPORT_BYTES
 
 READ_BYTES = 16384
-# How every object of ours begins: tag 18, four parts, a protected header of 14 bytes (protocol/README.md, 4).
-_BEGINNING = bytes([0xC0 | cose.TAG_SIGN1, 0x84, 0x4E])
+# How every object of ours begins: tag 18, four parts, and the head of the protected header (protocol/README.md, 4).
+_BEGINNING = bytes([0xC0 | cose.TAG_SIGN1, 0x84, 0x40 | len(cose.protected_header(bytes(cose.KID_BYTES)))])
 
 
 @dataclass(frozen=True)

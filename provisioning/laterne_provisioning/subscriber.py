@@ -104,12 +104,12 @@ async def listen(
     """
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.SessionExpiryInterval = SESSION_S
-    # One client for all connections: paho starts a clean session on the first only.
     client = aiomqtt.Client(
         broker.host,
         broker.port,
         identifier=f"laterne-verify-{secrets.token_hex(6)}",
         protocol=aiomqtt.ProtocolVersion.V5,
+        clean_start=False,  # nobody has had this identifier before
         properties=properties,
         tls_context=broker.tls,
         username=broker.user,

@@ -205,7 +205,7 @@ class Verifier:
         return Refused(board, claims, sequence, reason)
 
     def _kids_in(self, body: bytes) -> list[KnownBoard]:
-        # The header of every object of ours: d2 84 4e a2 01 28 04 48, then the kid (protocol/README.md, 4).
+        # The header of every object of ours: d2 84 4d a2 01 28 04 48, then the kid (protocol/README.md, 4).
         return self._by_kid.get(body[8:16], [])
 
     def _claims(self, data: bytes) -> tuple[str | None, int | None]:

@@ -1,0 +1,120 @@
+"""`laterne verify --broker`: the independent subscriber, against a real mosquitto."""
+
+import asyncio
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+import pytest
+
+from tests.provisioning.commands import LATERNE, WITHIN_S, laterne
+from tests.provisioning.fake_board import FakeBoard
+from tests.servers import Mosquitto
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    server = Mosquitto(tmp_path / "mosquitto", f"persistence true\npersistence_location {tmp_path}/\n")
+    server.start()
+    yield server
+    server.kill()
+
+
+class Listening:
+    """`laterne verify --json-lines` as a process. Use it in a `with`."""
+
+    def __init__(self, broker: Mosquitto, authority: Path, *more: str) -> None:
+        command = [*LATERNE, "verify", "--broker", broker.url, "--authority", str(authority), "--json-lines", *more]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> "Listening":
+        assert self.line()["event"] == "subscribed"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def line(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def stop(self, number: signal.Signals) -> tuple[Any, int]:
+        """The summary, and the exit code."""
+        self._process.send_signal(number)
+        out, err = self._process.communicate(timeout=WITHIN_S)
+        assert "Traceback" not in err, err
+        return json.loads(out.splitlines()[-1]), self._process.returncode
+
+
+def publish(broker: Mosquitto, *reports: tuple[str, bytes]) -> None:
+    async def publishing() -> None:
+        async with aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+            for board, body in reports:
+                await client.publish(f"laterne/v1/city/gw-1/{board}/report", body, qos=1)
+
+    asyncio.run(publishing())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_reports_are_told_as_they_come_until_it_is_stopped(
+    authority: Path, boards: list[FakeBoard], broker: Mosquitto, number: signal.Signals
+) -> None:
+    with Listening(broker, authority) as listening:
+        publish(broker, ("LE-0001", boards[0].next_report()), ("LE-0002", boards[1].next_report()))
+        first, second = listening.line(), listening.line()
+        assert (first["board"], first["sequence"], first["ok"], first["readings"]) == ("LE-0001", 1, True, 3)
+        assert second["board"] == "LE-0002"
+        assert first["arrival_ms"] >= first["closed_utc_ms"] - 10**12
+        summary, code = listening.stop(number)
+    assert (summary["event"], summary["reports_verified"], summary["ok"], code) == ("summary", 2, True, 0)
+
+
+def test_what_is_wrong_is_named_by_its_topic_and_the_exit_code_says_so(
+    authority: Path, boards: list[FakeBoard], broker: Mosquitto
+) -> None:
+    good = boards[0].next_report()
+    with Listening(broker, authority) as listening:
+        publish(broker, ("LE-0001", b""), ("LE-0001", good[:-1] + b"\x00"), ("LE-0002", good), ("LE-0001", good))
+        lines = [listening.line() for _ in range(4)]
+        summary, code = listening.stop(signal.SIGTERM)
+    assert [(line["board"], line["ok"]) for line in lines] == [
+        ("LE-0001", False),
+        ("LE-0001", False),
+        ("LE-0002", False),
+        ("LE-0001", True),
+    ]
+    assert "sent under another name" in lines[2]["reason"]
+    assert (summary["reports_refused"], code) == (3, 1)
+
+
+def test_it_ends_by_itself_after_as_many_reports_as_were_asked_for(
+    authority: Path, boards: list[FakeBoard], broker: Mosquitto
+) -> None:
+    with Listening(broker, authority, "--count", "2") as listening:
+        publish(broker, *(("LE-0001", boards[0].next_report()) for _ in range(2)))
+        assert [listening.line()["sequence"] for _ in range(2)] == [1, 2]
+        assert listening.line()["reports_verified"] == 2
+    done = laterne(
+        "verify", "--broker", broker.url, "--authority", authority, "--count", "1", "--seconds", "0.2", "--json", code=1
+    )
+    assert "0 of 1 reports came" in done.err
+
+
+def test_a_broker_that_goes_and_comes_back_costs_nothing(
+    authority: Path, boards: list[FakeBoard], broker: Mosquitto
+) -> None:
+    with Listening(broker, authority) as listening:
+        publish(broker, ("LE-0001", boards[0].next_report()))
+        assert listening.line()["sequence"] == 1
+        broker.stop()
+        broker.start()
+        # It may be back before the subscriber is: the broker has kept its session.
+        publish(broker, ("LE-0001", boards[0].next_report()))
+        assert listening.line()["sequence"] == 2
+        summary, code = listening.stop(signal.SIGINT)
+    assert (summary["reports_verified"], code) == (2, 0)
