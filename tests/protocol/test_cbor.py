@@ -149,6 +149,16 @@ def test_what_is_not_of_the_subset_is_not_encoded(value: object) -> None:
         cbor.encode(value)
 
 
+def test_nine_levels_are_not_encoded() -> None:
+    value: object = 0
+    for _ in range(cbor.MAX_DEPTH):
+        value = [value]
+    assert cbor.decode(cbor.encode(value)) == value
+    for deeper in ([value], {1: value}, cbor.Tag(18, value)):
+        with pytest.raises(CborError, match="levels"):
+            cbor.encode(deeper)
+
+
 @pytest.mark.parametrize("number", [-1, 2**64])
 def test_a_tag_beyond_64_bits_is_not_encoded(number: int) -> None:
     with pytest.raises(CborError):

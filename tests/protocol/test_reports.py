@@ -1,7 +1,7 @@
 """Columns, times and whole reports: what was measured comes back, what could not have been measured is refused."""
 
 import contextlib
-from typing import Any
+import random
 
 import pytest
 from hypothesis import given
@@ -71,10 +71,11 @@ def test_irregular_times_come_back_exactly_or_within_the_tolerance(taken: list[i
 
 
 @PROPERTY
-@given(st.integers(1, 400), st.integers(0, 60_000), st.data())
-def test_a_jittered_grid_is_written_as_a_grid(count: int, step: int, data: Any) -> None:
+@given(st.integers(1, 400), st.integers(0, 60_000), st.integers(0, 2**32))
+def test_a_jittered_grid_is_written_as_a_grid(count: int, step: int, seed: int) -> None:
     tolerance = max(20, step // 50)
-    jitter = data.draw(st.lists(st.integers(0, tolerance // 4), min_size=count, max_size=count))
+    draw = random.Random(seed)
+    jitter = [draw.randint(0, tolerance // 4) for _ in range(count)]
     taken = sorted(1_000 + index * step + jitter[index] for index in range(count))
     closed = taken[-1] + tolerance  # the grid may lie behind the readings, but never behind the closing
     times = times_of(taken, closed)
@@ -120,7 +121,7 @@ def test_readings_fit_the_longest_report_and_no_more_are_unpacked_than_it_has_by
 @PROPERTY
 @given(st.binary(max_size=40))
 def test_any_bytes_in_a_column_give_values_or_an_object_error(packed: bytes) -> None:
-    column, times = Column(1, packed, []), Times(2**40, differences=packed)
-    for unpack in (lambda: report_reading.values_of(column), lambda: report_reading.ages_of(times)):
-        with contextlib.suppress(ObjectError):
-            assert len(unpack()) <= len(packed) + 1
+    with contextlib.suppress(ObjectError):
+        assert len(report_reading.values_of(Column(1, packed, []))) <= len(packed)
+    with contextlib.suppress(ObjectError):
+        assert len(report_reading.ages_of(Times(2**40, differences=packed))) <= len(packed) + 1

@@ -10,10 +10,10 @@ def answer(question: "list[str] | dict[str, str]") -> "object":
     if isinstance(question, list):
         kind, data, more = question
         return describe(kind, bytes.fromhex(data), more)
-    more = {"domain": "laterne/report/1", "tags": [18]}
+    asked = {"domain": "laterne/report/1", "tags": [18]}
     verdicts = []
     for data in question["hex"]:
-        found = describe(question["verdicts"], bytes.fromhex(data), more)
+        found = describe(question["verdicts"], bytes.fromhex(data), asked)
         if "refused" in found:
             verdicts.append(found["refused"])
         else:
