@@ -1,0 +1,39 @@
+"""The backlog of the firmware alone: reports are appended and acknowledged, and every step is said on the console."""
+
+import sys
+
+sys.path.insert(0, "/a")
+from laterne_firmware import backlog, segment
+from laterne_firmware.state import State
+from laterne_protocol import report
+
+segment.SEGMENT_REPORTS = backlog.SEGMENT_REPORTS = 3  # so that a few reports fill some segments
+APPENDED, KEPT = 5, 2
+PREVIOUS = bytes(report.DIGEST_BYTES)
+
+
+def start() -> None:
+    state = State()
+    reports = backlog.Backlog(state, print)
+    for _ in reports.recover(True):
+        pass
+    state.begin(reports.newest_boot if state.lost else 0)
+    print("start", state.boot, reports.next_sequence, (reports.head or PREVIOUS).hex(), len(state.gaps))
+    sequence = 0
+    while True:
+        body = reports.oldest_after(sequence)
+        if body is None:
+            break
+        sequence = int.from_bytes(body[:4], "big")
+        print("offer", sequence, body[4:].hex())
+    for _ in range(APPENDED):
+        sequence = reports.next_sequence
+        payload = b"report %d of start %d" % (sequence, state.boot)
+        reports.append(sequence.to_bytes(4, "big") + payload * 10, payload)
+        print("append", sequence, (payload * 10).hex())
+        print("acknowledge", sequence - KEPT)  # before: the cut may come when it is half done
+        reports.acknowledge(sequence - KEPT)
+    print("done")
+
+
+start()
