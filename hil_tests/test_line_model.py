@@ -37,7 +37,11 @@ class Gateway:
 
     def drain(self) -> None:
         """Throw away what has arrived so far."""
-        termios.tcflush(self.port, termios.TCIFLUSH)
+        try:
+            while os.read(self.port, 4096):
+                pass
+        except BlockingIOError:
+            return
 
     async def receive(self, length: int) -> bytes:
         loop = asyncio.get_running_loop()

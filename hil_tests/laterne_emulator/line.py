@@ -241,10 +241,12 @@ class Line:
             self._timer = None
         due = [self._in_transit[0][0]] if self._in_transit else []
         for sender in self._senders:
-            if sender.waiting:
+            # A babbling sender always has more, also when a late timer has just taken all there was.
+            waiting = max(len(sender.waiting), sender.babbling)
+            if waiting:
                 byte_s = self._byte_s(sender)
                 step = max(1, int(STEP_S / byte_s)) if byte_s else 1
-                due.append(sender.free_at + min(step, len(sender.waiting)) * byte_s)
+                due.append(sender.free_at + min(step, waiting) * byte_s)
         if due:
             self._timer = self._loop.call_at(min(due), self._pump)
 
