@@ -48,7 +48,8 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "possession": {1: "nonce", 2: "cose-key", 3: "cose-key", 4: "tier", 5: "short-text", 6: "hardware-id"},
     "report": {1: "board-id", 2: "positive", 3: "digest", 4: "closing", 5: "clock", 6: "measured", 7: "gaps"},
     "closing": {0: "u32", 1: "u53"},
-    "clock": {1: "utc-ms?", 2: "u32"},
+    "clock-never-set": {2: "u32"},
+    "clock-set": {0: "clock-state", 1: "utc-ms", 2: "u32"},
     "measured": {0: "times", 1: "columns"},
     "columns": "column",
     "grid": {0: "u32", 1: "u32", 2: "count"},
@@ -80,14 +81,14 @@ LOOSE = {
 # The types of the leaves: pycddl measures a byte string against a range, and a number against a size.
 TYPES: dict[type, str] = {
     int: "u8 u16 u32 u53 positive utc-ms utc-s tier reason algorithm count run-length flag latitude longitude "
-    "threshold",
+    "threshold clock-state",
     str: "board-id short-text name",
     bytes: "kid digest point nonce carried-report carried-object protected payload signature coordinate "
     "credential-number hardware-id packed carried-trust former",
 }
 TYPE_OF = {rule: kind for kind, rules in TYPES.items() for rule in rules.split()}
 # Bounds of the arrays of such parts: pycddl does not count them.
-ITEMS = {"measured": (2, 2), "columns": (1, 64), "entries": (0, 256), "entry": (6, 6)}
+ITEMS = {"measured": (2, 2), "columns": (1, 64), "column": (2, 4), "entries": (0, 256), "entry": (6, 6)}
 
 
 class DoesNotFit(AssertionError):
@@ -113,6 +114,8 @@ def _check(rule: str, value: object, data: bytes) -> None:
         rule = MESSAGES[value[0]]
     if rule == "times" and isinstance(value, list):
         rule = "grid" if len(value) == 3 else "irregular"
+    if rule == "clock" and isinstance(value, list):
+        rule = "clock-never-set" if value[:1] == [0] else "clock-set"
     if rule == "unprotected" and value != {}:
         raise DoesNotFit("unprotected: not an empty map")
     if rule in TYPE_OF and type(value) is not TYPE_OF[rule]:
