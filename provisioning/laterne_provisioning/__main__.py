@@ -21,7 +21,6 @@ from laterne_provisioning.line import Line
 from laterne_provisioning.registry import Place
 
 COMMANDS = "laterne.commands"  # the entry-point group in which other packages offer commands
-STOPPED = 130  # 128 + SIGINT, as shells count
 
 app = typer.Typer(
     name="laterne",
@@ -219,7 +218,7 @@ def main() -> None:
         output.message(str(why))
         sys.exit(why.exit_code)
     except KeyboardInterrupt:
-        sys.exit(STOPPED)
+        sys.exit(keys.STOPPED)
     except BrokenPipeError:
         # Who reads us has seen enough; the interpreter must not try to flush again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,6 +21,7 @@ from laterne_provisioning import files, pkcs8, primitives
 from laterne_provisioning.errors import OperatorError, UsageError
 
 MAX_PASSPHRASE_BYTES = 1024
+STOPPED = 130  # the exit code of what Ctrl-C has ended: 128 + SIGINT, as shells count
 _FILE = "file2:"
 
 AskSecret = Callable[[str], str]
@@ -68,7 +69,10 @@ class Secrets:
                 f"The {what} is needed and there is no terminal to ask at: give --passphrase-file FILE"
                 + (", or --no-passphrase for keys that are not encrypted." if twice else ".")
             )
-        return str(typer.prompt(what.capitalize(), hide_input=True, confirmation_prompt=twice, err=True))
+        try:
+            return str(typer.prompt(what.capitalize(), hide_input=True, confirmation_prompt=twice, err=True))
+        except typer.Abort as why:  # Ctrl-C or the end of input
+            raise typer.Exit(STOPPED) from why
 
 
 def make_key_file(path: Path, passphrase: str | None) -> bytes:

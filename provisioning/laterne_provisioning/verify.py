@@ -102,7 +102,7 @@ def verify(
         raise UsageError("--json and --json-lines contradict each other: give one of them.")
     verifier = Verifier(_known(authority, roster, trust))
     with _saved(save) as kept:
-        tally = Tally(verifier, _show_line if json_lines else _show_nothing, kept)
+        tally = Tally(verifier, _show_line if json_lines else _show_nothing if as_json else _show_refused, kept)
         if broker is None:
             for path in paths or []:
                 _read(path, tally)
@@ -209,6 +209,12 @@ async def _listen(
 
 def _show_nothing(body: bytes, source: Source, verdict: Verified | Refused) -> None:
     """Tables and documents come at the end."""
+
+
+def _show_refused(body: bytes, source: Source, verdict: Verified | Refused) -> None:
+    # While one listens, what is wrong is said at once; for files the table says it.
+    if isinstance(verdict, Refused) and source.arrival_ms is not None:
+        output.message(f"{_named(verdict)}, report {_shown(verdict.sequence)}: refused: {verdict.reason}")
 
 
 def _show_line(body: bytes, source: Source, verdict: Verified | Refused) -> None:

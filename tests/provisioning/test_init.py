@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from laterne_protocol import trust
 from laterne_provisioning.authority import open_authority
+from laterne_provisioning.files import write_private
 from laterne_provisioning.pkcs8 import ROUNDS
 from laterne_provisioning.primitives import is_signature
 
@@ -179,3 +180,10 @@ def test_a_command_of_a_package_that_is_not_installed_says_what_to_install() -> 
     assert done.returncode == 2
     assert "pip install 'laterne[emulator]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_private_file_is_never_overwritten(tmp_path: Path) -> None:
+    write_private(tmp_path / "key", b"first")
+    with pytest.raises(FileExistsError):
+        write_private(tmp_path / "key", b"second")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("key", b"first")]
