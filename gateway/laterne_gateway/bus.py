@@ -29,7 +29,9 @@ BOARD_TURNS_ROUND_S = 0.45  # a board erases a flash block (RP2040: 45 ms typica
 ADAPTERS_S = 0.05  # FTDI holds back short data for 16 ms each way (facts/gateway.md, 10), and the scheduler's share
 ASK_TIMES = 3  # of a board that has answered before; one that has not is asked once
 
-POLL_WITHIN_S = 5.0  # a board is heard at least this often: it shows that it lives, and its clock is compared
+# A board is heard at least this often: it shows that it lives, its clock is compared, and a report that closed early
+# (full, or an event) is fetched. 32 boards on a bus: 5 s, a third of a line of 19,200 baud.
+POLL_WITHIN_S, POLL_WITHIN_A_BOARD_S = 2.0, 0.16
 POLL_FLOOR_S = 0.2  # a board that says "due now" again and again is asked five times a second, not more
 AFTER_DUE_S = 0.03  # the report is closed when it is due, then signed: 5 ms and more (design 11)
 REFUSED_PAUSE_S = 1.0  # before a refused report is asked for again
@@ -86,6 +88,7 @@ class Bus:
         self._clock = clock
         self._health = health
         cap_s = max(SILENT_CAP_S, SILENT_CAP_A_BOARD_S * len(addresses))
+        self._poll_within_s = max(POLL_WITHIN_S, POLL_WITHIN_A_BOARD_S * len(addresses))
         self._contacts = [
             Contact(address, Backoff(1.0, cap_s, floor_s=0.5)) for address in addresses or (frame.ANY_BOARD,)
         ]
@@ -202,8 +205,8 @@ class Bus:
             outcome = self._inbox.take(entry, said.report)
             if outcome == ACCEPTED:
                 return 0.0  # there may be more, and this one is acknowledged with the next question
-            return REFUSED_PAUSE_S if outcome == REFUSED else POLL_WITHIN_S
-        return min(POLL_WITHIN_S, max(POLL_FLOOR_S, said.due_ms / 1000 + AFTER_DUE_S))
+            return REFUSED_PAUSE_S if outcome == REFUSED else self._poll_within_s
+        return min(self._poll_within_s, max(POLL_FLOOR_S, said.due_ms / 1000 + AFTER_DUE_S))
 
     def _silent(self, contact: Contact) -> float:
         # Who answers next is asked for its name first: it may be another board.

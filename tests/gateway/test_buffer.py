@@ -68,6 +68,18 @@ def test_what_put_returned_for_is_there_after_kill_9(tmp_path: Path) -> None:
     assert told
 
 
+async def test_put_returns_only_after_the_commit(tmp_path: Path) -> None:
+    """Another connection sees what has been committed and nothing else."""
+    board, buffer = FakeBoard(), open_buffer(tmp_path)
+    other = sqlite3.connect(tmp_path / FILE_NAME)
+    for sequence in range(1, 101):
+        await buffer.put(accepted(board, sequence))
+        assert other.execute("select max(sequence) from report").fetchone() == (sequence,)
+        assert buffer.chains[board.name].sequence == sequence
+    other.close()
+    await buffer.close()
+
+
 async def test_a_repeated_report_is_stored_once(tmp_path: Path) -> None:
     board, buffer = FakeBoard(), open_buffer(tmp_path)
     report = accepted(board, 1)
