@@ -85,7 +85,7 @@ class _Demo:
         self._ids = {f"board-{number:02d}": f"LE-{number:04d}" for number in range(1, boards + 1)}
         self._stop_sampling: asyncio.Event | None = None  # there once the boards are being served
         self._arrived_at = 0.0
-        self._served_at_start = 0
+        self._enrolment_bytes = 0  # on the lines before the gateway came
 
     async def run(self) -> None:
         """From nothing to the figures. Raises ProcessFailed; asyncio.CancelledError when told to stop at once."""
@@ -113,6 +113,8 @@ class _Demo:
             async with await self._start_boards(children) as control:
                 await self._enrol(children)
                 self._configure_gateway(broker)
+                await self._count(control)
+                self._enrolment_bytes = self.figures.line_bytes
                 async with asyncio.TaskGroup() as group:
                     subscriber = await self._start_subscriber(children, broker, group)
                     gateway = group.create_task(self._keep_gateway_running(children))
@@ -256,7 +258,8 @@ url = "{broker}"
         status = await control.ask({"do": "status"})
         boards = status["boards"]
         self.figures.readings_taken = sum(board["readings_served"] for board in boards.values())
-        self.figures.line_bytes = sum(board["bytes_to_board"] + board["bytes_from_board"] for board in boards.values())
+        on_lines = sum(board["bytes_to_board"] + board["bytes_from_board"] for board in boards.values())
+        self.figures.line_bytes = on_lines - self._enrolment_bytes
         self.view.show(self.figures, {self._ids[name]: board for name, board in boards.items()})
 
     # --- small things -----------------------------------------------------------------------------------------------

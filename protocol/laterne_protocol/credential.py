@@ -91,10 +91,11 @@ class Possession:
 def possession_of(payload: bytes) -> Possession:
     """The payload of a possession object. Raises CborError or ObjectError."""
     parts = fields.mapping(cbor.decode(payload, MAX_POSSESSION_BYTES), "possession", (1, 2, 3, 4, 5, 6))
+    sign_key, agree_key = _two_keys(parts[2], parts[3])
     return Possession(
         fields.byte_string(parts[1], "nonce", NONCE_BYTES),
-        key_of(parts[2], "signing key"),
-        key_of(parts[3], "agreement key"),
+        sign_key,
+        agree_key,
         fields.integer(parts[4], "tier", SOFTWARE, SECURE_ELEMENT),
         fields.text(parts[5], "model", MAX_MODEL_BYTES),
         fields.byte_string(parts[6], "hardware id", 1, 16),
@@ -158,14 +159,23 @@ def credential_of(payload: bytes) -> Credential:
     confirmation = fields.mapping(claims[_CNF], "cnf", (_CNF_COSE_KEY,))
     epoch = fields.array(claims[_EPOCH], "epoch range", 2, 2)
     first = fields.integer(epoch[0], "first epoch")
+    sign_key, agree_key = _two_keys(confirmation[_CNF_COSE_KEY], claims[_AGREE_KEY])
     return Credential(
         fields.text(claims[_ISS], "authority", MAX_AUTHORITY_BYTES),
         fields.board_id(claims[_SUB]),
         fields.integer(claims[_IAT], "issue time", 0, fields.MAX_UTC_S),
         fields.byte_string(claims[_CTI], "credential number", 8, 16),
-        key_of(confirmation[_CNF_COSE_KEY], "signing key"),
-        key_of(claims[_AGREE_KEY], "agreement key"),
+        sign_key,
+        agree_key,
         fields.integer(claims[_TIER], "tier", SOFTWARE, SECURE_ELEMENT),
         fields.text(claims[_MODEL], "model", MAX_MODEL_BYTES),
         (first, fields.integer(epoch[1], "last epoch", first)),
     )
+
+
+def _two_keys(signs: object, agrees: object) -> "tuple[bytes, bytes]":
+    # RFC 9528, 9.1: one key is not used with two algorithms.
+    sign_key, agree_key = key_of(signs, "signing key"), key_of(agrees, "agreement key")
+    if sign_key == agree_key:
+        raise ObjectError("one key both signs and agrees")
+    return sign_key, agree_key

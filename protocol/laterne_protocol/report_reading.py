@@ -141,6 +141,8 @@ def readings_of(found: Report) -> "Iterator[tuple[int, int, int | None, int]]":
             if first + count > len(values):
                 raise ObjectError("quality for readings that are not there")
             for index in range(first, first + count):
+                if flag == MISSING and values[index] != (values[index - 1] if index else 0):
+                    raise ObjectError("a missing reading repeats the value before it")
                 flags[index] = flag
         for index in range(len(values)):
             flag = flags[index]

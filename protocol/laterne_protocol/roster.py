@@ -87,11 +87,13 @@ def roster_of(payload: bytes) -> Roster:
     """The roster in a payload whose signature has been verified. Raises CborError or ObjectError."""
     parts = fields.mapping(cbor.decode(payload, MAX_ROSTER_BYTES), "roster", (1, 2, 3, 4, 5, 6))
     entries = [_entry_of(item) for item in fields.array(parts[4], "boards", 0, MAX_BOARDS)]
-    names = set()
+    seen = set()
     for entry in entries:
-        if entry.board in names:
-            raise ObjectError("board %s stands twice in the roster" % entry.board)
-        names.add(entry.board)
+        # A key under two names would let one board speak for another; the handshake finds a board by its agreement kid.
+        for mark in (entry.board, entry.sign_key, entry.agree_key, credential.kid(entry.agree_key)):
+            if mark in seen:
+                raise ObjectError("board %s, or a key of it, stands twice in the roster" % entry.board)
+            seen.add(mark)
     return Roster(
         fields.board_id(parts[1], "gateway id"),
         fields.integer(parts[2], "version"),

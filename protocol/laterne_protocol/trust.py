@@ -47,10 +47,15 @@ def trust_payload_of(payload: bytes) -> Trust:
     if not isinstance(by_role, dict) or len(by_role) != len(ROLES):
         raise ObjectError("the roles are not %s" % ", ".join(ROLES))
     keys = {}
+    held = set(roots)
     for role in ROLES:
         if role not in by_role:
             raise ObjectError("the roles are not %s" % ", ".join(ROLES))
         keys[role] = _keys_of(by_role[role], role + " keys")
+        for key in keys[role]:
+            if key in held:  # whoever holds one role must not hold another by accident
+                raise ObjectError("the %s key %s has another role, too" % (role, credential.kid(key).hex()))
+            held.add(key)
     return Trust(
         fields.integer(parts[1], "version", 1),
         fields.text(parts[2], "authority", credential.MAX_AUTHORITY_BYTES),

@@ -154,8 +154,8 @@ def a_roster(former: bytes | None = None) -> roster.Roster:
         "GW-01", 2 if former else 1, 1_790_000_000,
         [
             roster.Entry("LE-0007", BOARD.public, AGREE.public, 0, digest, roster.Post("Am_Markt-3", 537_000_000, -1)),
-            roster.Entry("LE-0008", AGREE.public, BOARD.public, 2, digest, roster.Post("P4")),
-            roster.Entry("LE-0009", ROOTS[0].public, BOARD.public, 1, digest, None),
+            roster.Entry("LE-0008", Key("8").public, Key("agree 8").public, 2, digest, roster.Post("P4")),
+            roster.Entry("LE-0009", Key("9").public, Key("agree 9").public, 1, digest, None),
         ],
         [("LE-0003", BOARD.kid, "stolen in Grünau")] if former else [], former,
     )  # fmt: skip

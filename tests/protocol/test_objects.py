@@ -186,7 +186,14 @@ def test_the_overhead_of_a_signed_report_is_what_the_bound_of_its_payload_reserv
 
 def test_a_full_roster_fits_its_bounds() -> None:
     entries = [
-        roster.Entry("B" * 28 + str(1000 + number), bytes(64), bytes(64), 2, bytes(16), None)
+        roster.Entry(
+            "B" * 28 + str(1000 + number),
+            number.to_bytes(64, "big"),
+            (512 + number).to_bytes(64, "big"),
+            2,
+            bytes(16),
+            None,
+        )
         for number in range(roster.MAX_BOARDS)
     ]
     made = roster.Roster("G" * 32, 2**53 - 1, 0, entries, [], bytes(32)).to_payload()
