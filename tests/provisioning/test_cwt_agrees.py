@@ -1,22 +1,19 @@
 """python-cwt, an implementation of others, believes the credentials, rosters and reports that we make.
 
-Its pins clash with ours, so it runs in an environment of its own: LATERNE_CWT_PYTHON, or .cwt-venv.
+Its pins clash with ours, so it runs in the environment of the oracles (tests/protocol/oracles.py).
 """
 
 import json
-import os
 import subprocess
 from pathlib import Path
 
-import pytest
 from laterne_protocol import cose, trust
 from laterne_provisioning.authority import open_authority
 from laterne_provisioning.output import base64url
 
+from tests.protocol.oracles import oracles_python
 from tests.provisioning.commands import WITHIN_S, laterne
 from tests.provisioning.fake_board import FakeBoard
-
-REPOSITORY = Path(__file__).parents[2]
 
 _ORACLE = """
 import base64, json, sys
@@ -39,17 +36,6 @@ for case in json.load(sys.stdin):
 """
 
 
-def oracle() -> str:
-    """The interpreter that has cwt."""
-    python = os.environ.get("LATERNE_CWT_PYTHON") or str(REPOSITORY / ".cwt-venv" / "bin" / "python")
-    if not Path(python).exists():
-        reason = f"there is no {python}: make test sets it up (an environment with cwt 3.3.0)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return python
-
-
 def judged(cases: list[tuple[bytes, bytes, str]]) -> list[dict[str, str]]:
     """What cwt says of (object, key of 64 bytes, domain)."""
     given = [
@@ -57,7 +43,7 @@ def judged(cases: list[tuple[bytes, bytes, str]]) -> list[dict[str, str]]:
         for body, key, domain in cases
     ]
     done = subprocess.run(
-        [oracle(), "-c", _ORACLE], input=json.dumps(given), capture_output=True, text=True, timeout=WITHIN_S
+        [oracles_python(), "-c", _ORACLE], input=json.dumps(given), capture_output=True, text=True, timeout=WITHIN_S
     )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
