@@ -14,6 +14,7 @@ from laterne_firmware.clock import Clock
 from laterne_firmware.identity import Identity
 from laterne_firmware.line import Line
 from laterne_firmware.link import Link
+from laterne_firmware.memory import unload
 from laterne_firmware.primitives import SEED_BYTES, Random
 from laterne_firmware.reports import Reporter
 from laterne_firmware.sensors.fitted import Fitted
@@ -68,7 +69,6 @@ class Post:
         self.random = self._make_random(state.boot, hardware)
         self.watchdog.feed()
         self.fitted = Fitted(board.i2c(), self._log)
-        self.fitted.find()
         self.reporter = Reporter(
             self.identity, self.backlog, self.clock, self.random, self._log, self.settings.report_s
         )
@@ -86,13 +86,14 @@ class Post:
         )
         self.supervisor = Supervisor(self.watchdog, self._log, board.reset)
         self._in_service = False
+        self._found = False
         self._second = 0
 
     def _load_settings(self) -> "tuple[Settings, str]":
         from laterne_firmware import settings
 
         loaded = settings.load()
-        del sys.modules["laterne_firmware.settings"]  # needed once
+        unload("laterne_firmware.settings")
         return loaded
 
     def _make_random(self, boot: int, hardware: bytes) -> Random:
@@ -149,6 +150,11 @@ class Post:
                 next_ms = now_ms + self.settings.sample_ms
             if self._in_service or self.identity.board is None:
                 continue
+            if not self._found:  # not before: drivers and enrolment need not be in memory together
+                unload("laterne_firmware.enrolment")
+                unload("laterne_protocol.credential")
+                self.fitted.find()
+                self._found = True
             row = await self.fitted.row()
             if row:  # also when the switch was closed meanwhile: what was read goes into a report
                 await self.reporter.put(now_ms, row)

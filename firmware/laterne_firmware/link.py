@@ -1,7 +1,5 @@
 """What this board answers to whom asks (protocol/README.md, 3). A repeated question gets its answer again."""
 
-import sys
-
 from laterne_protocol import messages
 from laterne_protocol.errors import MessageError
 from laterne_protocol.report import digest
@@ -105,7 +103,6 @@ class Link:
                 self._log("a credential was refused: %s" % why)
                 return messages.Refusal(question.number, messages.CREDENTIAL_REFUSED).to_bytes()
             self._log("enrolled as %s" % identity.board)
-            del sys.modules["laterne_firmware.enrolment"]  # its memory is free for reports now
         # The same credential again is no error: the answer may have been lost.
         if digest(question.body) != identity.credential_digest:
             self._log("a second credential was refused")

@@ -1,0 +1,17 @@
+"""Modules that are needed once leave memory when they are done.
+
+Two things hold a module: sys.modules, and the attribute of its package that the import made.
+"""
+
+import gc
+import sys
+
+
+def unload(name: str) -> None:
+    """Forgets a module of a package, "package.module"; nothing happens when it is not loaded."""
+    if name in sys.modules:
+        del sys.modules[name]
+        package, _, module = name.rpartition(".")
+        if hasattr(sys.modules[package], module):
+            delattr(sys.modules[package], module)
+    gc.collect()
