@@ -38,7 +38,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python .ci/check_firmware_types
+	$(BIN)/python firmware/check_types.py
 
 bench: $(READY) $(ORACLES)/.ready
 	@.ci/debian mosquitto

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
 from laterne_emulator import image
 from laterne_emulator.flash import Cut, Torn
 

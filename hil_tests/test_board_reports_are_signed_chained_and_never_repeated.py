@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import serialx
+from tests.firmware.questions import WITHIN_S, Asker, asking, sign
+
 from laterne_emulator.world import Fault, Quantity
 from laterne_protocol import channels, cose, frame, messages, report, report_reading
-
-from tests.firmware.questions import WITHIN_S, Asker, asking, sign
 
 if TYPE_CHECKING:
     from laterne_emulator.bench import Bench

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import serialx
+
 from laterne_emulator import image, interpreter
 from laterne_emulator.board import EMULATOR_HEAP_BYTES, Cause, EmulatedBoard, Ending, Life
 from laterne_emulator.control import Control, ControlRefused

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable
 
 import pytest
+
 from laterne_emulator.bosch import Bme280, Bmp280, Calibration
 from laterne_emulator.i2c import Bus, NoAcknowledge
 from laterne_emulator.sensors import Bh1750, Sensor, Sht4x, Veml7700, crc8

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from laterne_emulator.line import Line
 from laterne_emulator.uart import UartEnd
 

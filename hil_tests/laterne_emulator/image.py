@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import laterne_protocol
 from littlefs import LittleFS, LittleFSError
 
+import laterne_protocol
 from laterne_emulator.flash import BLOCK_BYTES, BLOCKS, PAGE_BYTES
 from laterne_emulator.interpreter import compiled
 

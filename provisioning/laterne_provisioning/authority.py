@@ -18,7 +18,6 @@ from typing import Final
 
 from laterne_protocol import cose, credential, fields, trust
 from laterne_protocol.errors import ObjectError, WireError
-
 from laterne_provisioning import files, keys, primitives, registry
 from laterne_provisioning.errors import OperatorError, UsageError
 

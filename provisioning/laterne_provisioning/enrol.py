@@ -19,7 +19,6 @@ from functools import partial
 
 from laterne_protocol import cose, credential, fields, messages
 from laterne_protocol.errors import ObjectError, WireError
-
 from laterne_provisioning import keys, primitives
 from laterne_provisioning.authority import Authority, sign_object
 from laterne_provisioning.errors import OperatorError, UsageError

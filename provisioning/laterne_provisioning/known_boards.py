@@ -6,7 +6,6 @@ from pathlib import Path
 
 from laterne_protocol import cose, credential, roster, trust
 from laterne_protocol.errors import SignatureError, WireError
-
 from laterne_provisioning import primitives
 from laterne_provisioning.authority import Authority, read_trust
 from laterne_provisioning.errors import UsageError

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import serialx
+
 from laterne_protocol import frame, messages
 from laterne_protocol.errors import MessageError
-
 from laterne_provisioning.errors import OperatorError, UsageError
 
 BAUD = 115_200

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from laterne_protocol import credential
 from rich.console import Console
 from rich.table import Table
 
+from laterne_protocol import credential
 from laterne_provisioning.registry import Board
 from laterne_provisioning.words import words
 

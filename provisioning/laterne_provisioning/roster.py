@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from laterne_protocol import cose, credential, fields
 from laterne_protocol import roster as wire
 from laterne_protocol.errors import ObjectError
-
 from laterne_provisioning import keys
 from laterne_provisioning.authority import Authority, sign_object
 from laterne_provisioning.errors import OperatorError, UsageError

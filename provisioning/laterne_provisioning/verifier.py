@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from laterne_protocol import cbor, cose, credential, report, report_reading
 from laterne_protocol.errors import CborError, SignatureError, WireError
-
 from laterne_provisioning import primitives
 from laterne_provisioning.chain import Chain, ChainError, Range, without
 

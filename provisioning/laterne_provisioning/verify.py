@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import typer
-from laterne_protocol import channels, credential, report
 
+from laterne_protocol import channels, credential, report
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import files, known_boards, output, report_files, subscriber
 from laterne_provisioning.errors import OperatorError, UsageError

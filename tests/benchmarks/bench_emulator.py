@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import serialx
+from rich.console import Console
+from rich.table import Table
+
 from laterne_emulator import interpreter
 from laterne_emulator.bench import Bench
 from laterne_emulator.board import EMULATOR_HEAP_BYTES, HEAP_BYTES
 from laterne_emulator.flash import Cut, Torn
-from rich.console import Console
-from rich.table import Table
 
 FIRMWARE = Path(__file__).parents[2] / "hil_tests" / "firmware_for_tests"
 TALK = {"main.py": (FIRMWARE / "talk.py").read_bytes()}

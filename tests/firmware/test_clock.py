@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-
 from tests.firmware.micropython import MicroPython
 
 NEVER_SET, SET, HELD = 0, 1, 2

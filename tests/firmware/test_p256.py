@@ -18,7 +18,6 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-
 from tests.firmware import write_p256_table
 from tests.firmware.micropython import SOURCES, BoardError, MicroPython
 from tests.firmware.wycheproof import vectors

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
-
 from tests.firmware.micropython import ROOMY_HEAP, BoardError, MicroPython, evaluate
 from tests.firmware.wycheproof import vectors
 

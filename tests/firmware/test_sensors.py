@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-
 from tests.firmware.micropython import MicroPython, evaluate
 
 GOOD, SUSPECT = 1, 3

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laterne_protocol import cose, report, report_reading
-
 from tests.firmware.micropython import ROOMY_HEAP, MicroPython
+
+from laterne_protocol import cose, report, report_reading
 
 SEGMENT = 64  # reports in a segment file
 BACKLOG_FULL, DAMAGED = 1, 2

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from laterne_protocol.edhoc_keys import Party, party
-from laterne_protocol.errors import WireError
-
 from tests.firmware.micropython import BoardError, MicroPython
 from tests.protocol.edhoc_primitives import PRIMITIVES, new_key
+
+from laterne_protocol.edhoc_keys import Party, party
+from laterne_protocol.errors import WireError
 
 RUNNER = Path(__file__).parent / "on_board" / "edhoc_runner.py"
 VECTORS: dict[str, Any] = json.loads(

@@ -3,6 +3,15 @@
 from collections.abc import Callable
 
 import pytest
+from tests.protocol.edhoc_ends import Someone
+from tests.protocol.edhoc_primitives import (
+    PRIMITIVES,
+    agree,
+    decompress,
+    new_key,
+    run,
+)
+
 from laterne_protocol import cbor, edhoc, edhoc_messages
 from laterne_protocol.edhoc_keys import (
     MAC_2,
@@ -13,15 +22,6 @@ from laterne_protocol.edhoc_keys import (
     Primitives,
 )
 from laterne_protocol.errors import EdhocError
-
-from tests.protocol.edhoc_ends import Someone
-from tests.protocol.edhoc_primitives import (
-    PRIMITIVES,
-    agree,
-    decompress,
-    new_key,
-    run,
-)
 
 GATEWAY, BOARD, STRANGER = Someone("gateway-1"), Someone("LE-0007"), Someone("LE-0008")
 C_I, C_R = b"\x01", b"\x20"

@@ -8,10 +8,10 @@ import cbor2
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from tests.protocol.properties import PROPERTY, THOROUGH
+
 from laterne_protocol import cbor
 from laterne_protocol.errors import CborError
-
-from tests.protocol.properties import PROPERTY, THOROUGH
 
 INTEGERS = st.one_of(
     st.integers(-(2**64), 2**64 - 1),

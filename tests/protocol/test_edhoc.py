@@ -5,16 +5,6 @@ from collections.abc import Generator
 from contextlib import ExitStack
 
 import pytest
-from laterne_protocol import cbor, edhoc
-from laterne_protocol.edhoc_keys import (
-    SUITES,
-    KeySchedule,
-    Party,
-    Primitives,
-    party,
-)
-from laterne_protocol.errors import EdhocError, MessageError
-
 from tests.protocol.edhoc_ends import End, Here, Someone, initiator, responder, shake_hands, there
 from tests.protocol.edhoc_pair import (
     BOARD,
@@ -43,6 +33,16 @@ from tests.protocol.edhoc_primitives import (
     new_key,
     run,
 )
+
+from laterne_protocol import cbor, edhoc
+from laterne_protocol.edhoc_keys import (
+    SUITES,
+    KeySchedule,
+    Party,
+    Primitives,
+    party,
+)
+from laterne_protocol.errors import EdhocError, MessageError
 
 # In order --------------------------------------------------------------------------------------------------------
 

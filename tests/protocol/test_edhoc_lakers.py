@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-
 from tests.firmware.micropython import BoardError, MicroPython
 from tests.protocol.edhoc_ends import End, Here, Someone, initiator, responder, shake_hands, take, there
 from tests.protocol.oracles import Oracle, OracleError

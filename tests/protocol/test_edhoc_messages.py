@@ -7,15 +7,6 @@ from contextlib import suppress
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from laterne_protocol import cbor, edhoc, edhoc_messages
-from laterne_protocol.edhoc_keys import (
-    SUITES,
-    KeySchedule,
-    Party,
-    byte_identifier,
-)
-from laterne_protocol.errors import EdhocError, MessageError
-
 from tests.firmware.micropython import BoardError
 from tests.protocol.edhoc_ends import Here, Someone, responder, there
 from tests.protocol.edhoc_pair import (
@@ -34,6 +25,15 @@ from tests.protocol.edhoc_primitives import (
     PRIMITIVES,
     run,
 )
+
+from laterne_protocol import cbor, edhoc, edhoc_messages
+from laterne_protocol.edhoc_keys import (
+    SUITES,
+    KeySchedule,
+    Party,
+    byte_identifier,
+)
+from laterne_protocol.errors import EdhocError, MessageError
 
 # Every byte ------------------------------------------------------------------------------------------------------
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from laterne_protocol.edhoc_keys import SUITES, KeySchedule, ccs
-
 from tests.firmware.micropython import BoardError
 from tests.protocol.edhoc_ends import VECTORS, End, Here, take, there, traced
 from tests.protocol.edhoc_primitives import PRIMITIVES, agree, run
+
+from laterne_protocol.edhoc_keys import SUITES, KeySchedule, ccs
 
 TRACE = VECTORS["trace"]
 INVALID = {case["title"]: case for case in VECTORS["invalid"]}

@@ -7,10 +7,10 @@ import tracemalloc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.protocol.properties import PROPERTY
+
 from laterne_protocol.errors import FrameError
 from laterne_protocol.frame import MAX_FRAME_BYTES, MAX_PAYLOAD_BYTES, MESSAGE, RECORD, Frame, FrameDecoder
-
-from tests.protocol.properties import PROPERTY
 
 PAYLOADS = st.one_of(
     st.binary(max_size=40),

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from laterne_protocol import cbor
-
 from tests.firmware.micropython import SOURCES, MicroPython
 from tests.protocol.properties import source
 from tests.protocol.test_objects import damaged, flipped, good
+
+from laterne_protocol import cbor
 
 VECTORS = Path(__file__).parents[2] / "protocol" / "vectors"
 RUNNER = Path(__file__).parent / "on_board" / "vectors_runner.py"

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from laterne_protocol import cbor, cose, credential, messages, report, report_reading, roster, trust
-from laterne_protocol.errors import MessageError, WireError
-
 from tests.protocol.cddl import DoesNotFit, check
 from tests.protocol.properties import THOROUGH, source
+
+from laterne_protocol import cbor, cose, credential, messages, report, report_reading, roster, trust
+from laterne_protocol.errors import MessageError, WireError
 
 VECTORS = Path(__file__).parents[2] / "protocol" / "vectors"
 FILES = {"message": "messages", "sign1": "cose", "possession": "credential"}

@@ -6,11 +6,11 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.protocol.properties import PROPERTY
+
 from laterne_protocol import report, report_reading
 from laterne_protocol.errors import ObjectError
 from laterne_protocol.report import GOOD, MISSING, SUSPECT, Column, ColumnWriter, Report, Times, times_of
-
-from tests.protocol.properties import PROPERTY
 
 LOWEST, HIGHEST = -(2**31), 2**31 - 1
 VALUES = st.one_of(st.integers(LOWEST, HIGHEST), st.sampled_from([LOWEST, HIGHEST, 0, -1]))

@@ -6,15 +6,15 @@ from functools import partial
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.firmware.micropython import BoardError
+from tests.protocol.edhoc_ends import Here, Someone, initiator, responder, shake_hands, there
+from tests.protocol.edhoc_primitives import PRIMITIVES, agree, run
+
 from laterne_protocol import edhoc, session
 from laterne_protocol.errors import EdhocError, RecordError, SessionError
 from laterne_protocol.frame import MAX_PAYLOAD_BYTES, RECORD, Frame
 from laterne_protocol.messages import MAX_MESSAGE_BYTES
 from laterne_protocol.session import BOARD, GATEWAY, LinkKey, ReplayWindow, Session, session_of
-
-from tests.firmware.micropython import BoardError
-from tests.protocol.edhoc_ends import Here, Someone, initiator, responder, shake_hands, there
-from tests.protocol.edhoc_primitives import PRIMITIVES, agree, run
 
 ADDRESS = 7
 DOWN = bytes((0x13, ADDRESS, 0))  # frame headers: version 1, kind RECORD, destination, source

@@ -14,10 +14,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from tests.firmware.micropython import SOURCES, MicroPython
+
 from laterne_protocol import cbor, cose, frame
 from laterne_protocol.errors import SignatureError
-
-from tests.firmware.micropython import SOURCES, MicroPython
 
 PROTOCOL = Path(__file__).parents[2] / "protocol"
 VECTORS = PROTOCOL / "vectors"

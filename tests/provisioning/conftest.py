@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.provisioning.commands import enrol, laterne
 from tests.provisioning.fake_board import FakeBoard
 

@@ -12,6 +12,7 @@ from types import TracebackType
 
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
+
 from laterne_protocol import cose, credential, frame, messages, report
 from laterne_protocol.errors import MessageError
 

@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.provisioning.commands import LATERNE, enrol, laterne
+from tests.provisioning.fake_board import WAIT_S, FakeBoard, Key
+
 from laterne_protocol import cose, credential, trust
 from laterne_provisioning.authority import open_authority
 from laterne_provisioning.primitives import is_signature
-
-from tests.provisioning.commands import LATERNE, enrol, laterne
-from tests.provisioning.fake_board import WAIT_S, FakeBoard, Key
 
 
 def test_an_enrolled_board_has_its_id_and_a_credential_that_the_trust_file_vouches_for(

@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from tests.provisioning.commands import LATERNE, WITHIN_S, enrol, laterne
+from tests.provisioning.fake_board import FakeBoard
+from tests.provisioning.killed import killed_at
+
 from laterne_protocol import trust
 from laterne_provisioning.authority import open_authority
 from laterne_provisioning.files import write_private
 from laterne_provisioning.pkcs8 import ROUNDS
 from laterne_provisioning.primitives import is_signature
-
-from tests.provisioning.commands import LATERNE, WITHIN_S, enrol, laterne
-from tests.provisioning.fake_board import FakeBoard
-from tests.provisioning.killed import killed_at
 
 NAMES = ["enrolment", "order", "release", "root-1", "root-2", "root-3", "roster"]
 

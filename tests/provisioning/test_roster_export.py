@@ -3,13 +3,13 @@
 import stat
 from pathlib import Path
 
-from laterne_protocol import cose, credential, roster, trust
-from laterne_provisioning.authority import open_authority
-from laterne_provisioning.primitives import is_signature
-
 from tests.provisioning.commands import enrol, laterne
 from tests.provisioning.fake_board import FakeBoard
 from tests.provisioning.killed import killed_at
+
+from laterne_protocol import cose, credential, roster, trust
+from laterne_provisioning.authority import open_authority
+from laterne_provisioning.primitives import is_signature
 
 
 def read(path: Path, authority: Path) -> tuple[roster.Roster, bytes]:

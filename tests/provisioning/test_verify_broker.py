@@ -10,7 +10,6 @@ from typing import Any
 
 import aiomqtt
 import pytest
-
 from tests.provisioning.commands import LATERNE, WITHIN_S, laterne
 from tests.provisioning.fake_board import FakeBoard
 from tests.servers import Mosquitto

@@ -7,12 +7,12 @@ import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
+from tests.provisioning.commands import laterne
+from tests.provisioning.fake_board import ORDER, FakeBoard, Key
+
 from laterne_protocol import cose, credential, report
 from laterne_provisioning.report_files import pieces
 from laterne_provisioning.verifier import KnownBoard, Refused, Verified, Verifier
-
-from tests.provisioning.commands import laterne
-from tests.provisioning.fake_board import ORDER, FakeBoard, Key
 
 
 def known(board: FakeBoard) -> KnownBoard:

@@ -1,7 +1,8 @@
 """The clock of the firmware with ticks that the test sets, for tests/firmware/test_clock.py."""
 
-import laterne_firmware.clock as module
 from lines import serve
+
+import laterne_firmware.clock as module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,12 +5,13 @@ Each question is one life of a board: everything is read from files again, then 
 
 import os
 
+from lines import serve
+
 from laterne_firmware import settings
 from laterne_firmware.backlog import Backlog
 from laterne_firmware.state import State
 from laterne_firmware.store import Record
 from laterne_protocol import cose, report, report_reading
-from lines import serve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

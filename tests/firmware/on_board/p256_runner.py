@@ -4,8 +4,9 @@ import asyncio
 import os
 from hashlib import sha256
 
-from laterne_firmware import p256
 from lines import serve
+
+from laterne_firmware import p256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,8 +3,9 @@
 import os
 from hashlib import sha256
 
-from laterne_firmware import primitives
 from lines import serve
+
+from laterne_firmware import primitives
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """Runs the sensor drivers against chips that are no more than their registers, for tests/firmware/test_sensors.py."""
 
-from laterne_firmware.sensors import SensorError, bh1750, bmx280, sht4x, veml7700
 from lines import serve
+
+from laterne_firmware.sensors import SensorError, bh1750, bmx280, sht4x, veml7700
 
 MODULES = {"sht4x": sht4x, "bmx280": bmx280, "bh1750": bh1750, "veml7700": veml7700}
 
