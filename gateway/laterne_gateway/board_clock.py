@@ -35,6 +35,7 @@ class BoardClock:
         self._samples: deque[_Sample] = deque(maxlen=WINDOW)
         self._best: _Sample | None = None
         self._drift_ppm: float | None = None
+        self._drift_error_ppm = 0.0
 
     def add(self, boot: int, ticks_ms: int, asked_s: float, answered_s: float, repeated: bool) -> None:
         """An answer. repeated: the question had been sent more than once."""
@@ -71,11 +72,11 @@ class BoardClock:
         return self._drift_ppm
 
     def _error_ms(self, sample: _Sample, now_ms: float) -> float:
-        ppm = MAX_DRIFT_PPM if self._drift_ppm is None else KNOWN_DRIFT_PPM
+        ppm = MAX_DRIFT_PPM if self._drift_ppm is None else KNOWN_DRIFT_PPM + self._drift_error_ppm
         return sample.half_ms + TICK_MS + abs(now_ms - sample.middle_ms) * ppm / 1e6
 
     def _line(self) -> float | None:
-        """Least squares through the good samples."""
+        """Least squares through the good samples, and how wrong the slope may be."""
         shortest = min(one.half_ms for one in self._samples)
         good = [one for one in self._samples if one.half_ms <= shortest * GOOD_FACTOR]
         if len(good) < 3 or good[-1].middle_ms - good[0].middle_ms < DRIFT_FROM_S * 1000:
@@ -85,4 +86,7 @@ class BoardClock:
         square = sum((one.middle_ms - x_mean) ** 2 for one in good)
         product = sum((one.middle_ms - x_mean) * (one.ticks_ms - y_mean) for one in good)
         drift_ppm = (product / square - 1) * 1e6
+        # Each sample may be wrong by half its round trip and a tick, all of them in the worst direction.
+        worst_ms = max(one.half_ms for one in good) + TICK_MS
+        self._drift_error_ppm = worst_ms * sum(abs(one.middle_ms - x_mean) for one in good) / square * 1e6
         return drift_ppm if abs(drift_ppm) <= MAX_DRIFT_PPM else None

@@ -9,11 +9,6 @@ import asyncio
 import logging
 from dataclasses import dataclass, field
 
-from laterne_protocol import credential, frame, messages
-from laterne_protocol.errors import MessageError
-from laterne_protocol.frame import Frame
-from laterne_protocol.roster import Entry
-
 from laterne_gateway.backoff import Backoff
 from laterne_gateway.board_clock import BoardClock
 from laterne_gateway.clock import Clock
@@ -21,6 +16,10 @@ from laterne_gateway.health import Health
 from laterne_gateway.inbox import ACCEPTED, REFUSED, Inbox
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.serial_line import LineLost, SerialLine
+from laterne_protocol import credential, frame, messages
+from laterne_protocol.errors import MessageError
+from laterne_protocol.frame import Frame
+from laterne_protocol.roster import Entry
 
 log = logging.getLogger("laterne")
 

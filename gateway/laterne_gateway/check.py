@@ -7,13 +7,12 @@ import ssl
 import stat
 from pathlib import Path
 
-from laterne_protocol import roster, trust
-from laterne_protocol.errors import WireError
-
 from laterne_gateway import primitives
 from laterne_gateway.config import Config, LineSettings
 from laterne_gateway.database import FILE_NAME, DatabaseError, check_format
 from laterne_gateway.roster import RosterError, read_bounded, verified_roster
+from laterne_protocol import roster, trust
+from laterne_protocol.errors import WireError
 
 DONE, WRONG = 0, 1
 BROKER_WITHIN_S = 5.0

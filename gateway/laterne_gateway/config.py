@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from laterne_gateway.toml_lines import line_of
 from laterne_protocol import fields, frame
 from laterne_protocol.errors import ObjectError
-
-from laterne_gateway.toml_lines import line_of
 
 MAX_CONFIG_BYTES = 262_144  # 32 boards on each of 256 lines stay far below
 MIN_BAUD, MAX_BAUD = 1200, 4_000_000  # slowest line that still carries a report a minute; fastest common adapter

@@ -28,15 +28,14 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import partial
 
-from laterne_protocol import cose, credential, report, report_reading
-from laterne_protocol.errors import CoseError, WireError
-from laterne_protocol.roster import Entry
-
 from laterne_gateway import primitives
 from laterne_gateway.buffer import OTHER, PAST, STORED, Accepted, Buffer, Refused, StoreError
 from laterne_gateway.clock import Clock
 from laterne_gateway.health import Health
 from laterne_gateway.roster import RosterKeeper
+from laterne_protocol import cose, credential, report, report_reading
+from laterne_protocol.errors import CoseError, WireError
+from laterne_protocol.roster import Entry
 
 log = logging.getLogger("laterne")
 

@@ -9,12 +9,11 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from laterne_protocol import cose, credential, roster, trust
-from laterne_protocol.errors import ObjectError, SignatureError, WireError
-
 from laterne_gateway import primitives
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.health import Health
+from laterne_protocol import cose, credential, roster, trust
+from laterne_protocol.errors import ObjectError, SignatureError, WireError
 
 log = logging.getLogger("laterne")
 

@@ -10,11 +10,11 @@ import contextlib
 import logging
 from collections import deque
 
-from laterne_protocol.frame import Frame, FrameDecoder
 from serialx import BaseSerialTransport, SerialException, create_serial_connection
 
 from laterne_gateway.config import LineSettings
 from laterne_gateway.health import Health
+from laterne_protocol.frame import Frame, FrameDecoder
 
 log = logging.getLogger("laterne")
 logging.getLogger("serialx").setLevel(logging.WARNING)  # its debug lines hold payloads

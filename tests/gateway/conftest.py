@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.servers import Mosquitto
 

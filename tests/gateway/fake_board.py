@@ -12,10 +12,10 @@ import tty
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.gateway.fake_authority import Key
+
 from laterne_protocol import credential, frame, messages, report, roster
 from laterne_protocol.frame import Frame, FrameDecoder
-
-from tests.gateway.fake_authority import Key
 
 
 class FakeBoard:
@@ -25,6 +25,7 @@ class FakeBoard:
         self.name = name
         self.address = address
         self.key = Key()
+        self.agree_key = Key()
         self.credential_digest = os.urandom(credential.DIGEST_BYTES)
         self.boot = 1
         self.due_ms = 100
@@ -41,7 +42,7 @@ class FakeBoard:
         self._former = self.credential_digest
 
     def entry(self) -> roster.Entry:
-        return roster.Entry(self.name, self.key.public, self.key.public, 0, self.credential_digest, None)
+        return roster.Entry(self.name, self.key.public, self.agree_key.public, 0, self.credential_digest, None)
 
     def make(
         self,
@@ -85,7 +86,7 @@ class FakeBoard:
     def clone(self) -> "FakeBoard":
         """Another board with this one's keys and memory."""
         other = FakeBoard(self.name, self.address)
-        other.key, other.credential_digest = self.key, self.credential_digest
+        other.key, other.agree_key, other.credential_digest = self.key, self.agree_key, self.credential_digest
         other._sequence, other._former = self._sequence, self._former
         return other
 

@@ -8,6 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiomqtt
+from tests.gateway.fake_authority import FakeAuthority
+from tests.gateway.fake_board import FakeBoard, FakeLine
+from tests.servers import Mosquitto
+
 from laterne_gateway import status
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.bus import Bus
@@ -18,10 +22,6 @@ from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.serial_line import SerialLine
-
-from tests.gateway.fake_authority import FakeAuthority
-from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.servers import Mosquitto
 
 GATEWAY = "gw-1"
 TENANT = "testingen"

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.gateway.fake_board import FakeBoard
+
 from laterne_gateway.buffer import (
     DROPPED,
     MAX_SET_ASIDE,
@@ -21,8 +23,6 @@ from laterne_gateway.buffer import (
     StoreError,
 )
 from laterne_gateway.database import FILE_NAME, DatabaseError, DirectoryLock, open_database
-
-from tests.gateway.fake_board import FakeBoard
 
 KILLS = 12
 

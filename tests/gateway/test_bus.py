@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from laterne_gateway.bus import answer_within_s
-
 from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.gateway.parts import Parts, parts, until
+
+from laterne_gateway.bus import answer_within_s
 
 MakeLine = Callable[..., FakeLine]
 

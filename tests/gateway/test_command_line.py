@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from tests.gateway.fake_authority import FakeAuthority
 from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.gateway.parts import GatewayProcess

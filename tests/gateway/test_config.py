@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from laterne_gateway.config import ConfigError, load
 
 GOOD = """\

@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
-from laterne_gateway.inbox import ACCEPTED, ASK_TIMES, MAX_STEP, REFUSED, REPEATED, RefusedReport, examine
-from laterne_protocol import cose, report
-
 from tests.gateway.fake_authority import ORDER, Key
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import Parts, parts
+
+from laterne_gateway.inbox import ACCEPTED, ASK_TIMES, MAX_STEP, REFUSED, REPEATED, RefusedReport, examine
+from laterne_protocol import cose, report
 
 
 def flipped(body: bytes, at: int) -> bytes:

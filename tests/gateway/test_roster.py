@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from laterne_gateway.roster import RosterError
-
 from tests.gateway.fake_authority import FakeAuthority, Key
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import Parts, parts
+
+from laterne_gateway.roster import RosterError
 
 
 def names(gateway: Parts, *boards: FakeBoard) -> list[str]:
