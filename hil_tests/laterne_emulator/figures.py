@@ -4,6 +4,9 @@ import statistics
 from dataclasses import dataclass, field
 
 
+_SHOWN = {"Cel": "°C"}  # UCUM's names that people would not know
+
+
 @dataclass
 class BoardFigures:
     """One board, as the subscriber sees it. values: the last reading of each channel, ready to be shown."""
@@ -41,7 +44,7 @@ class Figures:
         board.readings += _integer(line["readings"])
         last = line.get("last")
         if isinstance(last, dict):
-            board.values.update({str(name): f"{reading['value']} {reading['unit']}" for name, reading in last.items()})
+            board.values.update({str(name): f"{reading['value']} {_SHOWN.get(reading['unit'], reading['unit'])}" for name, reading in last.items()})
         closed, arrived = line.get("closed_utc_ms"), line.get("arrival_ms")
         if closed is not None and arrived is not None:  # before its clock is set a board cannot say when
             self.latencies_ms.append(float(_integer(arrived) - _integer(closed)))

@@ -247,7 +247,8 @@ def _show_line(body: bytes, source: Source, verdict: Verified | Refused) -> None
 
 def _value(integer: int, channel: int) -> dict[str, object]:
     _, unit, exponent = channels.describe(channel)
-    return {"value": round(integer * 10.0**exponent, max(0, -exponent)), "unit": unit}
+    value = integer * 10**exponent if exponent >= 0 else round(integer * 10.0**exponent, -exponent)
+    return {"value": value, "unit": unit}
 
 
 def _document(tally: Tally) -> dict[str, object]:
