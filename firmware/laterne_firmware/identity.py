@@ -4,12 +4,11 @@ On flash are three records: the keys, the credential as received, and what a run
 written after the credential: a board that finds a credential without it finishes the enrolment at its start.
 """
 
+from laterne_firmware import p256
+from laterne_firmware.store import Record, make_directory
 from laterne_protocol import cbor, cose, fields
 from laterne_protocol.errors import WireError
 from laterne_protocol.report import DIGEST_BYTES, digest
-
-from laterne_firmware import p256
-from laterne_firmware.store import Record, make_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,11 +1,10 @@
 """What this board answers to whom asks (protocol/README.md, 3). A repeated question gets its answer again."""
 
+from laterne_firmware import RELEASE
+from laterne_firmware.supervisor import stepping
 from laterne_protocol import messages
 from laterne_protocol.errors import MessageError
 from laterne_protocol.report import digest
-
-from laterne_firmware import RELEASE
-from laterne_firmware.supervisor import stepping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ All columns of a report share their times: a sensor that fails has MISSING readi
 
 import asyncio
 
-from laterne_protocol import cose, report
 from micropython import const
 
 from laterne_firmware.supervisor import stepping
+from laterne_protocol import cose, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
