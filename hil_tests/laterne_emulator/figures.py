@@ -3,7 +3,6 @@
 import statistics
 from dataclasses import dataclass, field
 
-
 _SHOWN = {"Cel": "°C"}  # UCUM's names that people would not know
 
 
