@@ -6,7 +6,7 @@ slave address (page 10). The part has no number of its own: whoever acknowledges
 
 from micropython import const
 
-from laterne_protocol.channels import ILLUMINANCE
+from laterne_protocol.quantities import ILLUMINANCE
 from laterne_protocol.report import GOOD, SUSPECT
 
 TYPE_CHECKING = False

@@ -9,7 +9,7 @@ import struct
 from micropython import const
 
 from laterne_firmware.sensors import SensorError
-from laterne_protocol.channels import PRESSURE
+from laterne_protocol.quantities import PRESSURE
 from laterne_protocol.report import GOOD
 
 TYPE_CHECKING = False

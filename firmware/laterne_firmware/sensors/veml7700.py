@@ -7,7 +7,7 @@ resolution table, correction above 1,000 lx.
 from micropython import const
 
 from laterne_firmware.sensors import SensorError
-from laterne_protocol.channels import ILLUMINANCE
+from laterne_protocol.quantities import ILLUMINANCE
 from laterne_protocol.report import GOOD, SUSPECT
 
 TYPE_CHECKING = False
