@@ -133,9 +133,8 @@ def to_the_board(data: bytes) -> None:
         if taken(board(edhoc.AWAITS_3), edhoc.MESSAGE_3, data):
             assert data == M3
     elif what == b"\x02":
-        plaintext, expected = with_mac(data, schedule("plaintext_3"), MAC_3, GATEWAY.party)
-        message = cbor.encode(schedule("plaintext_3").seal_3(plaintext))
-        if taken(board(edhoc.AWAITS_3), edhoc.MESSAGE_3, message):
+        if taken(board(edhoc.AWAITS_3), edhoc.MESSAGE_3, sealed_3(data)):
+            plaintext, expected = with_mac(data, schedule("plaintext_3"), MAC_3, GATEWAY.party)
             assert plaintext == expected
             assert is_harmless(data.partition(MAC_HERE)[2])
     else:
@@ -152,12 +151,8 @@ def to_the_gateway(data: bytes) -> None:
         if taken(gateway(edhoc.AWAITS_4), edhoc.MESSAGE_4, data):
             assert data == M4
     elif what == b"\x02":
-        # context_2 begins with the connection that the plaintext names.
-        keys = schedule("plaintext_2")
-        plaintext, expected = with_mac(data, keys, MAC_2, BOARD.party, data[:1])
-        content = edhoc_messages.only_byte_string(M2)
-        message = cbor.encode(content[:32] + keys.cipher_2(plaintext))
-        if taken(gateway(edhoc.AWAITS_2), edhoc.MESSAGE_2, message):
+        if taken(gateway(edhoc.AWAITS_2), edhoc.MESSAGE_2, sealed_2(data)):
+            plaintext, expected = with_mac(data, schedule("plaintext_2"), MAC_2, BOARD.party, data[:1])
             assert plaintext == expected
             assert is_harmless(data.partition(MAC_HERE)[2])
     elif what == b"\x03":
@@ -165,6 +160,20 @@ def to_the_gateway(data: bytes) -> None:
             assert is_harmless(data)
     else:
         edhoc_messages.error_of(data)
+
+
+def sealed_2(data: bytes) -> bytes:
+    """message_2 of a board that holds its keys and writes this plaintext."""
+    keys = schedule("plaintext_2")
+    # context_2 begins with the connection that the plaintext names.
+    plaintext, _ = with_mac(data, keys, MAC_2, BOARD.party, data[:1])
+    return cbor.encode(edhoc_messages.only_byte_string(M2)[:32] + keys.cipher_2(plaintext))
+
+
+def sealed_3(data: bytes) -> bytes:
+    """message_3 of a gateway that holds its keys and writes this plaintext."""
+    keys = schedule("plaintext_3")
+    return cbor.encode(keys.seal_3(with_mac(data, keys, MAC_3, GATEWAY.party)[0]))
 
 
 def is_harmless(ead: bytes) -> bool:

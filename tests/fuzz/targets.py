@@ -40,7 +40,7 @@ def theirs(data: bytes) -> Any:
     source = io.BytesIO(data)
     value = cbor2.CBORDecoder(
         source,
-        max_depth=cbor.MAX_DEPTH + 2,
+        max_depth=9,  # eight levels, and the value in the innermost
         allow_indefinite=False,
         allow_duplicate_keys=False,
         read_size=1,
