@@ -8,8 +8,10 @@ goes to the board, and becomes enrolled when the board has confirmed. Repeating 
     not enrolled         pending, this key        proof, the same credential again, confirmed
     not enrolled         enrolled, this key       proof, the same credential again (the board had lost it)
     this id              pending, this key        the same credential again, confirmed
-    this id              enrolled, this key       done already
+    this id              confirmed, this key      done already
     anything else                                 refused, with the reason
+
+When a second person is to decide, the row stays pending after the board has confirmed: decisions.py.
 """
 
 import secrets
@@ -23,7 +25,7 @@ from laterne_provisioning import audit, keys, primitives
 from laterne_provisioning.authority import Authority, sign_object
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.line import Line, Refused
-from laterne_provisioning.registry import ENROLLED, PENDING, REVOKED, Board, Place, Registry
+from laterne_provisioning.registry import ENDED, ENROLLED, PENDING, Board, Place, Registry
 from laterne_provisioning.words import words
 
 AGAIN_S = 1.0  # a question is 20 bytes, its answer 80: 9 ms on the line, and a board reads its line every 0.1 s
@@ -60,8 +62,11 @@ def enrol(
     place: Place | None,
     now: int,
     say: Callable[[str], None],
+    decision: bool = False,
 ) -> Enrolment:
     """Enrol the board on this line. key: the enrolment key. now: Unix seconds. say: what happens, for people.
+
+    decision: a board that is new stays pending until a second person accepts it.
 
     Raises UsageError, OperatorError; then the same command can be given again.
     """
@@ -74,20 +79,22 @@ def enrol(
     say(f"A {identity.model} with firmware {identity.release}, key {fingerprint(kid)}")
     if identity.board is not None:
         board = _enrolled_before(line.port, identity.board, kid, board_id, registry)
-        already = board.state == ENROLLED
+        already = board.delivered is not None
     else:
-        board, already = _proven(line, kid, authority, registry, key, board_id, place, now, say), False
+        board = _proven(line, kid, authority, registry, key, board_id, place, now, say, decision)
+        already = False
     if not already:
         say(f"Giving {board_id} its credential")
         _deliver(line, board)
     with registry.transaction():
-        if board.state == PENDING:
-            authority.log.append("confirm", board_id, _details(board) | {"state": ENROLLED})
+        if board.delivered is None:
+            state = PENDING if board.decision else ENROLLED
+            authority.log.append("confirm", board_id, _details(board) | {"state": state})
         registry.confirm(board_id, now)
         if place is not None:
             if place != board.place:
                 authority.log.append("hang", board_id, {"post": place.post})
-            registry.hang(board_id, place)
+            registry.hang(board_id, place, now)
     authority.sign_log(key, every=audit.SIGN_EVERY)
     enrolled = registry.board(board_id)
     assert enrolled is not None
@@ -125,7 +132,7 @@ def _enrolled_before(port: str, says: str, kid: bytes, board_id: str, registry: 
             f"The board on {port} is enrolled already as {says} (key {fingerprint(kid)}): "
             f"take another board, or name it with --id {says}."
         )
-    _require_not_revoked(board)
+    _require_not_ended(board)
     return board
 
 
@@ -139,6 +146,7 @@ def _proven(
     place: Place | None,
     now: int,
     say: Callable[[str], None],
+    decision: bool,
 ) -> Board:
     say("Asking for a proof that it holds its keys")
     proof = _proof(line, kid)
@@ -153,6 +161,12 @@ def _proven(
         if former is not None:
             _require_same(former, proof)
             return former
+        known = registry.board_with_agree_key(proof.agree_key)
+        if known is not None:
+            raise OperatorError(
+                f"The board on {line.port} has the agreement key of {known.id}: one is a copy of the other. "
+                "Wipe this one, so that it makes keys of its own."
+            )
         issued = _credential(authority, key, board_id, proof, now)
         board = Board(
             board_id,
@@ -164,15 +178,20 @@ def _proven(
             proof.hardware,
             issued,
             credential.digest(issued),
-            place,
             now,
-            None,
-            None,
-            None,
+            decision,
         )
-        authority.log.append("enrol", board_id, _details(board) | {"credential": board.credential_digest.hex()})
+        more: audit.Details = {
+            "credential": board.credential_digest.hex(),
+            "post": None if place is None else place.post,
+        }
+        authority.log.append("enrol", board_id, {**_details(board), **more})
         registry.add(board)
-    return board
+        if place is not None:
+            registry.hang(board_id, place, now)
+        added = registry.board(board_id)
+        assert added is not None
+    return added
 
 
 def _details(board: Board) -> dict[str, audit.Json]:
@@ -220,7 +239,7 @@ def _proof(line: Line, kid: bytes) -> credential.Possession:
 
 
 def _require_same(former: Board, proof: credential.Possession) -> None:
-    _require_not_revoked(former)
+    _require_not_ended(former)
     if former.sign_key != proof.sign_key:
         raise OperatorError(
             f"The id {former.id} belongs to another board ({former.state}, key "
@@ -233,9 +252,11 @@ def _require_same(former: Board, proof: credential.Possession) -> None:
         )
 
 
-def _require_not_revoked(board: Board) -> None:
-    if board.state == REVOKED:
-        raise OperatorError(f"{board.id} is revoked ({board.reason}): wipe the board and enrol it under a new id.")
+def _require_not_ended(board: Board) -> None:
+    if board.state in ENDED:
+        raise OperatorError(
+            f"{board.id} is {board.state} ({board.reason}): wipe the board and enrol it under a new id."
+        )
 
 
 def _credential(
