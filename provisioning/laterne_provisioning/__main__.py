@@ -20,6 +20,7 @@ from laterne_provisioning import (
     board_commands,
     files,
     keys,
+    label_commands,
     output,
     roster,
     rotation,
@@ -44,6 +45,7 @@ board_app = typer.Typer(no_args_is_help=True, help="Enrol boards and see which t
 roster_app = typer.Typer(no_args_is_help=True, help="Tell gateways which boards they may serve.")
 trust_app = typer.Typer(no_args_is_help=True, help="The authority's public keys.")
 board_commands.add_to(board_app)
+board_app.command("label")(label_commands.label)
 app.add_typer(board_app, name="board")
 app.add_typer(roster_app, name="roster")
 app.add_typer(trust_app, name="trust")
@@ -137,9 +139,14 @@ def board_list(authority: AuthorityOption, as_json: JsonOption = False) -> None:
 
 @board_app.command("show")
 def board_show(
-    board_id: Annotated[str, typer.Argument(metavar="ID")], authority: AuthorityOption, as_json: JsonOption = False
+    board_id: Annotated[str, typer.Argument(metavar="ID")],
+    authority: AuthorityOption,
+    qr: Annotated[bool, typer.Option("--qr", help="Also the code that stands on its label.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Everything about one board."""
+    if qr and as_json:
+        raise UsageError("--qr is for people and --json for programs: give one of them.")
     with authorities.open_authority(authority).registry() as registry:
         board = registry.board(board_id)
     if board is None:
@@ -151,6 +158,8 @@ def board_show(
     for name, value in document.items():
         shown = f"x {value['x']}  y {value['y']}" if isinstance(value, dict) else value
         typer.echo(f"{name:18}{'' if shown is None else shown}")
+    if qr:
+        label_commands.draw(board)
 
 
 @roster_app.command("export")
