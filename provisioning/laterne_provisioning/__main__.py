@@ -96,22 +96,45 @@ def init(
 
 @board_app.command("enrol")
 def board_enrol(
-    port: Annotated[str, typer.Option(metavar="PORT", help="The board's line, such as /dev/ttyUSB0.")],
-    board_id: Annotated[str, typer.Option("--id", metavar="ID", help="What the board is called from now on.")],
     authority: AuthorityOption,
+    port: Annotated[str | None, typer.Option(metavar="PORT", help="The board's line, such as /dev/ttyUSB0.")] = None,
+    board_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="What the board is called from now on.")
+    ] = None,
     post: Annotated[str | None, typer.Option(help="The id of the post it hangs on.")] = None,
     latitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-90, max=90)] = None,
     longitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-180, max=180)] = None,
     pending: Annotated[bool, typer.Option("--pending", help="A second person has to accept the board.")] = False,
+    table: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Many boards: id,port,post,latitude,longitude.")
+    ] = None,
+    port_from: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Ports for rows of FILE without one: '/dev/ttyUSB*'.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=32, help="How many boards of FILE at a time.")] = 8,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done with FILE.")] = False,
     passphrase_file: PassphraseOption = None,
     pin_file: PinOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give the board on PORT its id and its credential. If it is interrupted, give the same command again."""
     place = _place(post, latitude, longitude)
-    enrolment.check_ids(board_id, place)
+    if table is not None:
+        if (port, board_id, place) != (None, None, None):
+            raise UsageError("--port, --id and a place belong to one board: leave them out with --csv.")
+    elif port is None or board_id is None:
+        raise UsageError("Which board? Give --port and --id, or --csv FILE for many.")
+    elif port_from or dry_run:
+        raise UsageError("--port-from and --dry-run belong to --csv.")
+    else:
+        enrolment.check_ids(board_id, place)
     opened = authorities.open_authority(authority)
     key = opened.signing_key("enrolment", keys.Secrets(passphrase_file, pin_file))
+    if table is not None:
+        board_commands.enrol_csv(opened, table, port_from or [], key, jobs, pending, dry_run, as_json)
+        return
+    assert port is not None
+    assert board_id is not None
     key.open()
     with opened.registry() as registry, Line(port) as line, output.progress() as say:
         done = enrolment.enrol(line, opened, registry, key, board_id, place, int(time.time()), say, pending)

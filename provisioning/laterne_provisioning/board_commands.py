@@ -1,4 +1,4 @@
-"""`laterne board accept|reject|revoke|replace`: what is typed for the decisions of decisions.py."""
+"""`laterne board accept|reject|revoke|replace` and `enrol --csv`: what is typed for decisions.py and batch.py."""
 
 import sys
 import time
@@ -10,9 +10,9 @@ import typer
 
 from laterne_protocol import credential
 from laterne_provisioning import authority as authorities
-from laterne_provisioning import decisions, output
+from laterne_provisioning import batch, decisions, output
 from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.keys import STOPPED
+from laterne_provisioning.keys import STOPPED, SigningKey
 from laterne_provisioning.registry import Board, Registry
 from laterne_provisioning.words import words
 
@@ -92,6 +92,48 @@ def replace(
         place = decisions.replace(opened, registry, old, new, int(time.time()))
         where = "" if place is None else f" at {place.post}"
         _tell(registry, [old, new], as_json, f"{new} has replaced {old}{where}. Export the rosters anew.")
+
+
+def enrol_csv(
+    opened: authorities.Authority,
+    table: Path,
+    patterns: Sequence[str],
+    key: SigningKey,
+    jobs: int,
+    pending: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """`laterne board enrol --csv`: the rows, and what each has come to. Exit code 1 if one failed."""
+    rows = batch.rows_of(table)
+    if not patterns and any(row.port is None for row in rows):
+        raise UsageError(f"Rows of {table} name no port: add them, or give --port-from PATTERN.")
+    ports = batch.ports_of(patterns)
+    if not dry_run:
+        key.open()
+    results: dict[str, batch.Result] = {}
+    with output.progress() as say:
+        for done in batch.enrol_rows(opened, rows, ports, None if dry_run else key, jobs, pending):
+            results[done.row.board] = done
+            say(f"{len(results)} of {len(rows)}: {done.row.board} {done.result}. {done.said}")
+    ordered = [results[row.board] for row in rows]
+    count = {name: sum(done.result == name for done in ordered) for name in batch.RESULTS}
+    if as_json:
+        documents = [
+            {"id": done.row.board, "port": done.row.port, "result": done.result, "said": done.said} for done in ordered
+        ]
+        output.print_json({**count, "rows": documents})
+    else:
+        shown = [done for done in ordered if dry_run or done.result == batch.FAILED]
+        if shown:
+            output.print_table(
+                ("line", "board", "port", "", "said"),
+                [[str(d.row.number), d.row.board, d.row.port or "", d.result, d.said] for d in shown],
+            )
+        typer.echo(", ".join(f"{number} {name}" for name, number in count.items() if number) + ".")
+    if count[batch.FAILED]:
+        output.message("Give the same command again for those that failed; what is done stays done.")
+        raise typer.Exit(1)
 
 
 def add_to(app: typer.Typer) -> None:

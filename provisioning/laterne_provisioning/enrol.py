@@ -73,12 +73,12 @@ def enrol(
     check_ids(board_id, place)
     key.open()
     say(f"Asking who is on {line.port}")
-    identity = _identity(line)
-    kid = identity.kid
+    found = identity(line)
+    kid = found.kid
     assert kid is not None
-    say(f"A {identity.model} with firmware {identity.release}, key {fingerprint(kid)}")
-    if identity.board is not None:
-        board = _enrolled_before(line.port, identity.board, kid, board_id, registry)
+    say(f"A {found.model} with firmware {found.release}, key {fingerprint(kid)}")
+    if found.board is not None:
+        board = _enrolled_before(line.port, found.board, kid, board_id, registry)
         already = board.delivered is not None
     else:
         board = _proven(line, kid, authority, registry, key, board_id, place, now, say, decision)
@@ -91,14 +91,37 @@ def enrol(
             state = PENDING if board.decision else ENROLLED
             authority.log.append("confirm", board_id, _details(board) | {"state": state})
         registry.confirm(board_id, now)
-        if place is not None:
-            if place != board.place:
-                authority.log.append("hang", board_id, {"post": place.post})
-            registry.hang(board_id, place, now)
+        if place is not None and place != board.place:
+            hang(authority, registry, board_id, place, now)
     authority.sign_log(key, every=audit.SIGN_EVERY)
     enrolled = registry.board(board_id)
     assert enrolled is not None
     return Enrolment(enrolled, already)
+
+
+def foreseen(line: Line, registry: Registry, board_id: str) -> str:
+    """What enrolling the board on this line would do, for people; nothing is changed. Raises OperatorError."""
+    found = identity(line)
+    assert found.kid is not None
+    shown = f"{found.model}, key {fingerprint(found.kid)}"
+    if found.board is not None:
+        _enrolled_before(line.port, found.board, found.kid, board_id, registry)
+        return f"{shown}: it has the credential and is to confirm it"
+    former = registry.board(board_id)
+    if former is not None:
+        _require_not_ended(former)
+        if credential.kid(former.sign_key) != found.kid:
+            raise _belongs_to_another(former)
+    for board in registry.boards():
+        if credential.kid(board.sign_key) == found.kid and board.id != board_id:
+            raise _stands_there_as(line.port, board)
+    return shown
+
+
+def hang(authority: Authority, registry: Registry, board_id: str, place: Place, now: int) -> None:
+    """The board hangs there from now on, Unix seconds. Within a transaction."""
+    authority.log.append("hang", board_id, {"post": place.post})
+    registry.hang(board_id, place, now)
 
 
 def check_ids(board_id: str, place: Place | None) -> None:
@@ -111,10 +134,11 @@ def check_ids(board_id: str, place: Place | None) -> None:
             raise UsageError(f"{value!r} will not do: {why}.") from why
 
 
-def _identity(line: Line) -> messages.Identity:
-    identity = line.ask(messages.Hello, messages.Identity, AGAIN_S, HELLO_WITHIN_S)
-    if identity.kid is not None:
-        return identity
+def identity(line: Line) -> messages.Identity:
+    """Who is there, once it has its keys. Raises OperatorError."""
+    found = line.ask(messages.Hello, messages.Identity, AGAIN_S, HELLO_WITHIN_S)
+    if found.kid is not None:
+        return found
     return line.ask(
         messages.Hello, messages.Identity, AGAIN_S, KEYS_WITHIN_S, ready=lambda found: found.kid is not None
     )
@@ -153,10 +177,7 @@ def _proven(
     with registry.transaction():
         known = registry.board_with_key(proof.sign_key)
         if known is not None and known.id != board_id:
-            raise OperatorError(
-                f"The board on {line.port} stands in the registry as {known.id} ({known.state}): "
-                f"repeat with --id {known.id}, or take another board."
-            )
+            raise _stands_there_as(line.port, known)
         former = registry.board(board_id)
         if former is not None:
             _require_same(former, proof)
@@ -241,15 +262,26 @@ def _proof(line: Line, kid: bytes) -> credential.Possession:
 def _require_same(former: Board, proof: credential.Possession) -> None:
     _require_not_ended(former)
     if former.sign_key != proof.sign_key:
-        raise OperatorError(
-            f"The id {former.id} belongs to another board ({former.state}, key "
-            f"{fingerprint(credential.kid(former.sign_key))}): choose another id for this one."
-        )
+        raise _belongs_to_another(former)
     if former.agree_key != proof.agree_key:
         raise OperatorError(
             f"{former.id} comes with another agreement key than it was enrolled with: wipe the board and give it "
             "a new id."
         )
+
+
+def _stands_there_as(port: str, known: Board) -> OperatorError:
+    return OperatorError(
+        f"The board on {port} stands in the registry as {known.id} ({known.state}): "
+        f"repeat with --id {known.id}, or take another board."
+    )
+
+
+def _belongs_to_another(former: Board) -> OperatorError:
+    return OperatorError(
+        f"The id {former.id} belongs to another board ({former.state}, key "
+        f"{fingerprint(credential.kid(former.sign_key))}): choose another id for this one."
+    )
 
 
 def _require_not_ended(board: Board) -> None:
