@@ -121,7 +121,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", help="one of the targets, or all")
     parser.add_argument("--seconds", type=float, default=60.0, help="for each target (default: 60)")
-    parser.add_argument("--corpus", type=Path, default=REPOSITORY / ".fuzz", help="where inputs are kept (.fuzz)")
+    parser.add_argument(
+        "--corpus", type=Path, default=REPOSITORY / "build" / "fuzz", help="where inputs are kept (build/fuzz)"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(1, 2**31), help="of the run (default: a new one)")
     parser.add_argument("--input", type=Path, help="judge this one input instead")
     chosen = parser.parse_args(arguments)
