@@ -248,3 +248,18 @@ def test_a_registry_of_version_1_is_brought_up_to_date_with_all_it_holds(tmp_pat
         assert opened.newest_roster("gw") == registry.IssuedRoster(1, bytes(32))
     with registry.Registry(path) as opened:
         assert len(opened.boards()) == 3
+
+
+def test_the_audit_log_tells_the_same_story_as_the_registry(authority: Path, boards: list[FakeBoard]) -> None:
+    enrol(boards[0], "LE-0001", authority, "--post", "P-1")
+    with FakeBoard() as third, FakeBoard() as fourth:
+        enrol(third, "LE-0003", authority, "--pending")
+        enrol(fourth, "LE-0004", authority, "--pending")
+    assert laterne("audit", "verify", "--authority", authority, code=None).code == 0
+    decide("accept", authority, "LE-0003", "--yes")
+    decide("reject", authority, "LE-0004")
+    decide("replace", authority, "LE-0001", "LE-0003")
+    decide("revoke", authority, "LE-0002", "--reason", "stolen")
+    decide("replace", authority, "LE-0002", "LE-0003", code=1)
+    done = laterne("audit", "verify", "--authority", authority, code=None)
+    assert done.code == 0, done.out + done.err
