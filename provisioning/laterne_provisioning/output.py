@@ -14,6 +14,7 @@ from laterne_protocol import credential
 from laterne_provisioning.registry import PENDING, Board
 from laterne_provisioning.words import words
 
+MAX_FOREIGN = 64  # characters of a stranger's text that are shown
 _PIPE_COLUMNS = 200  # wide enough for every line of ours: a pipe has no width
 
 
@@ -21,6 +22,13 @@ def message(text: str) -> None:
     """A sentence on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def foreign(text: str) -> str:
+    """A stranger's text in a form that steers no terminal: cut, and what is no visible character (controls, formats,
+    changes of direction, line ends) as its escape."""
+    cut = text if len(text) <= MAX_FOREIGN else text[:MAX_FOREIGN] + "..."
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut)
 
 
 @contextmanager

@@ -16,6 +16,8 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from laterne_protocol import fields
+from laterne_protocol.errors import ObjectError
 from laterne_provisioning.errors import OperatorError, UsageError
 
 TOPIC = "laterne/v1/+/+/+/report"
@@ -90,6 +92,14 @@ def _tls(credentials: Credentials) -> ssl.SSLContext:
     return context
 
 
+def board_of(topic: str) -> str | None:
+    """The board that a topic names; None when what stands there is no board's id."""
+    try:
+        return fields.board_id(topic.split("/")[_BOARD_LEVEL])
+    except (IndexError, ObjectError):
+        return None
+
+
 async def listen(
     broker: Broker,
     topic: str,
@@ -99,8 +109,8 @@ async def listen(
 ) -> None:
     """Subscribe and hand over every message, for ever: cancel it to stop.
 
-    on_subscribed: called once, when the broker has confirmed. on_message: the topic's board (or "") and the payload.
-    say: told of outages. Raises OperatorError: the broker cannot be reached at the start, or refuses us.
+    on_subscribed: called once, when the broker has confirmed. on_message: the topic, a stranger's text, and
+    the payload. say: told of outages. Raises OperatorError: the broker cannot be reached at the start, or refuses us.
     """
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.SessionExpiryInterval = SESSION_S
@@ -133,9 +143,7 @@ async def listen(
                 pause_s = FIRST_PAUSE_S
                 async for message in client.messages:
                     payload = message.payload
-                    levels = message.topic.value.split("/")
-                    board = levels[_BOARD_LEVEL] if len(levels) > _BOARD_LEVEL else ""
-                    on_message(board, payload if isinstance(payload, bytes) else b"")
+                    on_message(message.topic.value, payload if isinstance(payload, bytes) else b"")
         except aiomqtt.MqttError as why:
             if not subscribed:
                 raise OperatorError(

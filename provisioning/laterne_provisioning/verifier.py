@@ -106,7 +106,8 @@ class Verifier:
         }
 
     def check(self, body: bytes, addressed: str | None = None) -> Verified | Refused:
-        """The verdict on one report. body: the COSE_Sign1. addressed: the board in the topic, when there is one."""
+        """The verdict on one report. body: the COSE_Sign1. addressed: the board in the topic, "" when the
+        topic names none, None when there is no topic."""
         verdict = self._check(body, addressed)
         account = self._accounts.get(verdict.board or "")
         if account is not None:
@@ -206,7 +207,7 @@ class Verifier:
     def _refused(self, body: bytes, signed: cose.Sign1 | None, addressed: str | None, reason: str) -> Refused:
         claims, sequence = self._claims(body if signed is None else signed.payload)
         by_kid = self._by_kid.get(signed.kid, []) if signed is not None else self._kids_in(body)
-        board = addressed
+        board = addressed or None
         if board is None and (claims in self._boards or not by_kid):
             board = claims
         elif board is None:

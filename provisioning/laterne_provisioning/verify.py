@@ -29,7 +29,7 @@ MAX_REFUSED_SHOWN = 1000  # a flood of forged reports is counted, not kept
 
 @dataclass
 class Source:
-    """Where a report came from: "FILE, byte N" or the broker's topic."""
+    """Where a report came from: "FILE, bytes N to M", or the broker and the topic's board; safe to show."""
 
     text: str
     arrival_ms: int | None = None
@@ -203,10 +203,12 @@ async def _listen(
         if seconds is not None:
             loop.call_later(seconds, stop.set)
 
-    def on_message(board: str, body: bytes) -> None:
+    def on_message(named: str, body: bytes) -> None:
         if stop.is_set():
             return
-        tally.take(body, board, Source(f"{broker} {board}", time.time_ns() // 1_000_000))
+        board = subscriber.board_of(named)
+        source = Source(f"{broker} {board or output.foreign(named)}", time.time_ns() // 1_000_000)
+        tally.take(body, board or "", source)  # "": the topic is none of any board of ours
         if count is not None and tally.seen >= count:
             stop.set()
 
