@@ -17,6 +17,8 @@ from laterne_provisioning.chain import Chain, ChainError, Range, without
 
 # Keys tried to say whose a wrong signature is: a roster's worth, a tenth of a millisecond each.
 MAX_KEYS_TRIED = 256
+# In so many refused reports of a run: a forger could else make us try all keys for each of his 150 bytes.
+MAX_SEARCHES = 32
 _ID_THEN_SEQUENCE = re.compile(rb"[\x60-\x7b](.{1,33}?)\x02(?=[\x00-\x1b])", re.DOTALL)
 
 
@@ -96,6 +98,7 @@ class Verifier:
     def __init__(self, boards: Iterable[KnownBoard], denied: Mapping[bytes, str] | None = None) -> None:
         """denied: kids of keys that are known only as not to be believed, and why."""
         self._denied = denied or {}
+        self._searches_left = MAX_SEARCHES
         self._boards = {board.board: board for board in boards}
         self._by_kid: dict[bytes, list[KnownBoard]] = {}  # kids may collide (RFC 9679): a list
         for board in self._boards.values():
@@ -183,9 +186,14 @@ class Verifier:
 
     def _signer(self, signed: cose.Sign1) -> KnownBoard | None:
         # The kid's board first; a forger may have written any kid, so then the others, as many as is affordable.
-        named = self._by_kid.get(signed.kid, [])
+        for board in self._by_kid.get(signed.kid, []):
+            if self._is_signed_by(board, signed):
+                return board
+        if not self._searches_left:
+            return None
+        self._searches_left -= 1
         others = list(self._boards.values())[:MAX_KEYS_TRIED]
-        return next((board for board in [*named, *others] if self._is_signed_by(board, signed)), None)
+        return next((board for board in others if self._is_signed_by(board, signed)), None)
 
     def _why_not(self, claimed: str, signed: cose.Sign1) -> str:
         unknown = "" if claimed in self._boards else f"{claimed} is not among the boards known here; "
@@ -193,6 +201,7 @@ class Verifier:
             cose.check_low_s(signed.signature)
         except SignatureError as why:
             return unknown + str(why)
+        searched = self._searches_left > 0
         signer = self._signer(signed)
         if signer is not None:
             return f"{unknown}it is signed by the key of {signer.board}"
@@ -200,8 +209,12 @@ class Verifier:
             return f"it names a key that is not to be believed: {self._denied[signed.kid]}"
         named = [board.board for board in self._by_kid.get(signed.kid, []) if board.board != claimed]
         hint = f" (it names the key of {named[0]})" if named else ""
+        if not searched:
+            hint += f" (whose it is was looked for in the first {MAX_SEARCHES} refused reports only)"
         if unknown:
-            return f"{unknown}no key known here has signed it{hint}"
+            return (
+                f"{unknown}no key known here has signed it{hint}" if searched else f"{unknown}not signed as such{hint}"
+            )
         return f"the signature is not that of {claimed}{hint}: changed on the way, or forged"
 
     def _refused(self, body: bytes, signed: cose.Sign1 | None, addressed: str | None, reason: str) -> Refused:

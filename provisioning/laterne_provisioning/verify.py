@@ -45,6 +45,7 @@ class Tally:
     verified: int = 0
     refused: int = 0
     repeated: int = 0
+    passed_over: int = 0
     readings: int = 0
     refusals: list[tuple[Refused, Source, int]] = field(default_factory=list)
 
@@ -71,9 +72,9 @@ class Tally:
         return self.verified + self.refused + self.repeated
 
     def is_good(self) -> bool:
-        """Nothing refused, nothing missing, something verified."""
+        """Nothing refused, nothing missing, nothing passed over, something verified."""
         missing = any(account.missing for account in self.verifier.accounts())
-        return self.verified > 0 and self.refused == 0 and not missing
+        return self.verified > 0 and self.refused + self.passed_over == 0 and not missing
 
 
 def verify(
@@ -129,6 +130,11 @@ def verify(
         output.print_json(_document(tally))
     else:
         _print_tables(tally)
+    if tally.passed_over:
+        output.message(
+            f"{tally.passed_over} messages came faster than they could be checked: nobody has looked at them. "
+            "See who floods the broker; what its archive has kept can be verified from FILEs."
+        )
     if tally.verified + tally.repeated == 0:
         output.message("No report was verified.")
     if count is not None and tally.seen < count:
@@ -212,9 +218,16 @@ async def _listen(
         if count is not None and tally.seen >= count:
             stop.set()
 
+    def on_passed_over() -> None:
+        if not tally.passed_over:
+            output.message("Messages come faster than they can be checked: some are passed over.")
+        tally.passed_over += 1
+
     with output.progress() as say:
         say(f"Listening to {topic} at {broker}; stop with Ctrl-C")
-        listening = asyncio.create_task(subscriber.listen(broker, topic, on_subscribed, on_message, output.message))
+        listening = asyncio.create_task(
+            subscriber.listen(broker, topic, on_subscribed, on_message, on_passed_over, output.message)
+        )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait((listening, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -275,6 +288,7 @@ def _document(tally: Tally) -> dict[str, object]:
         "reports_verified": tally.verified,
         "reports_refused": tally.refused,
         "reports_repeated": tally.repeated,
+        "passed_over": tally.passed_over,
         "readings": tally.readings,
         "boards": [_account_document(account) for account in tally.verifier.accounts()],
         "refused": [

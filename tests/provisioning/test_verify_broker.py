@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.provisioning.commands import LATERNE, WITHIN_S, laterne
 from tests.provisioning.fake_board import FakeBoard
 from tests.servers import Mosquitto
 
+from laterne_provisioning import subscriber
 from laterne_provisioning.output import foreign
 
 
@@ -109,6 +111,44 @@ def test_a_strangers_topic_steers_no_terminal_and_fills_no_table(
         assert len(row["source"]) < 200
     assert r"LE\u2028\u202e" in lines[0]["source"]
     assert foreign("LE\x1b]0;owned\x07\u009b31m\n") == r"LE\x1b]0;owned\x07\x9b31m\n"
+
+
+async def test_more_than_may_wait_is_counted_and_never_lost_in_silence(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriber, "MAX_WAITING", 2)
+    subscribed, ended = asyncio.Event(), asyncio.Event()
+    taken: list[str] = []
+    passed_over: list[None] = []
+
+    def note() -> None:
+        if len(taken) + len(passed_over) == 201:
+            ended.set()
+
+    def on_passed_over() -> None:
+        passed_over.append(None)
+        note()
+
+    def on_message(topic: str, body: bytes) -> None:
+        taken.append(topic)
+        if len(taken) == 1:  # while it is busy with this one, many more come
+            publish_meanwhile(broker, 200)
+        note()
+
+    where = subscriber.broker_of(broker.url, subscriber.Credentials())
+    listening = asyncio.create_task(subscriber.listen(where, "#", subscribed.set, on_message, on_passed_over, print))
+    await subscribed.wait()
+    async with aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+        await client.publish("first", b"x", qos=1)
+    async with asyncio.timeout(WITHIN_S):
+        await ended.wait()
+    listening.cancel()
+    assert passed_over
+
+
+def publish_meanwhile(broker: Mosquitto, count: int) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(publish, broker, *[("LE-0001", b"x")] * count, qos=0).result()
 
 
 def test_it_ends_by_itself_after_as_many_reports_as_were_asked_for(

@@ -11,8 +11,9 @@ from tests.provisioning.commands import laterne
 from tests.provisioning.fake_board import ORDER, FakeBoard, Key
 
 from laterne_protocol import cose, credential, report
+from laterne_provisioning import primitives
 from laterne_provisioning.report_files import pieces
-from laterne_provisioning.verifier import KnownBoard, Refused, Verified, Verifier
+from laterne_provisioning.verifier import MAX_SEARCHES, KnownBoard, Refused, Verified, Verifier
 
 
 def known(board: FakeBoard) -> KnownBoard:
@@ -164,6 +165,30 @@ def test_objects_that_are_no_reports_and_signatures_of_nobody_are_refused(enroll
     verdict = Verifier(boards).check(first.next_report(), "LE-0002")
     assert isinstance(verdict, Refused)
     assert "it is a report of LE-0001, sent under another name" in verdict.reason
+
+
+def test_a_flood_of_forged_reports_does_not_try_every_key_for_each(
+    enrolled: list[FakeBoard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = enrolled
+    tried = []
+    is_signature = primitives.is_signature
+    monkeypatch.setattr(primitives, "is_signature", lambda *given: tried.append(given) or is_signature(*given))
+    verifier = Verifier([known(first), known(second), *(KnownBoard(f"X-{n}", Key().public, b"") for n in range(30))])
+    forged = Key().sign_object(cose.REPORT, cose.parse(first.next_report(), 960).payload, first.kid)
+    reasons = []
+    for _ in range(MAX_SEARCHES + 20):
+        verdict = verifier.check(forged)
+        assert isinstance(verdict, Refused)
+        reasons.append(verdict.reason)
+    assert len(tried) <= MAX_SEARCHES * 34 + 20 * 2
+    assert "first 32 refused reports only" not in reasons[MAX_SEARCHES - 1]
+    assert "first 32 refused reports only" in reasons[MAX_SEARCHES]
+    # The key that the kid names is still tried.
+    payload = cose.parse(first.next_report(), 960).payload
+    verdict = verifier.check(second.key.sign_object(cose.REPORT, payload, credential.kid(second.key.public)))
+    assert isinstance(verdict, Refused)
+    assert verdict.reason == "it is signed by the key of LE-0002"
 
 
 def test_gaps_repetitions_and_any_order_are_told_apart(enrolled: list[FakeBoard]) -> None:
