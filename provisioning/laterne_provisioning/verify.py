@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
@@ -35,13 +35,45 @@ class Source:
     arrival_ms: int | None = None
 
 
+class Kept:
+    """The new file of `--save`, unbuffered: what is verified is in it at once. Raises OperatorError: it cannot be."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("xb", buffering=0)
+
+    def keep(self, body: bytes) -> None:
+        """Append one report."""
+        left = memoryview(body)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as why:
+            raise self._stopped(why) from why
+
+    def close(self) -> None:
+        """Bring it to the disk."""
+        with self._file:
+            try:
+                os.fsync(self._file.fileno())
+                files.sync_directory(self._path.parent)
+            except OSError as why:
+                raise self._stopped(why) from why
+
+    def _stopped(self, why: OSError) -> OperatorError:
+        return OperatorError(
+            f"{self._path} cannot be written: {why.strerror}. Its last report may be cut; make room and verify again, "
+            "with a new file."
+        )
+
+
 @dataclass
 class Tally:
     """What the run has come to so far."""
 
     verifier: Verifier
     show: Callable[[bytes, Source, Verified | Refused], None]
-    save: BinaryIO | None
+    save: Kept | None
     verified: int = 0
     refused: int = 0
     repeated: int = 0
@@ -62,8 +94,7 @@ class Tally:
             self.verified += 1
             self.readings += len(verdict.readings)
             if self.save is not None:
-                self.save.write(body)
-                self.save.flush()
+                self.save.keep(body)
         self.show(body, source, verdict)
 
     @property
@@ -164,19 +195,16 @@ def _verifier(
 
 
 @contextlib.contextmanager
-def _saved(path: Path | None) -> Iterator[BinaryIO | None]:
+def _saved(path: Path | None) -> Iterator[Kept | None]:
     if path is None:
         yield None
         return
     try:
-        file = path.open("xb")
+        kept = Kept(path)
     except OSError as why:
         raise UsageError(f"{path} cannot be made: {why.strerror}. Name a new file.") from why
-    with file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    files.sync_directory(path.parent)
+    with contextlib.closing(kept):
+        yield kept
 
 
 def _read(path: Path, tally: Tally) -> None:

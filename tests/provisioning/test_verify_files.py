@@ -1,13 +1,15 @@
 """`laterne verify` on files: every byte of a report counts, and what is wrong is named."""
 
 import json
+import shlex
+import subprocess
 from pathlib import Path
 
 import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
-from tests.provisioning.commands import laterne
+from tests.provisioning.commands import LATERNE, WITHIN_S, laterne
 from tests.provisioning.fake_board import ORDER, FakeBoard, Key
 
 from laterne_protocol import cose, credential, report
@@ -272,6 +274,20 @@ def test_bad_usage_is_a_sentence(authority: Path, tmp_path: Path) -> None:
         assert says in laterne("verify", *arguments, code=2).err
     assert "cannot be used" in laterne("verify", "--broker", url, "--authority", authority, code=1).err
     assert "No report was verified" in laterne("verify", report_file, "--authority", authority, code=1).err
+
+
+def test_a_disk_that_is_full_is_told_of_the_file_that_could_not_be_written(
+    authority: Path, boards: list[FakeBoard], tmp_path: Path
+) -> None:
+    path, kept = tmp_path / "r", tmp_path / "kept"
+    path.write_bytes(b"".join(boards[0].next_report() for _ in range(9)))
+    # A limit of 1 kB for each file stands for the disk: write(2) fails in the same place.
+    command = shlex.join([*LATERNE, "verify", *map(str, (path, "--authority", authority, "--save", kept))])
+    done = subprocess.run(["bash", "-c", f"ulimit -f 1; {command}"], capture_output=True, text=True, timeout=WITHIN_S)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert f"{kept} cannot be written: File too large." in done.stderr
+    assert "cannot be read" not in done.stderr
+    assert done.returncode == 1
 
 
 def test_json_lines_say_one_report_each_and_close_with_a_summary(
