@@ -125,15 +125,15 @@ class Verifier:
         return verdict
 
     def accounts(self) -> list[Account]:
-        """One for each board of which something was seen, by id."""
-        seen = []
+        """One for each board of which something was seen, or should have been, by id."""
+        listed = []
         for name, account in sorted(self._accounts.items()):
-            if account.reports or account.refused:
+            if account.reports or account.refused or self._boards[name].refused is None:
                 chain = self._chains[name]
                 account.first, account.last = chain.first, chain.last
                 account.missing = without(chain.missing, [(first, last) for first, last, _ in account.lost])
-                seen.append(account)
-        return seen
+                listed.append(account)
+        return listed
 
     def _check(self, body: bytes, addressed: str | None) -> Verified | Refused:
         try:

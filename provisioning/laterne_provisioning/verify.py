@@ -376,13 +376,19 @@ def _account_row(account: Account) -> list[str]:
         account.kid.hex(),
         str(account.reports),
         str(account.readings),
-        "" if account.first is None else f"{account.first} to {account.last}",
+        _sequences(account),
         ", ".join(_between(first, last) for first, last in account.missing),
         ", ".join(
             f"{_between(first, last)} ({report.REASONS.get(reason, reason)})" for first, last, reason in account.lost
         ),
         str(account.refused or ""),
     ]
+
+
+def _sequences(account: Account) -> str:
+    if account.first is None:
+        return "none verified" if account.refused else "nothing seen"
+    return f"{account.first} to {account.last}"
 
 
 def _between(first: int, last: int) -> str:

@@ -276,6 +276,22 @@ def test_bad_usage_is_a_sentence(authority: Path, tmp_path: Path) -> None:
     assert "No report was verified" in laterne("verify", report_file, "--authority", authority, code=1).err
 
 
+def test_a_board_of_which_nothing_came_is_shown_and_is_no_error(
+    authority: Path, boards: list[FakeBoard], tmp_path: Path
+) -> None:
+    path = tmp_path / "r"
+    path.write_bytes(boards[0].next_report())
+    found = laterne("verify", path, "--authority", authority, "--json").json()
+    assert [(row["board"], row["reports"], row["first"]) for row in found["boards"]] == [
+        ("LE-0001", 1, 1),
+        ("LE-0002", 0, None),
+    ]
+    (row,) = [line for line in laterne("verify", path, "--authority", authority).out.splitlines() if "LE-0002" in line]
+    assert "nothing seen" in row
+    laterne("board", "revoke", "LE-0002", "--reason", "stolen", "--authority", authority)
+    assert "LE-0002" not in laterne("verify", path, "--authority", authority).out
+
+
 def test_a_disk_that_is_full_is_told_of_the_file_that_could_not_be_written(
     authority: Path, boards: list[FakeBoard], tmp_path: Path
 ) -> None:
