@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from described import describe
+
 from laterne_protocol import cbor, cose, credential, frame, messages, report, roster, trust
 
 HERE = Path(__file__).parent
