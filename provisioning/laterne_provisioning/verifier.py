@@ -78,7 +78,10 @@ class Refused:
 
 @dataclass
 class Account:
-    """What was seen of one board. missing: sequences neither seen nor stated lost. lost: stated by the board."""
+    """What was seen of one board. missing: sequences neither seen nor stated lost. lost: stated by the board.
+
+    boots: the lowest and the highest count of its starts in what was verified, None before the first report.
+    """
 
     board: str
     kid: bytes
@@ -88,8 +91,14 @@ class Account:
     refused: int = 0
     first: int | None = None
     last: int | None = None
+    boots: tuple[int, int] | None = None
     missing: list[Range] = field(default_factory=list)
     lost: list[tuple[int, int, int]] = field(default_factory=list)
+
+    @property
+    def starts(self) -> int:
+        """How often the board started between the reports seen, in whatever order they came."""
+        return 0 if self.boots is None else self.boots[1] - self.boots[0]
 
 
 class Verifier:
@@ -122,6 +131,8 @@ class Verifier:
                 account.reports += 1
                 account.readings += len(verdict.readings)
                 account.lost.extend(verdict.lost)
+                low, high = account.boots or (verdict.boot, verdict.boot)
+                account.boots = min(low, verdict.boot), max(high, verdict.boot)
         return verdict
 
     def accounts(self) -> list[Account]:

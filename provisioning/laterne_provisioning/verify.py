@@ -343,13 +343,24 @@ def _account_document(account: Account) -> dict[str, object]:
         "refused": account.refused,
         "first": account.first,
         "last": account.last,
+        "starts": account.starts,
         "missing": [list(between) for between in account.missing],
         "lost": [list(gap) for gap in account.lost],
     }
 
 
 def _print_tables(tally: Tally) -> None:
-    columns = ("board", "signed by key", "reports", "readings", "sequences", "missing", "stated lost", "refused")
+    columns = (
+        "board",
+        "signed by key",
+        "reports",
+        "readings",
+        "sequences",
+        "starts",
+        "missing",
+        "stated lost",
+        "refused",
+    )
     output.print_table(columns, [_account_row(account) for account in tally.verifier.accounts()])
     if tally.refusals:
         sys.stdout.write("\n")
@@ -377,6 +388,7 @@ def _account_row(account: Account) -> list[str]:
         str(account.reports),
         str(account.readings),
         _sequences(account),
+        str(account.starts or ""),
         ", ".join(_between(first, last) for first, last in account.missing),
         ", ".join(
             f"{_between(first, last)} ({report.REASONS.get(reason, reason)})" for first, last, reason in account.lost

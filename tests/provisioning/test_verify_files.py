@@ -173,9 +173,14 @@ def test_a_flood_of_forged_reports_does_not_try_every_key_for_each(
     enrolled: list[FakeBoard], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = enrolled
-    tried = []
+    tried: list[bytes] = []
     is_signature = primitives.is_signature
-    monkeypatch.setattr(primitives, "is_signature", lambda *given: tried.append(given) or is_signature(*given))
+
+    def counted(key: bytes, signed: bytes, signature: bytes) -> bool:
+        tried.append(key)
+        return is_signature(key, signed, signature)
+
+    monkeypatch.setattr(primitives, "is_signature", counted)
     verifier = Verifier([known(first), known(second), *(KnownBoard(f"X-{n}", Key().public, b"") for n in range(30))])
     forged = Key().sign_object(cose.REPORT, cose.parse(first.next_report(), 960).payload, first.kid)
     reasons = []
@@ -290,6 +295,21 @@ def test_a_board_of_which_nothing_came_is_shown_and_is_no_error(
     assert "nothing seen" in row
     laterne("board", "revoke", "LE-0002", "--reason", "stolen", "--authority", authority)
     assert "LE-0002" not in laterne("verify", path, "--authority", authority).out
+
+
+def test_starts_of_a_board_between_its_reports_are_told_in_whatever_order_they_come(
+    authority: Path, boards: list[FakeBoard], tmp_path: Path
+) -> None:
+    reports = []
+    for boot in (1, 1, 2, 5):  # after its third report it started three times before it could send one
+        boards[0].boot = boot
+        reports.append(boards[0].next_report())
+    path = tmp_path / "r"
+    path.write_bytes(b"".join([reports[3], *reports[:3], boards[1].next_report()]))
+    found = laterne("verify", path, "--authority", authority, "--json").json()
+    assert [row["starts"] for row in found["boards"]] == [4, 0]
+    head, row = laterne("verify", path, "--authority", authority).out.splitlines()[:2]
+    assert row[head.index("starts") :].split()[0] == "4"
 
 
 def test_a_disk_that_is_full_is_told_of_the_file_that_could_not_be_written(
