@@ -11,7 +11,7 @@ from pathlib import Path
 import aiomqtt
 import pytest
 from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.parts import GATEWAY, TENANT, GatewayProcess, Subscriber
+from tests.gateway.parts import GATEWAY, TENANT, GatewayProcess, Subscriber, until
 from tests.servers import Mosquitto
 
 MakeLine = Callable[..., FakeLine]
@@ -186,6 +186,23 @@ async def test_a_twin_with_the_same_name_is_noticed(tmp_path: Path, mosquitto: M
         async with running(tmp_path / "twin", mosquitto, [other], twin_line) as twin:
             await gateway.says("give each gateway an id of its own")
             await twin.says("give each gateway an id of its own")
+
+
+async def test_a_strangers_status_does_not_end_the_gateway(
+    tmp_path: Path, mosquitto: Mosquitto, line_of: MakeLine
+) -> None:
+    """Whoever may write our status topic may write anything: nested beyond what a parser can follow, or no JSON."""
+    board = FakeBoard()
+    async with (
+        running(tmp_path, mosquitto, [board], line_of(board)) as gateway,
+        aiomqtt.Client("127.0.0.1", mosquitto.port) as stranger,
+    ):
+        await gateway.says("connected to")
+        for payload in (b"[" * 100_000, b'{"a":' * 40_000, b"[" * 256, b"\xff", b"9" * 255, b"null", b""):
+            await stranger.publish(f"laterne/v1/{TENANT}/{GATEWAY}/status", payload, qos=1, retain=True)
+        await stranger.publish(f"laterne/v1/{TENANT}/{GATEWAY}/status", b'{"instance": "another"}', qos=1)
+        await until(lambda: "ended by a failure" in gateway.said() or "an id of its own" in gateway.said())
+        assert await gateway.stop() == 0, "it has read them all and goes on"
 
 
 async def test_without_a_broker_reports_are_kept_on_disk(tmp_path: Path, line_of: MakeLine) -> None:

@@ -36,7 +36,7 @@ STABLE_S = 60.0
 TWIN_FLOOR_S = 20.0  # two gateways with one name would throw each other out as fast as they can
 PUBACK_WITHIN_S = 60.0  # a broker that takes longer for the oldest message is taken for gone
 LATE_AFTER_MS = 120_000  # a report closes every minute: one that is two minutes old waited somewhere
-MAX_STATUS_BYTES = 1024  # more on our status topic is not ours
+MAX_STATUS_BYTES = 256  # ours has about 110; more on our status topic is not ours
 GOODBYE_WITHIN_S = 3.0  # the stopping gateway waits this long for a broker to take its last message
 
 
@@ -195,9 +195,11 @@ class MqttRoute:
 
 def _instance_in(payload: bytes) -> str | None:
     """Whose status this is; None for what no gateway of ours wrote."""
+    if len(payload) > MAX_STATUS_BYTES:
+        return None
     try:
-        found = json.loads(payload[: MAX_STATUS_BYTES + 1])
-    except ValueError:
+        found = json.loads(payload)
+    except (ValueError, RecursionError):
         return None
     instance = found.get("instance") if isinstance(found, dict) else None
     return instance if isinstance(instance, str) else None
