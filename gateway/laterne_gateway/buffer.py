@@ -39,6 +39,10 @@ class StoreError(Exception):
     """
 
 
+class NotInTurnError(StoreError):
+    """Not stored because the report before it was not."""
+
+
 @dataclass(frozen=True)
 class Accepted:
     """A report that the inbox has checked. digest: of its payload. credential: digest of the board's; 16 bytes each.
@@ -150,7 +154,7 @@ class Buffer:
         """Returns when the report is on disk: STORED, or else REPEATED, OTHER, PAST. Raises StoreError."""
         outcome = await self._write(lambda db: self._insert(db, accepted))
         if outcome == NOT_IN_TURN:
-            raise StoreError(f"report {accepted.sequence} waits for the one before it")
+            raise NotInTurnError("the report before it was not stored")
         if outcome == STORED:
             # Several of a board's may be under way: the chain is at the last of them.
             former = self.chains.get(accepted.board)
@@ -162,7 +166,7 @@ class Buffer:
         """Returns when it is on disk, and the chain has passed over it if it should. Raises StoreError."""
         outcome = await self._write(lambda db: _set_aside(db, refused))
         if outcome == NOT_IN_TURN:
-            raise StoreError("what comes before could not be stored")
+            raise NotInTurnError("the report before it was not stored")
         if refused.passed_over is not None:
             self.chains[refused.board] = Chain(refused.credential, refused.passed_over, None)
 

@@ -34,6 +34,7 @@ POLL_WITHIN_S, POLL_WITHIN_A_BOARD_S = 2.0, 0.16
 POLL_FLOOR_S = 0.2  # a board that says "due now" again and again is asked five times a second, not more
 AFTER_DUE_S = 0.03  # the report is closed when it is due, then signed: 5 ms and more (design 11)
 REFUSED_PAUSE_S = 1.0  # before a refused report is asked for again
+NOT_STORED_PAUSE_S = 1.0  # while the disk is full each board offers one report a second
 BUSY_PAUSE_S = 1.0  # a board that says it is busy means seconds
 UNKNOWN_PAUSE_S = 5.0  # a board that is not enrolled, or not in the roster
 MAX_UNCOMMITTED = 64  # reports of one board on their way to the disk: 60 KiB; then the board waits for the commit
@@ -177,10 +178,11 @@ class Bus:
         if self._inbox.uncommitted(entry) >= MAX_UNCOMMITTED:
             return POLL_FLOOR_S
         now_s = self._clock.monotonic_s()
+        after = self._inbox.after(entry)
         question = messages.Poll(
             contact.number,
             self._inbox.acknowledged(entry),
-            self._inbox.after(entry),
+            after,
             contact.clock.time(now_s, self._clock.utc_ms()),
         )
         answer = await self._ask(contact, question, messages.ReportAnswer)
@@ -188,6 +190,10 @@ class Bus:
             return self._silent(contact)
         if not isinstance(answer.message, messages.ReportAnswer):
             return self._declined(contact, answer.message)
+        if self._inbox.after(entry) != after:
+            # A report before this answer could not be stored meanwhile (Inbox.after).
+            self._health.count(entry.board, "answers dropped: not stored before")
+            return POLL_FLOOR_S
         return self._answered(contact, entry, answer, answer.message)
 
     def _answered(self, contact: Contact, entry: Entry, answer: Answer, said: messages.ReportAnswer) -> float:
@@ -203,6 +209,8 @@ class Bus:
         if said.report is not None:
             outcome = self._inbox.take(entry, said.report)
             if outcome == ACCEPTED:
+                if self._inbox.failing:
+                    return NOT_STORED_PAUSE_S
                 return 0.0  # there may be more, and this one is acknowledged with the next question
             return REFUSED_PAUSE_S if outcome == REFUSED else self._poll_within_s
         return min(self._poll_within_s, max(POLL_FLOOR_S, said.due_ms / 1000 + AFTER_DUE_S))

@@ -5,15 +5,23 @@ code, never from a peer's bytes: what a stranger says cannot fill memory.
 """
 
 import logging
+import time
 from collections import Counter
+from collections.abc import Callable
 
 log = logging.getLogger("laterne")
+
+SAID_AGAIN_S = 60.0  # what a peer can bring about again and again is logged once a minute
 
 Value = int | float | str | bool | None
 
 
 class Health:
-    def __init__(self) -> None:
+    def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic_s = monotonic_s
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when, and how often it was left out since
+        self._unlogged: set[tuple[str, str]] = set()  # alarms that stand and are not in the log again yet
+        self._logged: dict[tuple[str, str], tuple[str, float]] = {}  # the last sentence of an alarm, and when
         self._counts: dict[str, Counter[str]] = {}
         self._values: dict[str, dict[str, Value]] = {}
         self._alarms: dict[str, dict[str, str]] = {}
@@ -29,16 +37,43 @@ class Health:
         self._values.setdefault(subject, {})[what] = value
 
     def alarm(self, subject: str, what: str, sentence: str) -> None:
-        """Something that a person should look at. Logged when it is new; kept until clear()."""
-        alarms = self._alarms.setdefault(subject, {})
-        if alarms.get(what) != sentence:
-            alarms[what] = sentence
-            log.warning("%s: %s", subject, sentence)
+        """Something that a person should look at. Logged when it is new; kept until clear().
+
+        One that comes and goes is logged once a minute.
+        """
+        alarms, key, now_s = self._alarms.setdefault(subject, {}), (subject, what), self._monotonic_s()
+        if alarms.get(what) == sentence and key not in self._unlogged:
+            return
+        alarms[what] = sentence
+        logged, at_s = self._logged.get(key, ("", now_s))
+        if logged == sentence and now_s - at_s < SAID_AGAIN_S:
+            self._unlogged.add(key)
+            return
+        self._logged[key] = sentence, now_s
+        self._unlogged.discard(key)
+        log.warning("%s: %s", subject, sentence)
 
     def clear(self, subject: str, what: str, sentence: str = "") -> None:
-        """The alarm is over. sentence: what to log when there was one."""
-        if self._alarms.get(subject, {}).pop(what, None) is not None and sentence:
+        """The alarm is over. sentence: what to log when there was one in the log."""
+        gone = self._alarms.get(subject, {}).pop(what, None) is not None
+        logged = (subject, what) not in self._unlogged
+        self._unlogged.discard((subject, what))
+        if gone and logged and sentence:
             log.info("%s: %s", subject, sentence)
+
+    def say(self, subject: str, kind: str, sentence: str, level: int = logging.INFO) -> bool:
+        """Logs a sentence; once a minute of a subject and kind, then with the count of those left out.
+
+        Whether it was logged. For what a peer can bring about as often as it likes.
+        """
+        now_s = self._monotonic_s()
+        at_s, left_out = self._said.get((subject, kind), (now_s - SAID_AGAIN_S, 0))
+        if now_s - at_s < SAID_AGAIN_S:
+            self._said[subject, kind] = at_s, left_out + 1
+            return False
+        self._said[subject, kind] = now_s, 0
+        log.log(level, "%s%s", sentence, f" (and {left_out} times since this was last said)" if left_out else "")
+        return True
 
     def snapshot(self) -> dict[str, dict[str, object]]:
         """Everything, by subject: {"counts": {...}, "values": {...}, "alarms": [sentences]}."""

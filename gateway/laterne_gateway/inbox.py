@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from laterne_gateway import primitives
-from laterne_gateway.buffer import OTHER, PAST, STORED, Accepted, Buffer, Refused, StoreError
+from laterne_gateway.buffer import OTHER, PAST, STORED, Accepted, Buffer, NotInTurnError, Refused, StoreError
 from laterne_gateway.clock import Clock
 from laterne_gateway.health import Health
 from laterne_gateway.roster import RosterKeeper
@@ -122,9 +122,14 @@ class Inbox:
         self._health = health
         self._intakes: dict[str, Intake] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.failing = False  # the last report that had its turn could not be stored
 
     def after(self, entry: Entry) -> int:
-        """Ask the board for the oldest report after this sequence."""
+        """Ask the board for the oldest report after this sequence.
+
+        It goes back when a report could not be stored. An answer to a question with another `after` must not be
+        taken: it would pass for a gap, and what is missing would be acknowledged.
+        """
         return self._intake(entry).received
 
     def acknowledged(self, entry: Entry) -> int | None:
@@ -147,11 +152,11 @@ class Inbox:
         except RefusedReport as why:
             self._refuse(entry, intake, why, body)
             return REFUSED
-        self._note_missing(entry.board, intake, found)
         intake.refusals = 0
+        former = intake.received
         accepted = self._accepted(entry, intake, found, digest, body)
         intake.received, intake.digest, intake.follows = found.sequence, digest, found.sequence
-        self._start(entry, intake, self._store(entry, accepted))
+        self._start(entry, intake, self._store(entry, accepted, former, found))
         return ACCEPTED
 
     async def settle(self) -> None:
@@ -205,18 +210,22 @@ class Inbox:
             await work
         except StoreError as why:
             self._health.count(entry.board, "reports not stored")
-            self._health.alarm(
-                "buffer",
-                "not stored",
-                f"{why}: free some space; boards keep what is not acknowledged and are asked again",
-            )
+            if not isinstance(why, NotInTurnError):  # that is only the consequence
+                self.failing = True
+                self._health.alarm(
+                    "buffer",
+                    "not stored",
+                    f"{why}: free some space; boards keep what is not acknowledged and are asked again",
+                )
             self._return_to_disk(entry, intake)
         finally:
             intake.uncommitted -= 1
 
-    async def _store(self, entry: Entry, accepted: Accepted) -> None:
+    async def _store(self, entry: Entry, accepted: Accepted, former: int, found: report.Report) -> None:
         outcome = await self._buffer.put(accepted)
         if outcome == STORED:
+            self.failing = False
+            self._note_missing(entry.board, former, accepted.follows is None, found)
             self._health.count(entry.board, "reports stored")
             self._health.note(entry.board, "sequence", accepted.sequence)
             self._health.clear("buffer", "not stored", "stores again")
@@ -289,13 +298,13 @@ class Inbox:
             )
         )
 
-    def _note_missing(self, board: str, intake: Intake, found: report.Report) -> None:
-        missing = found.sequence - intake.received - 1
+    def _note_missing(self, board: str, former: int, begins: bool, found: report.Report) -> None:
+        missing = found.sequence - former - 1
         if missing == 0:
             return
-        first, last = intake.received + 1, found.sequence - 1
+        first, last = former + 1, found.sequence - 1
         stated = sum(max(0, min(last, gap[1]) - max(first, gap[0]) + 1) for gap in found.gaps)
-        if intake.follows is None and stated < missing:
+        if begins and stated < missing:
             # Not lost here: the board was with another gateway before, or this one's database is new.
             self._health.count(board, "reports before the first here", missing - stated)
             log.info("%s: its first report here is %d", board, found.sequence)

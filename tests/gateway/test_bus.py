@@ -1,12 +1,14 @@
 """Lines and buses with every fault a line has: over real PTYs, with boards that speak the real protocol."""
 
 import fcntl
+import logging
 import os
 import resource
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import pytest
 from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.gateway.parts import Parts, parts, until
 
@@ -190,3 +192,27 @@ async def test_two_boards_with_one_key_on_two_lines_are_noticed(tmp_path: Path, 
         board.close_reports(1)
         copy.close_reports(2, readings=5)
         await until(lambda: bool(gateway.health.snapshot()[board.name]["alarms"]))
+
+
+async def test_a_disk_that_fills_while_an_answer_is_under_way_costs_no_report(
+    tmp_path: Path, line_of: MakeLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The answer was asked for on top of what could then not be stored: taken, it would pass for a gap."""
+    caplog.set_level(logging.INFO, "laterne")
+    board = FakeBoard()
+    board.close_reports(150)
+    line = line_of(board)
+    line.late_s = lambda: 0.002  # so that an answer is always under way when a store fails
+    async with parts(tmp_path, board) as gateway:
+        pages = await gateway.buffer._write(lambda db: db.execute("pragma page_count").fetchone()[0])
+        await gateway.buffer._write(lambda db: db.execute(f"pragma max_page_count = {pages + 3}").fetchone())  # type: ignore[operator]
+        async with gateway.asking(line):
+            await until(lambda: gateway.health.counted(board.name, "reports not stored") >= 4)
+            stored = (await gateway.stored())[board.name]
+            assert stored == list(range(1, len(stored) + 1))
+            assert board.acknowledged <= len(stored)
+            assert gateway.health.counted(board.name, "answers dropped: not stored before") > 0
+            assert sum("disk is full" in one.getMessage() for one in caplog.records) == 1
+            assert len(caplog.records) < 12
+            await gateway.buffer._write(lambda db: db.execute("pragma max_page_count = 100000").fetchone())
+            await arrive(gateway, board)
