@@ -59,6 +59,7 @@ class Contact:
     number: int = 0
     entry: Entry | None = None
     answers: bool = False
+    known: tuple[str, bytes] | None = None  # board and kid that `clock` is of
     said: str = ""  # what was logged last: a thing is said when it changes
     clock: BoardClock = field(default_factory=BoardClock)
 
@@ -165,6 +166,9 @@ class Bus:
                 contact, f"{entry.board}: {where}: holds another key than the roster says: export the roster anew"
             )
             return UNKNOWN_PAUSE_S
+        if contact.known != (entry.board, identity.kid):
+            # Another board may count the same boot: its clock is another one all the same.
+            contact.known, contact.clock = (entry.board, identity.kid), BoardClock()
         contact.entry = entry
         contact.answers = True
         contact.silence.reset()
@@ -190,7 +194,7 @@ class Bus:
             return self._silent(contact)
         if not isinstance(answer.message, messages.ReportAnswer):
             return self._declined(contact, answer.message)
-        if self._inbox.after(entry) != after:
+        if self._inbox.after(entry) < after:
             # A report before this answer could not be stored meanwhile (Inbox.after).
             self._health.count(entry.board, "answers dropped: not stored before")
             return POLL_FLOOR_S
@@ -200,7 +204,7 @@ class Bus:
         contact.answers = True
         contact.silence.reset()
         if contact.clock.boot not in (None, said.boot):
-            log.info("%s: restarted, boot %d", entry.board, said.boot)
+            self._health.say(entry.board, "restarted", f"{entry.board}: restarted, boot {said.boot}")
             self._health.count(entry.board, "restarts")
         contact.clock.add(said.boot, said.ticks_ms, answer.asked_s, answer.answered_s, answer.repeated)
         self._health.note(entry.board, "waiting on the board", said.waiting)

@@ -24,8 +24,9 @@ before, is validly signed all the same: two boards hold one key. It is set aside
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from laterne_gateway import primitives
@@ -41,6 +42,9 @@ log = logging.getLogger("laterne")
 
 ASK_TIMES = 3
 MAX_STEP = 64  # a gap of 10,000 reports before a damaged one is crossed in 157 steps
+
+# Of one board: each costs a synced commit, and a forger could have one every 3 s. Enough to cross that gap in an hour.
+MAX_SET_ASIDE_AN_HOUR, HOUR_S = 160, 3600.0
 
 ACCEPTED, REFUSED, REPEATED = "accepted", "refused", "repeated"
 
@@ -70,6 +74,7 @@ class Intake:
     uncommitted: int = 0
     refusals: int = 0
     last_set_aside: bytes = b""
+    set_aside_s: "deque[float]" = field(default_factory=lambda: deque(maxlen=MAX_SET_ASIDE_AN_HOUR))
 
 
 def examine(body: bytes, entry: Entry) -> tuple[report.Report, bytes]:
@@ -127,7 +132,7 @@ class Inbox:
     def after(self, entry: Entry) -> int:
         """Ask the board for the oldest report after this sequence.
 
-        It goes back when a report could not be stored. An answer to a question with another `after` must not be
+        It goes back when a report could not be stored. An answer to a question with a later `after` must not be
         taken: it would pass for a gap, and what is missing would be acknowledged.
         """
         return self._intake(entry).received
@@ -260,24 +265,31 @@ class Inbox:
                 "clone",
                 f"report {why.sequence} does not follow the one before: {why}; look for a second board with its key",
             )
+        if intake.refusals >= ASK_TIMES and self._set_aside_enough(intake):
+            self._health.count(board, "refused: too many set aside this hour")
+            return  # it is asked for again until there is room
         if intake.refusals < ASK_TIMES:
             if intake.refusals == 1:
-                log.warning("%s: report refused, asked for again: %s: %s", board, why.reason, why)
+                sentence = f"{board}: report refused, asked for again: {why.reason}: {why}"
+                self._health.say(board, "refused", sentence, logging.WARNING)
             return
         intake.refusals = 0
         passed_over = self._step(intake, why)
         follows = intake.follows
-        log.warning(
-            "%s: reports %d to %d passed over, the refused one is set aside: %s: %s",
+        self._health.say(
             board,
-            intake.received + 1,
-            passed_over,
-            why.reason,
-            why,
+            "passed over",
+            f"{board}: reports {intake.received + 1} to {passed_over} passed over, the refused one is set aside: "
+            f"{why.reason}: {why}",
+            logging.WARNING,
         )
         self._health.count(board, "reports missing", passed_over - intake.received)
         intake.received, intake.digest, intake.follows = passed_over, None, passed_over
         self._start(entry, intake, self._set_aside(entry, why.sequence, why.reason, body, follows, passed_over))
+
+    def _set_aside_enough(self, intake: Intake) -> bool:
+        full = len(intake.set_aside_s) == MAX_SET_ASIDE_AN_HOUR
+        return full and self._clock.monotonic_s() - intake.set_aside_s[0] < HOUR_S
 
     def _step(self, intake: Intake, why: RefusedReport) -> int:
         if why.sequence is None or why.sequence <= intake.received:
@@ -290,6 +302,10 @@ class Inbox:
         intake = self._intake(entry)
         if passed_over is None and intake.last_set_aside == body:
             return  # the same one again: it is there already
+        if passed_over is None and self._set_aside_enough(intake):
+            self._health.count(entry.board, "refused: too many set aside this hour")
+            return
+        intake.set_aside_s.append(self._clock.monotonic_s())
         intake.last_set_aside = body
         self._health.count(entry.board, "reports set aside")
         await self._buffer.set_aside(
@@ -312,10 +328,7 @@ class Inbox:
         self._health.count(board, "reports missing", missing)
         self._health.count(board, "reports missing, stated by the board", min(stated, missing))
         reasons = sorted({report.REASONS.get(gap[2], f"reason {gap[2]}") for gap in found.gaps})
-        log.warning(
-            "%s: reports %d to %d are missing, the board %s",
-            board,
-            first,
-            last,
-            f"says: {', '.join(reasons)}" if stated >= missing else "does not say why",
+        said = f"says: {', '.join(reasons)}" if stated >= missing else "does not say why"
+        self._health.say(
+            board, "missing", f"{board}: reports {first} to {last} are missing, the board {said}", logging.WARNING
         )

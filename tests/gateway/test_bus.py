@@ -13,6 +13,7 @@ from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.gateway.parts import Parts, parts, until
 
 from laterne_gateway.bus import answer_within_s
+from laterne_protocol import messages
 
 MakeLine = Callable[..., FakeLine]
 
@@ -216,3 +217,50 @@ async def test_a_disk_that_fills_while_an_answer_is_under_way_costs_no_report(
             assert len(caplog.records) < 12
             await gateway.buffer._write(lambda db: db.execute("pragma max_page_count = 100000").fetchone())
             await arrive(gateway, board)
+
+
+async def test_a_swapped_board_with_the_same_boot_number_does_not_get_the_former_ones_clock(
+    tmp_path: Path, line_of: MakeLine
+) -> None:
+    former, other = FakeBoard("LE-1"), FakeBoard("LE-2")
+    former.close_reports(1)
+    other.close_reports(2)
+    other.ticks_ms = lambda: FakeBoard.ticks_ms(other) + 7_200_000  # type: ignore[method-assign]
+    line = line_of(former)
+    async with parts(tmp_path, former, other) as gateway, gateway.asking(line):
+        await arrive(gateway, former)
+        await until(lambda: former.time is not None)
+        told: list[tuple[int, int, int]] = []
+        answer = other.answer
+
+        def listen(question: "messages.Message") -> bytes | None:
+            if isinstance(question, messages.Poll) and question.time is not None:
+                told.append(question.time)
+            return answer(question)
+
+        other.answer = listen  # type: ignore[method-assign]
+        line.unplug()
+        line.boards[:] = [other]
+        line.plug_in()
+        await arrive(gateway, other)
+        await until(lambda: bool(told))
+        assert former.time is not None
+        assert former.time[1] - told[0][1] > 7_100_000
+
+
+async def test_a_thing_that_says_another_boot_each_time_is_logged_once_a_minute(
+    tmp_path: Path, line_of: MakeLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "laterne")
+    board = FakeBoard()
+    board.close_reports(20)
+
+    def restart(body: bytes | None) -> bytes | None:
+        board.boot += 1
+        return body
+
+    board.answer_with = restart
+    async with parts(tmp_path, board) as gateway, gateway.asking(line_of(board)):
+        await arrive(gateway, board)
+        assert gateway.health.counted(board.name, "restarts") >= 19
+        assert sum("restarted" in one.getMessage() for one in caplog.records) == 1

@@ -8,7 +8,16 @@ from tests.gateway.fake_authority import ORDER, Key
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import Parts, parts
 
-from laterne_gateway.inbox import ACCEPTED, ASK_TIMES, MAX_STEP, REFUSED, REPEATED, RefusedReport, examine
+from laterne_gateway.inbox import (
+    ACCEPTED,
+    ASK_TIMES,
+    MAX_SET_ASIDE_AN_HOUR,
+    MAX_STEP,
+    REFUSED,
+    REPEATED,
+    RefusedReport,
+    examine,
+)
 from laterne_protocol import cose, report
 
 
@@ -207,6 +216,19 @@ async def test_a_forger_cannot_have_many_reports_passed_over(tmp_path: Path, cla
             gateway.inbox.take(board.entry(), forged)
         await gateway.inbox.settle()
         assert gateway.inbox.acknowledged(board.entry()) == min(claimed, MAX_STEP)
+
+
+async def test_what_is_set_aside_of_a_board_in_an_hour_is_bounded_and_so_is_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    board = FakeBoard()
+    async with parts(tmp_path, board) as gateway:
+        for _ in range((MAX_SET_ASIDE_AN_HOUR + 5) * ASK_TIMES):
+            assert gateway.inbox.take(board.entry(), os.urandom(50)) == REFUSED
+            await gateway.inbox.settle()
+        assert (await gateway.buffer.tallies())["set aside"] == MAX_SET_ASIDE_AN_HOUR
+        assert gateway.inbox.acknowledged(board.entry()) == MAX_SET_ASIDE_AN_HOUR
+        assert len(caplog.records) == 2
 
 
 async def test_a_full_disk_takes_back_everything_that_was_under_way(tmp_path: Path) -> None:
