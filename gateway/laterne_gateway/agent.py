@@ -13,14 +13,16 @@ from laterne_gateway.buffer import Buffer
 from laterne_gateway.bus import Bus
 from laterne_gateway.clock import Clock, SystemClock
 from laterne_gateway.config import Config
-from laterne_gateway.database import DirectoryLock, open_database
+from laterne_gateway.database import FILE_NAME, DirectoryLock, open_database
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
-from laterne_gateway.roster import RosterKeeper
+from laterne_gateway.roster import RosterKeeper, read_bounded
 from laterne_gateway.routes.mqtt import NAME as MQTT
 from laterne_gateway.routes.mqtt import MqttRoute
 from laterne_gateway.serial_line import SerialLine
 from laterne_gateway.status import StatusServer
+from laterne_protocol.roster import MAX_ROSTER_BYTES
+from laterne_protocol.trust import MAX_TRUST_BYTES
 
 log = logging.getLogger("laterne")
 
@@ -32,6 +34,9 @@ async def run(config: Config, clock: Clock | None = None) -> None:
     """
     clock = clock or SystemClock()
     stop = _on_signals(signal.SIGTERM, signal.SIGINT)
+    if not (config.gateway.directory / FILE_NAME).exists():  # else the last good ones in it may do
+        read_bounded(config.gateway.trust, MAX_TRUST_BYTES)
+        read_bounded(config.gateway.roster, MAX_ROSTER_BYTES)
     lock = DirectoryLock(config.gateway.directory)
     lock.take()
     try:

@@ -104,7 +104,11 @@ class RosterKeeper:
             await self._take_roster()
         except RosterError as why:
             self._health.count(SUBJECT, "refused")
-            self._health.alarm(SUBJECT, "refused", f"{why}; version {self.version} stays in force")
+            self._health.alarm(
+                SUBJECT,
+                "refused",
+                f"{why}; {'none is' if self.version is None else f'version {self.version} stays'} in force",
+            )
             return str(why)
         self._health.clear(SUBJECT, "refused")
         return None

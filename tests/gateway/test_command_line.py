@@ -51,6 +51,8 @@ async def test_run_without_a_roster_ends_with_2_and_a_sentence(
     done = await in_thread("run", "--config", str(gateway.config))
     assert done.returncode == 2
     assert "roster.cbor: cannot be read" in done.stderr
+    assert "None" not in done.stderr
+    assert not (tmp_path / "state").exists(), "nothing is left behind"
     assert "Traceback" not in done.stderr
 
 
