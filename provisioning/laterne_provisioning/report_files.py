@@ -1,14 +1,19 @@
 """Reports in files: a CBOR sequence (RFC 8742) of COSE_Sign1; one report alone is a sequence too.
 
-What cannot be read does not hide what follows: the next report is looked for, and the bytes passed over are told.
+In reading, what cannot be read does not hide what follows: the next report is looked for, the bytes passed over are
+told. In writing (Kept), what is verified is in the file at once.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from laterne_protocol import cbor, cose
 from laterne_protocol.errors import WireError
 from laterne_protocol.report import MAX_REPORT_BYTES
+from laterne_provisioning import files
+from laterne_provisioning.errors import OperatorError
 
 READ_BYTES = 16384
 # How every object of ours begins: tag 18, four parts, and the head of the protected header (protocol/README.md, 4).
@@ -55,3 +60,35 @@ def _object_bytes(data: bytes) -> int | None:
     except WireError:
         return None
     return end
+
+
+class Kept:
+    """The new file of `--save`, unbuffered: what is verified is in it at once. Raises OperatorError: it cannot be."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("xb", buffering=0)
+
+    def keep(self, body: bytes) -> None:
+        """Append one report."""
+        left = memoryview(body)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as why:
+            raise self._stopped(why) from why
+
+    def close(self) -> None:
+        """Bring it to the disk."""
+        with self._file:
+            try:
+                os.fsync(self._file.fileno())
+                files.sync_directory(self._path.parent)
+            except OSError as why:
+                raise self._stopped(why) from why
+
+    def _stopped(self, why: OSError) -> OperatorError:
+        return OperatorError(
+            f"{self._path} cannot be written: {why.strerror}. Its last report may be cut; make room and verify again, "
+            "with a new file."
+        )

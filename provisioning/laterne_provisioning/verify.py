@@ -6,106 +6,21 @@ nothing was verified at all.
 
 import asyncio
 import contextlib
-import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from laterne_protocol import channels, credential, report
+from laterne_protocol import credential
 from laterne_provisioning import authority as authorities
-from laterne_provisioning import files, known_boards, output, report_files, subscriber
+from laterne_provisioning import known_boards, output, report_files, subscriber
 from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.verifier import Account, Refused, Verified, Verifier
-
-MAX_REFUSED_SHOWN = 1000  # a flood of forged reports is counted, not kept
-
-
-@dataclass
-class Source:
-    """Where a report came from: "FILE, bytes N to M", or the broker and the topic's board; safe to show."""
-
-    text: str
-    arrival_ms: int | None = None
-
-
-class Kept:
-    """The new file of `--save`, unbuffered: what is verified is in it at once. Raises OperatorError: it cannot be."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._file = path.open("xb", buffering=0)
-
-    def keep(self, body: bytes) -> None:
-        """Append one report."""
-        left = memoryview(body)
-        try:
-            while left:
-                left = left[self._file.write(left) :]
-        except OSError as why:
-            raise self._stopped(why) from why
-
-    def close(self) -> None:
-        """Bring it to the disk."""
-        with self._file:
-            try:
-                os.fsync(self._file.fileno())
-                files.sync_directory(self._path.parent)
-            except OSError as why:
-                raise self._stopped(why) from why
-
-    def _stopped(self, why: OSError) -> OperatorError:
-        return OperatorError(
-            f"{self._path} cannot be written: {why.strerror}. Its last report may be cut; make room and verify again, "
-            "with a new file."
-        )
-
-
-@dataclass
-class Tally:
-    """What the run has come to so far."""
-
-    verifier: Verifier
-    show: Callable[[bytes, Source, Verified | Refused], None]
-    save: Kept | None
-    verified: int = 0
-    refused: int = 0
-    repeated: int = 0
-    passed_over: int = 0
-    readings: int = 0
-    refusals: list[tuple[Refused, Source, int]] = field(default_factory=list)
-
-    def take(self, body: bytes, addressed: str | None, source: Source) -> None:
-        """Check one report, count it, show it, keep it."""
-        verdict = self.verifier.check(body, addressed)
-        if isinstance(verdict, Refused):
-            self.refused += 1
-            if len(self.refusals) < MAX_REFUSED_SHOWN:
-                self.refusals.append((verdict, source, len(body)))
-        elif verdict.repeated:
-            self.repeated += 1
-        else:
-            self.verified += 1
-            self.readings += len(verdict.readings)
-            if self.save is not None:
-                self.save.keep(body)
-        self.show(body, source, verdict)
-
-    @property
-    def seen(self) -> int:
-        """Reports looked at."""
-        return self.verified + self.refused + self.repeated
-
-    def is_good(self) -> bool:
-        """Nothing refused, nothing missing, nothing passed over, something verified."""
-        missing = any(account.missing for account in self.verifier.accounts())
-        return self.verified > 0 and self.refused + self.passed_over == 0 and not missing
+from laterne_provisioning.verdicts import Source, Tally, document, print_tables, show_line, show_nothing, show_refused
+from laterne_provisioning.verifier import Verifier
 
 
 def verify(
@@ -147,7 +62,7 @@ def verify(
         )
     verifier = _verifier(authority, roster, trust, received_by)
     with _saved(save) as kept:
-        tally = Tally(verifier, _show_line if json_lines else _show_nothing if as_json else _show_refused, kept)
+        tally = Tally(verifier, show_line if json_lines else show_nothing if as_json else show_refused, kept)
         if broker is None:
             for path in paths or []:
                 _read(path, tally)
@@ -156,11 +71,11 @@ def verify(
             where = subscriber.broker_of(broker, who)
             asyncio.run(_listen(where, topic, tally, seconds, count, json_lines))
     if json_lines:
-        output.print_line({"event": "summary"} | _document(tally))
+        output.print_line({"event": "summary"} | document(tally))
     elif as_json:
-        output.print_json(_document(tally))
+        output.print_json(document(tally))
     else:
-        _print_tables(tally)
+        print_tables(tally)
     if tally.passed_over:
         output.message(
             f"{tally.passed_over} messages came faster than they could be checked: nobody has looked at them. "
@@ -195,12 +110,12 @@ def _verifier(
 
 
 @contextlib.contextmanager
-def _saved(path: Path | None) -> Iterator[Kept | None]:
+def _saved(path: Path | None) -> Iterator[report_files.Kept | None]:
     if path is None:
         yield None
         return
     try:
-        kept = Kept(path)
+        kept = report_files.Kept(path)
     except OSError as why:
         raise UsageError(f"{path} cannot be made: {why.strerror}. Name a new file.") from why
     with contextlib.closing(kept):
@@ -264,156 +179,3 @@ async def _listen(
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening
-
-
-def _show_nothing(body: bytes, source: Source, verdict: Verified | Refused) -> None:
-    """Tables and documents come at the end."""
-
-
-def _show_refused(body: bytes, source: Source, verdict: Verified | Refused) -> None:
-    # While one listens, what is wrong is said at once; for files the table says it.
-    if isinstance(verdict, Refused) and source.arrival_ms is not None:
-        output.message(f"{_named(verdict)}, report {_shown(verdict.sequence)}: refused: {verdict.reason}")
-
-
-def _show_line(body: bytes, source: Source, verdict: Verified | Refused) -> None:
-    line: dict[str, object] = {
-        "event": "report",
-        "ok": isinstance(verdict, Verified),
-        "board": verdict.board,
-        "sequence": verdict.sequence,
-        "bytes": len(body),
-        "arrival_ms": source.arrival_ms,
-        "source": source.text,
-    }
-    if isinstance(verdict, Refused):
-        output.print_line(line | {"claims": verdict.claims, "reason": verdict.reason})
-        return
-    last = {reading.channel: reading for reading in verdict.readings if reading.value is not None}
-    output.print_line(
-        line
-        | {
-            "boot": verdict.boot,
-            "closed_utc_ms": verdict.closed_utc_ms,
-            "readings": len(verdict.readings),
-            "repeated": verdict.repeated,
-            "lost": [list(gap) for gap in verdict.lost],
-            "last": {channels.describe(number)[0]: _value(last[number].value or 0, number) for number in sorted(last)},
-            "reason": None,
-        }
-    )
-
-
-def _value(integer: int, channel: int) -> dict[str, object]:
-    _, unit, exponent = channels.describe(channel)
-    value = integer * 10**exponent if exponent >= 0 else round(integer * 10.0**exponent, -exponent)
-    return {"value": value, "unit": unit}
-
-
-def _document(tally: Tally) -> dict[str, object]:
-    return {
-        "ok": tally.is_good(),
-        "reports_verified": tally.verified,
-        "reports_refused": tally.refused,
-        "reports_repeated": tally.repeated,
-        "passed_over": tally.passed_over,
-        "readings": tally.readings,
-        "boards": [_account_document(account) for account in tally.verifier.accounts()],
-        "refused": [
-            {
-                "board": refused.board,
-                "claims": refused.claims,
-                "sequence": refused.sequence,
-                "reason": refused.reason,
-                "source": source.text,
-                "bytes": size,
-            }
-            for refused, source, size in tally.refusals
-        ],
-    }
-
-
-def _account_document(account: Account) -> dict[str, object]:
-    return {
-        "board": account.board,
-        "kid": account.kid.hex(),
-        "reports": account.reports,
-        "readings": account.readings,
-        "repeated": account.repeated,
-        "refused": account.refused,
-        "first": account.first,
-        "last": account.last,
-        "starts": account.starts,
-        "missing": [list(between) for between in account.missing],
-        "lost": [list(gap) for gap in account.lost],
-    }
-
-
-def _print_tables(tally: Tally) -> None:
-    columns = (
-        "board",
-        "signed by key",
-        "reports",
-        "readings",
-        "sequences",
-        "starts",
-        "missing",
-        "stated lost",
-        "refused",
-    )
-    output.print_table(columns, [_account_row(account) for account in tally.verifier.accounts()])
-    if tally.refusals:
-        sys.stdout.write("\n")
-        output.print_table(
-            ("refused: board", "sequence", "reason", "where"),
-            [
-                [_named(refused), _shown(refused.sequence), refused.reason, source.text]
-                for refused, source, _ in tally.refusals
-            ],
-        )
-    more = tally.refused - len(tally.refusals)
-    if more:
-        sys.stdout.write(f"and {more} more refused\n")
-    sys.stdout.write(
-        f"\n{tally.verified} reports verified with {tally.readings} readings, {tally.repeated} repeated, "
-        f"{tally.refused} refused\n"
-    )
-    sys.stdout.flush()
-
-
-def _account_row(account: Account) -> list[str]:
-    return [
-        account.board,
-        account.kid.hex(),
-        str(account.reports),
-        str(account.readings),
-        _sequences(account),
-        str(account.starts or ""),
-        ", ".join(_between(first, last) for first, last in account.missing),
-        ", ".join(
-            f"{_between(first, last)} ({report.REASONS.get(reason, reason)})" for first, last, reason in account.lost
-        ),
-        str(account.refused or ""),
-    ]
-
-
-def _sequences(account: Account) -> str:
-    if account.first is None:
-        return "none verified" if account.refused else "nothing seen"
-    return f"{account.first} to {account.last}"
-
-
-def _between(first: int, last: int) -> str:
-    return str(first) if first == last else f"{first} to {last}"
-
-
-def _named(refused: Refused) -> str:
-    if refused.board is None:
-        return "unknown"
-    if refused.claims is None:
-        return refused.board
-    return f"{refused.board}, claims to be {refused.claims}" if refused.claims != refused.board else refused.board
-
-
-def _shown(sequence: int | None) -> str:
-    return "unreadable" if sequence is None else str(sequence)

@@ -1,0 +1,213 @@
+"""What `laterne verify` has found, for people as tables and for programs as JSON."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from laterne_protocol import channels, report
+from laterne_provisioning import output, report_files
+from laterne_provisioning.verifier import Account, Refused, Verified, Verifier
+
+MAX_REFUSED_SHOWN = 1000  # a flood of forged reports is counted, not kept
+
+
+@dataclass
+class Source:
+    """Where a report came from: "FILE, bytes N to M", or the broker and the topic's board; safe to show."""
+
+    text: str
+    arrival_ms: int | None = None
+
+
+@dataclass
+class Tally:
+    """What the run has come to so far."""
+
+    verifier: Verifier
+    show: Callable[[bytes, Source, Verified | Refused], None]
+    save: report_files.Kept | None
+    verified: int = 0
+    refused: int = 0
+    repeated: int = 0
+    passed_over: int = 0
+    readings: int = 0
+    refusals: list[tuple[Refused, Source, int]] = field(default_factory=list)
+
+    def take(self, body: bytes, addressed: str | None, source: Source) -> None:
+        """Check one report, count it, show it, keep it."""
+        verdict = self.verifier.check(body, addressed)
+        if isinstance(verdict, Refused):
+            self.refused += 1
+            if len(self.refusals) < MAX_REFUSED_SHOWN:
+                self.refusals.append((verdict, source, len(body)))
+        elif verdict.repeated:
+            self.repeated += 1
+        else:
+            self.verified += 1
+            self.readings += len(verdict.readings)
+            if self.save is not None:
+                self.save.keep(body)
+        self.show(body, source, verdict)
+
+    @property
+    def seen(self) -> int:
+        """Reports looked at."""
+        return self.verified + self.refused + self.repeated
+
+    def is_good(self) -> bool:
+        """Nothing refused, nothing missing, nothing passed over, something verified."""
+        missing = any(account.missing for account in self.verifier.accounts())
+        return self.verified > 0 and self.refused + self.passed_over == 0 and not missing
+
+
+def show_nothing(body: bytes, source: Source, verdict: Verified | Refused) -> None:
+    """Tables and documents come at the end."""
+
+
+def show_refused(body: bytes, source: Source, verdict: Verified | Refused) -> None:
+    # While one listens, what is wrong is said at once; for files the table says it.
+    if isinstance(verdict, Refused) and source.arrival_ms is not None:
+        output.message(f"{_named(verdict)}, report {_shown(verdict.sequence)}: refused: {verdict.reason}")
+
+
+def show_line(body: bytes, source: Source, verdict: Verified | Refused) -> None:
+    line: dict[str, object] = {
+        "event": "report",
+        "ok": isinstance(verdict, Verified),
+        "board": verdict.board,
+        "sequence": verdict.sequence,
+        "bytes": len(body),
+        "arrival_ms": source.arrival_ms,
+        "source": source.text,
+    }
+    if isinstance(verdict, Refused):
+        output.print_line(line | {"claims": verdict.claims, "reason": verdict.reason})
+        return
+    last = {reading.channel: reading for reading in verdict.readings if reading.value is not None}
+    output.print_line(
+        line
+        | {
+            "boot": verdict.boot,
+            "closed_utc_ms": verdict.closed_utc_ms,
+            "readings": len(verdict.readings),
+            "repeated": verdict.repeated,
+            "lost": [list(gap) for gap in verdict.lost],
+            "last": {channels.describe(number)[0]: _value(last[number].value or 0, number) for number in sorted(last)},
+            "reason": None,
+        }
+    )
+
+
+def _value(integer: int, channel: int) -> dict[str, object]:
+    _, unit, exponent = channels.describe(channel)
+    value = integer * 10**exponent if exponent >= 0 else round(integer * 10.0**exponent, -exponent)
+    return {"value": value, "unit": unit}
+
+
+def document(tally: Tally) -> dict[str, object]:
+    return {
+        "ok": tally.is_good(),
+        "reports_verified": tally.verified,
+        "reports_refused": tally.refused,
+        "reports_repeated": tally.repeated,
+        "passed_over": tally.passed_over,
+        "readings": tally.readings,
+        "boards": [_account_document(account) for account in tally.verifier.accounts()],
+        "refused": [
+            {
+                "board": refused.board,
+                "claims": refused.claims,
+                "sequence": refused.sequence,
+                "reason": refused.reason,
+                "source": source.text,
+                "bytes": size,
+            }
+            for refused, source, size in tally.refusals
+        ],
+    }
+
+
+def _account_document(account: Account) -> dict[str, object]:
+    return {
+        "board": account.board,
+        "kid": account.kid.hex(),
+        "reports": account.reports,
+        "readings": account.readings,
+        "repeated": account.repeated,
+        "refused": account.refused,
+        "first": account.first,
+        "last": account.last,
+        "starts": account.starts,
+        "missing": [list(between) for between in account.missing],
+        "lost": [list(gap) for gap in account.lost],
+    }
+
+
+def print_tables(tally: Tally) -> None:
+    columns = (
+        "board",
+        "signed by key",
+        "reports",
+        "readings",
+        "sequences",
+        "starts",
+        "missing",
+        "stated lost",
+        "refused",
+    )
+    output.print_table(columns, [_account_row(account) for account in tally.verifier.accounts()])
+    if tally.refusals:
+        sys.stdout.write("\n")
+        output.print_table(
+            ("refused: board", "sequence", "reason", "where"),
+            [
+                [_named(refused), _shown(refused.sequence), refused.reason, source.text]
+                for refused, source, _ in tally.refusals
+            ],
+        )
+    more = tally.refused - len(tally.refusals)
+    if more:
+        sys.stdout.write(f"and {more} more refused\n")
+    sys.stdout.write(
+        f"\n{tally.verified} reports verified with {tally.readings} readings, {tally.repeated} repeated, "
+        f"{tally.refused} refused\n"
+    )
+    sys.stdout.flush()
+
+
+def _account_row(account: Account) -> list[str]:
+    return [
+        account.board,
+        account.kid.hex(),
+        str(account.reports),
+        str(account.readings),
+        _sequences(account),
+        str(account.starts or ""),
+        ", ".join(_between(first, last) for first, last in account.missing),
+        ", ".join(
+            f"{_between(first, last)} ({report.REASONS.get(reason, reason)})" for first, last, reason in account.lost
+        ),
+        str(account.refused or ""),
+    ]
+
+
+def _sequences(account: Account) -> str:
+    if account.first is None:
+        return "none verified" if account.refused else "nothing seen"
+    return f"{account.first} to {account.last}"
+
+
+def _between(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first} to {last}"
+
+
+def _named(refused: Refused) -> str:
+    if refused.board is None:
+        return "unknown"
+    if refused.claims is None:
+        return refused.board
+    return f"{refused.board}, claims to be {refused.claims}" if refused.claims != refused.board else refused.board
+
+
+def _shown(sequence: int | None) -> str:
+    return "unreadable" if sequence is None else str(sequence)
