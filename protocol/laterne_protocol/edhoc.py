@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 # What can happen to a handshake, and the first byte of a frame that carries it (protocol/README.md, 9.3).
 START, MESSAGE_1, MESSAGE_2, MESSAGE_3, MESSAGE_4, ERROR = 0, 1, 2, 3, 4, 5
+# Not of EDHOC, in frames of the same kind: the gateway shows its credential, the board says that it knows it.
+INTRODUCTION, INTRODUCED = 6, 7
 
 # States.
 NEW = "new"

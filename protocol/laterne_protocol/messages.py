@@ -15,15 +15,16 @@ MAX_MESSAGE_ITEMS = (
 MAX_RELEASE_BYTES = 32
 
 _HELLO, _IDENTITY, _POLL, _REPORT, _REFUSAL = 1, 2, 3, 4, 5
-PROVE, POSSESSION, ENROL, ENROLLED = 16, 17, 18, 19  # steps of an enrolment
+PROVE, POSSESSION, ENROL, ENROLLED, TRUST, TRUST_TAKEN = 16, 17, 18, 19, 20, 21  # steps of an enrolment
 
 # Why a board refuses a question.
-ALREADY_ENROLLED, NOT_ENROLLED, CREDENTIAL_REFUSED, NOT_READY = 1, 2, 3, 4
+ALREADY_ENROLLED, NOT_ENROLLED, CREDENTIAL_REFUSED, NOT_READY, SESSION_NEEDED = 1, 2, 3, 4, 5
 REFUSALS = {
     ALREADY_ENROLLED: "the board is enrolled already",
     NOT_ENROLLED: "the board is not enrolled yet",
     CREDENTIAL_REFUSED: "the credential is not one for this board",
-    NOT_READY: "the board is busy with something that takes seconds, ask again",
+    NOT_READY: "the board is busy with something that takes seconds, or is asked too early: ask again",
+    SESSION_NEEDED: "the board is enrolled and answers in a session only",
 }
 
 
@@ -103,7 +104,10 @@ class ReportAnswer:
 
 
 class Refusal:
-    """Board: I will not, because. reason: a key of REFUSALS."""
+    """Board: I will not, because. reason: a key of REFUSALS.
+
+    HINT, in the clear: the answer to a record of a session that the board does not have, whose number it cannot read.
+    """
 
     def __init__(self, number: int, reason: int) -> None:
         self.number = number
@@ -113,12 +117,16 @@ class Refusal:
         return cbor.encode([_REFUSAL, self.number, self.reason])
 
 
+HINT = Refusal(0, SESSION_NEEDED)
+
+
 class Enrolment:
     """One step of an enrolment; each carries one string of bytes.
 
     PROVE, technician: a fresh nonce of 16 bytes, prove over it that you hold your keys. POSSESSION, board: a COSE_Sign1
     under laterne/possession/1. ENROL, technician: the credential, a COSE_Sign1 under laterne/credential/1.
-    ENROLLED, board: the credential is on my flash, its digest of 16 bytes.
+    ENROLLED, board: the credential is on my flash, its digest of 16 bytes. TRUST, technician: whom to believe, a trust
+    bundle (trust.pack). TRUST_TAKEN, board: it is on my flash, the digest of its payload, 16 bytes.
     """
 
     def __init__(self, number: int, step: int, body: bytes) -> None:
@@ -175,10 +183,12 @@ def _message_of(parts: "list[object]") -> "Message":
         )
     if kind == _REFUSAL and size == 3:
         return Refusal(number, fields.integer(parts[2], "reason", 1, 255))
-    if kind in (PROVE, ENROLLED) and size == 3:
+    if kind in (PROVE, ENROLLED, TRUST_TAKEN) and size == 3:
         return Enrolment(number, kind, fields.byte_string(parts[2], "nonce or digest", fields.DIGEST_BYTES))
     if kind in (POSSESSION, ENROL) and size == 3:
         return Enrolment(number, kind, fields.byte_string(parts[2], "signed object", 1, fields.MAX_CREDENTIAL_BYTES))
+    if kind == TRUST and size == 3:
+        return Enrolment(number, kind, fields.byte_string(parts[2], "trust bundle", 1, fields.MAX_TRUST_BUNDLE_BYTES))
     raise MessageError("not a message of ours")
 
 
