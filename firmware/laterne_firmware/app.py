@@ -15,7 +15,7 @@ from laterne_firmware.identity import Identity
 from laterne_firmware.line import Line
 from laterne_firmware.link import Link
 from laterne_firmware.memory import unload
-from laterne_firmware.primitives import SEED_BYTES, Random
+from laterne_firmware.randomness import SEED_BYTES, Random
 from laterne_firmware.reports import Reporter
 from laterne_firmware.sensors.fitted import Fitted
 from laterne_firmware.state import State
@@ -100,8 +100,14 @@ class Post:
         stored = Record("/k/seed")
         seed = stored.load()
         random = Random(
-            seed if seed is not None and len(seed) == SEED_BYTES else b"", boot, hardware, os.urandom, board.noise()
+            seed if seed is not None and len(seed) == SEED_BYTES else b"",
+            boot,
+            hardware,
+            os.urandom,
+            board.noise(),
+            self._log,
         )
+        unload("laterne_firmware.entropy")
         stored.save(random.next_seed())
         return random
 

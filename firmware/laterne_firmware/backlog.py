@@ -10,10 +10,9 @@ What it holds to (firmware/README.md, "The backlog"):
 
 import os
 
-from laterne_protocol import report
-
 from laterne_firmware.segment import SEGMENT_REPORTS, Segment
 from laterne_firmware.store import make_directory
+from laterne_protocol import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,10 +4,9 @@ A credential is taken once, and only if it names exactly the keys that were made
 and platform to judge. What takes long is a generator of steps, so that line and watchdog go on.
 """
 
+from laterne_firmware import p256_keys
 from laterne_protocol import cose, credential
 from laterne_protocol.errors import WireError
-
-from laterne_firmware import p256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ class CredentialRefused(ValueError):
 
 def make_keys(identity: "Identity", random: "Callable[[int], bytes]") -> "Generator[None, None, None]":
     """Makes both key pairs and stores them."""
-    private_sign, sign_key = yield from p256.make_key(random)
-    private_agree, agree_key = yield from p256.make_key(random)
+    private_sign, sign_key = yield from p256_keys.make_key(random)
+    private_agree, agree_key = yield from p256_keys.make_key(random)
     identity.take_keys(private_sign + sign_key + private_agree + agree_key, credential.kid(sign_key))
 
 

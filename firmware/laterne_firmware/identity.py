@@ -4,18 +4,17 @@ On flash are three records: the keys, the credential as received, and what a run
 written after the credential: a board that finds a credential without it finishes the enrolment at its start.
 """
 
-from laterne_protocol import cbor, cose, fields
-from laterne_protocol.errors import WireError
-from laterne_protocol.report import DIGEST_BYTES, digest
-
 from laterne_firmware import p256
 from laterne_firmware.store import Record, make_directory
+from laterne_protocol import cbor, cose_writing, fields
+from laterne_protocol.errors import WireError
+from laterne_protocol.report import DIGEST_BYTES, digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-_KEYS_BYTES = 192 + cose.KID_BYTES  # two private keys of 32, two public ones of 64, the kid of the first
+_KEYS_BYTES = 192 + cose_writing.KID_BYTES  # two private keys of 32, two public ones of 64, the kid of the first
 
 
 class Identity:
@@ -92,7 +91,7 @@ class Identity:
 
     def sign(self, domain: str, payload: bytes, random: "Callable[[int], bytes]") -> "Generator[None, None, bytes]":
         """The COSE_Sign1 of a payload under this board's key, in steps."""
-        protected = cose.protected_header(self.kid or b"")
-        message = cose.to_be_signed(domain, protected, payload)
+        protected = cose_writing.protected_header(self.kid or b"")
+        message = cose_writing.to_be_signed(domain, protected, payload)
         signature = yield from p256.sign(self._private, message, random)
-        return cose.assemble(protected, payload, signature)
+        return cose_writing.assemble(protected, payload, signature)

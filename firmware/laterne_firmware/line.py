@@ -6,8 +6,9 @@ board's own bytes come back as an echo: they are addressed to the gateway and fa
 
 import asyncio
 
-from laterne_protocol import frame
 from micropython import const
+
+from laterne_protocol import frame
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,11 +1,10 @@
 """What this board answers to whom asks (protocol/README.md, 3). A repeated question gets its answer again."""
 
-from laterne_protocol import messages
-from laterne_protocol.errors import MessageError
-from laterne_protocol.report import digest
-
 from laterne_firmware import RELEASE
 from laterne_firmware.supervisor import stepping
+from laterne_protocol import board_messages as messages
+from laterne_protocol.errors import MessageError
+from laterne_protocol.report import digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ class Link:
     async def answer(self, payload: bytes, now_ms: int, beat: "Callable[[], None]") -> "bytes | None":
         """The answer to a message that came at now_ms; None when there is none to give."""
         try:
-            question = messages.message_of(payload)
+            question = messages.question_of(payload)
         except MessageError:
             return None  # counted by the line; the sender repeats what was damaged, and a stranger gets nothing
         if isinstance(question, messages.Poll):

@@ -17,12 +17,9 @@ if TYPE_CHECKING:
 
 P = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
 N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
 
 _TEETH = 6  # 32 points, 2 KiB of heap; 7 teeth would save an eighth of the time and cost 2 KiB more
 _COLUMNS = 43  # 6 x 43 = 258 bits: a scalar made odd by adding N needs 257
-_WINDOW_BITS = 4
-_WINDOWS = 65  # 260 bits
 _YIELD_EVERY = 4  # positions; at most 4 doublings and 8 additions, 0.15 ms on the unix port
 
 
@@ -44,40 +41,23 @@ def invert(number: int, modulus: int, blind: int) -> "Generator[None, None, int]
     return before * blind % modulus
 
 
-def square_repeatedly(number: int, times: int) -> "Generator[None, None, int]":
-    for done in range(times):
-        number = number * number % P
-        if done % 64 == 63:
-            yield
-    return number
-
-
 # Digits are signed and odd, so that none is zero: a scalar k is the sum of +-2^i over all bit positions i, and a
 # digit gathers some of these signs, lowest first. Its highest sign says which half of the digits it belongs to; the
 # lower half mirrors the upper one, so a table holds the upper half only.
 
 
-def _signs(scalar: int, length: int) -> int:
+def signs(scalar: int, length: int) -> int:
     """The bits b_i with scalar = sum of (2 b_i - 1) 2^i modulo N; 0 <= scalar < N, length at least 257."""
     odd = scalar + N * (~scalar & 1)
     return (odd + (1 << length) - 1) >> 1
 
 
-def window_term(odd_multiples: bytes, scalar: int, doublings: int = 0) -> "Term":
-    """scalar 2^doublings times a point whose `odd_multiples` are at hand: 65 digits of four neighbouring signs."""
-    digits = bytearray()
-    for byte in _signs(scalar, _WINDOWS * _WINDOW_BITS).to_bytes(33, "little"):
-        digits.append(byte & 15)
-        digits.append(byte >> 4)
-    return odd_multiples, bytes(digits[:_WINDOWS]), _WINDOW_BITS, doublings
-
-
 def comb_term(scalar: int, doublings: int = 0) -> "Term":
     """scalar 2^doublings times the base point: 43 digits of six signs, each sign 43 positions from the next."""
-    signs = _signs(scalar, _TEETH * _COLUMNS)
+    all_signs = signs(scalar, _TEETH * _COLUMNS)
     digits = bytearray(_COLUMNS)
     for tooth in range(_TEETH):
-        row = signs >> tooth * _COLUMNS
+        row = all_signs >> tooth * _COLUMNS
         low = row & 0x3FFFFF  # in two parts, because a board's small integers have 31 bits
         high = row >> 22
         for column in range(22):
@@ -107,17 +87,17 @@ def sum_of_multiples(terms: "tuple[Term, ...]", blind: int) -> "Generator[None, 
     terms = terms[:-1] + ((points, digits[:-1], spacing, doublings),)
     for position in range(top, -1, -1):
         if position != top:
-            point = _double(point)
+            point = double(point)
         for points, digits, spacing, doublings in terms:
             column = (position - doublings) // spacing
             if not (position - doublings) % spacing and 0 <= column < len(digits):
-                point = _add(point, _pick(points, digits[column]))
+                point = add(point, _pick(points, digits[column]))
         if not position % _YIELD_EVERY:
             yield
     return point
 
 
-def _double(point: "Point") -> "Point":
+def double(point: "Point") -> "Point":
     """Right for every point of the curve, infinity included."""
     x, y, z = point
     p = P
@@ -129,11 +109,11 @@ def _double(point: "Point") -> "Point":
     return x3, (alpha * (beta - x3) - 8 * y_square * y_square) % p, 2 * y * z % p
 
 
-def _add(point: "Point", other: "tuple[int, int]") -> "Point":
+def add(point: "Point", other: "tuple[int, int]") -> "Point":
     """point + other, which has Z = 1.
 
     The three special cases below are met with hostile signatures; a private operation meets them with a chance of
-    2^-200 (`_split` in p256 says why), so that these branches tell nothing.
+    2^-200 (`split` in p256 says why), so that these branches tell nothing.
     """
     x1, y1, z1 = point
     x2, y2 = other
@@ -144,7 +124,7 @@ def _add(point: "Point", other: "tuple[int, int]") -> "Point":
     if not z1:  # infinity + other
         return x2, y2, 1
     if not h:  # the same x: other is point itself, or its opposite
-        return (1, 1, 0) if r else _double(point)
+        return (1, 1, 0) if r else double(point)
     h_square = h * h % p
     h_cube = h_square * h % p
     v = x1 * h_square % p
@@ -160,37 +140,3 @@ def affine(point: "Point", blind: int) -> "Generator[None, None, tuple[int, int]
     inverse = yield from invert(z, P, blind)
     square = inverse * inverse % P
     return x * square % P, y * square * inverse % P
-
-
-def odd_multiples(x: int, y: int) -> "Generator[None, None, bytes]":
-    """1, 3 ... 15 times a point that is no secret, as a table for `_pick`.
-
-    Its double (X, Y, Z) counts as (X, Y, 1) on the curve to which x -> x Z^2, y -> y Z^3 leads. Addition uses no
-    constant of the curve, so `_add` serves there too, and on the way back each sum's Z takes the factor Z.
-    """
-    step_x, step_y, way_back = _double((x, y, 1))
-    square = way_back * way_back % P
-    points = [(x * square % P, y * square * way_back % P, 1)]
-    while len(points) < 1 << (_WINDOW_BITS - 1):
-        points.append(_add(points[-1], (step_x, step_y)))
-    yield
-    # One division for all: of the product of all Z, from which each is won by multiplications (Montgomery's trick).
-    products = [1]
-    for _, _, z in points:
-        products.append(products[-1] * z * way_back % P)
-    inverse = yield from invert(products.pop(), P, 1)
-    table = bytearray(64 * len(points))
-    while points:
-        x, y, z = points.pop()
-        one = inverse * products.pop() % P
-        inverse = inverse * z * way_back % P
-        square = one * one % P
-        at = 64 * len(points)
-        table[at : at + 32] = (x * square % P).to_bytes(32, "big")
-        table[at + 32 : at + 64] = (y * square * one % P).to_bytes(32, "big")
-    return bytes(table)
-
-
-def right_side(x: int) -> int:
-    """y^2 on the curve."""
-    return ((x * x - 3) * x + B) % P

@@ -5,10 +5,10 @@ All columns of a report share their times: a sensor that fails has MISSING readi
 
 import asyncio
 
-from laterne_protocol import cose, report
 from micropython import const
 
 from laterne_firmware.supervisor import stepping
+from laterne_protocol import cose_writing, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class Reporter:
             if len(payload) <= report.MAX_PAYLOAD_BYTES or not gaps:
                 break
             gaps.pop()
-        signed = await stepping(self._identity.sign(cose.REPORT, payload, self._random), beat)
+        signed = await stepping(self._identity.sign(cose_writing.REPORT, payload, self._random), beat)
         backlog.append(signed, payload)
         backlog.gaps_stated(gaps, sequence)
         self._log("report %d closed, %d readings" % (sequence, closed.readings))

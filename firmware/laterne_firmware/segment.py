@@ -10,8 +10,9 @@ import os
 import struct
 from binascii import crc32
 
-from laterne_protocol.report import MAX_REPORT_BYTES
 from micropython import const
+
+from laterne_protocol.report import MAX_REPORT_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,11 +4,10 @@ It is written at each start, once for SEGMENT_REPORTS reports, and when reports 
 last (README.md, "Wear").
 """
 
+from laterne_firmware.store import Record
 from laterne_protocol import cbor, fields
 from laterne_protocol.errors import WireError
 from laterne_protocol.report import FIRST_SEQUENCE
-
-from laterne_firmware.store import Record
 
 MAX_OPEN_GAPS = 16  # as many as one report can state
 

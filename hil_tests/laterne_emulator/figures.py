@@ -3,7 +3,6 @@
 import statistics
 from dataclasses import dataclass, field
 
-
 _SHOWN = {"Cel": "°C"}  # UCUM's names that people would not know
 
 
@@ -44,7 +43,12 @@ class Figures:
         board.readings += _integer(line["readings"])
         last = line.get("last")
         if isinstance(last, dict):
-            board.values.update({str(name): f"{reading['value']} {_SHOWN.get(reading['unit'], reading['unit'])}" for name, reading in last.items()})
+            board.values.update(
+                {
+                    str(name): f"{reading['value']} {_SHOWN.get(reading['unit'], reading['unit'])}"
+                    for name, reading in last.items()
+                }
+            )
         closed, arrived = line.get("closed_utc_ms"), line.get("arrival_ms")
         if closed is not None and arrived is not None:  # before its clock is set a board cannot say when
             self.latencies_ms.append(float(_integer(arrived) - _integer(closed)))

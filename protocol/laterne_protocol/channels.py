@@ -1,19 +1,35 @@
 """What a channel's number means: one quantity of one sensor, its unit, and where the decimal point of its integers is.
 
-A reading is an integer; its value is integer x 10**exponent in the unit (UCUM). A second sensor of the same
-quantity on a board has the quantity's number + 32, a third + 64, and so on (protocol/README.md, 6.3).
+The numbers themselves stand in `quantities`: a board needs no more. A reading is an integer; its value is
+integer x 10**exponent in the unit (UCUM). A second sensor of the same quantity on a board has the quantity's
+number + 32, a third + 64, and so on (protocol/README.md, 6.3).
 """
 
-QUANTITIES_A_SENSOR_KIND = 32
+from laterne_protocol.quantities import (
+    HUMIDITY,
+    ILLUMINANCE,
+    PRESSURE,
+    QUANTITIES_A_SENSOR_KIND,
+    TEMPERATURE,
+)
+
+__all__ = (
+    "HUMIDITY",
+    "ILLUMINANCE",
+    "PRESSURE",
+    "QUANTITIES",
+    "QUANTITIES_A_SENSOR_KIND",
+    "TEMPERATURE",
+    "describe",
+)
 
 # number: (name, UCUM unit, exponent)
 QUANTITIES = {
-    1: ("air temperature", "Cel", -2),
-    2: ("relative humidity", "%", -2),
-    3: ("air pressure", "Pa", 0),
-    4: ("illuminance", "lx", -1),
+    TEMPERATURE: ("air temperature", "Cel", -2),
+    HUMIDITY: ("relative humidity", "%", -2),
+    PRESSURE: ("air pressure", "Pa", 0),
+    ILLUMINANCE: ("illuminance", "lx", -1),
 }
-TEMPERATURE, HUMIDITY, PRESSURE, ILLUMINANCE = 1, 2, 3, 4
 
 
 def describe(channel: int) -> "tuple[str, str, int]":

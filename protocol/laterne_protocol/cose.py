@@ -7,21 +7,48 @@ header is empty. So every byte of an object counts, and an object has one form (
 """
 
 from laterne_protocol import cbor
+from laterne_protocol.cose_writing import (
+    ESP256,
+    KID_BYTES,
+    POSSESSION,
+    REPORT,
+    SIGNATURE_BYTES,
+    TAG_SIGN1,
+    assemble,
+    protected_header,
+    to_be_signed,
+)
 from laterne_protocol.errors import CoseError, SignatureError
+
+__all__ = (
+    "CREDENTIAL",
+    "ES256",
+    "ESP256",
+    "GATEWAY",
+    "KID_BYTES",
+    "POSSESSION",
+    "REPORT",
+    "ROSTER",
+    "SIGNATURE_BYTES",
+    "TAG_SIGN1",
+    "TRUST",
+    "Sign1",
+    "assemble",
+    "check_low_s",
+    "parse",
+    "protected_header",
+    "sign1_of",
+    "to_be_signed",
+    "verify",
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TAG_SIGN1 = 18
-ESP256 = -9  # RFC 9864: ECDSA, P-256, SHA-256
 ES256 = -7  # the former name of the same, still written by others
-KID_BYTES = 8
-SIGNATURE_BYTES = 64  # r and s, 32 bytes each, big endian
 
 CREDENTIAL = "laterne/credential/1"
-POSSESSION = "laterne/possession/1"
-REPORT = "laterne/report/1"
 ROSTER = "laterne/roster/1"
 TRUST = "laterne/trust/1"
 GATEWAY = "laterne/gateway/1"
@@ -43,25 +70,6 @@ class Sign1:
         self.kid = kid
         self.payload = payload
         self.signature = signature
-
-
-def protected_header(kid: bytes, algorithm: int = ESP256) -> bytes:
-    """The protected header of an object signed by the key with this kid (8 bytes)."""
-    if len(kid) != KID_BYTES:
-        raise CoseError("a kid of %d bytes, it has %d" % (len(kid), KID_BYTES))
-    return cbor.encode({_ALGORITHM: algorithm, _KID: kid})
-
-
-def to_be_signed(domain: str, protected: bytes, payload: bytes) -> bytes:
-    """RFC 9052, 4.4: the Sig_structure whose SHA-256 is signed; external_aad is the domain string."""
-    return cbor.encode(["Signature1", protected, domain.encode(), payload])
-
-
-def assemble(protected: bytes, payload: bytes, signature: bytes) -> bytes:
-    """The object's bytes. signature: 64 bytes over to_be_signed()."""
-    if len(signature) != SIGNATURE_BYTES:
-        raise CoseError("a signature of %d bytes, it has %d" % (len(signature), SIGNATURE_BYTES))
-    return cbor.encode(cbor.Tag(TAG_SIGN1, [protected, {}, payload, signature]))
 
 
 def parse(data: bytes, max_bytes: int) -> Sign1:

@@ -28,6 +28,7 @@ from laterne_protocol.edhoc_keys import (
 from laterne_protocol.edhoc_messages import (
     MAX_MESSAGE_BYTES,
     UNKNOWN_CREDENTIAL,
+    EdhocError,
     authentication_at,
     check_ead,
     connection_at,
@@ -37,7 +38,7 @@ from laterne_protocol.edhoc_messages import (
     parse_1,
     refused,
 )
-from laterne_protocol.errors import CborError, EdhocError, MessageError
+from laterne_protocol.errors import CborError, MessageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

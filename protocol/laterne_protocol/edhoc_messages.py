@@ -6,7 +6,7 @@ All of it is read by the strict decoder: one value has one encoding. EdhocError 
 
 from laterne_protocol import cbor
 from laterne_protocol.edhoc_keys import METHOD, POINT_BYTES, byte_identifier
-from laterne_protocol.errors import CborError, EdhocError, MessageError
+from laterne_protocol.errors import CborError, MessageError, WireError
 
 MAX_MESSAGE_BYTES = 512  # ours have at most 53; the rest is room for padding
 MAX_KID_BYTES = 16  # ours has 8
@@ -18,6 +18,17 @@ UNSPECIFIED, WRONG_SUITE, UNKNOWN_CREDENTIAL = 1, 2, 3
 
 
 # Messages --------------------------------------------------------------------------------------------------------
+
+
+class EdhocError(WireError):
+    """A handshake that cannot go on: drop it.
+
+    answer: the EDHOC error message that tells the peer so (RFC 9528, 6); empty when nothing is to be sent.
+    """
+
+    def __init__(self, reason: str, answer: bytes = b"") -> None:
+        super().__init__(reason)
+        self.answer = answer
 
 
 def parse_1(message: bytes, ours: "tuple[int, ...]") -> "tuple[int, bytes, bytes]":

@@ -1,6 +1,7 @@
 """What can be wrong with bytes from outside: one class for each thing a caller can do about it.
 
-Every function of this package that is given bytes from outside raises a WireError and nothing else.
+Every function of this package that is given bytes from outside raises a WireError and nothing else. What only
+handshakes and sessions raise stands with them, in `edhoc_messages` and `session`.
 """
 
 
@@ -30,22 +31,3 @@ class SignatureError(CoseError):
 
 class ObjectError(WireError):
     """The signed payload is not what its domain string says it is: its signer made a mistake, set it aside."""
-
-
-class EdhocError(WireError):
-    """A handshake that cannot go on: drop it.
-
-    answer: the EDHOC error message that tells the peer so (RFC 9528, 6); empty when nothing is to be sent.
-    """
-
-    def __init__(self, reason: str, answer: bytes = b"") -> None:
-        super().__init__(reason)
-        self.answer = answer
-
-
-class RecordError(WireError):
-    """A record that is damaged, forged or repeated: drop it, the session goes on."""
-
-
-class SessionError(WireError):
-    """A frame that no session of ours could have made, or a session at its end: shake hands again."""

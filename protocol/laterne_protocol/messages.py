@@ -1,24 +1,67 @@
 """Messages: what the gateway asks and what a board answers (protocol/README.md, 3).
 
-One question, one answer: a board never speaks unasked, on any line. Each question has a number, which the answer
-repeats, so that a late answer is not taken for another. A message is a CBOR array whose first item is its type.
+A board needs half of it, `board_messages`: the messages themselves, and how questions are read. Here is the whole.
 """
 
-from laterne_protocol import cbor, fields
+from laterne_protocol import fields
+from laterne_protocol.board_messages import (
+    ALREADY_ENROLLED,
+    CREDENTIAL_REFUSED,
+    ENROL,
+    ENROLLED,
+    HINT,
+    IDENTITY,
+    MAX_MESSAGE_BYTES,
+    MAX_MESSAGE_ITEMS,
+    NOT_ENROLLED,
+    NOT_READY,
+    POSSESSION,
+    PROVE,
+    REFUSAL,
+    REPORT,
+    SESSION_NEEDED,
+    TRUST,
+    TRUST_TAKEN,
+    Enrolment,
+    Hello,
+    Identity,
+    Poll,
+    Refusal,
+    ReportAnswer,
+    items_of,
+    question_in,
+)
 from laterne_protocol.errors import CborError, MessageError, ObjectError
 from laterne_protocol.report import MAX_REPORT_BYTES
 
-MAX_MESSAGE_BYTES = 1000  # a frame's payload less what a record adds
-MAX_MESSAGE_ITEMS = (
-    11  # a poll: 5 and the 3 of its time; the rest is room. It bounds what a stranger makes a board hold
+__all__ = (
+    "ALREADY_ENROLLED",
+    "CREDENTIAL_REFUSED",
+    "ENROL",
+    "ENROLLED",
+    "HINT",
+    "MAX_MESSAGE_BYTES",
+    "MAX_MESSAGE_ITEMS",
+    "MAX_RELEASE_BYTES",
+    "NOT_ENROLLED",
+    "NOT_READY",
+    "POSSESSION",
+    "PROVE",
+    "REFUSALS",
+    "SESSION_NEEDED",
+    "TRUST",
+    "TRUST_TAKEN",
+    "Enrolment",
+    "Hello",
+    "Identity",
+    "Poll",
+    "Refusal",
+    "ReportAnswer",
+    "message_of",
 )
+
 MAX_RELEASE_BYTES = 32
 
-_HELLO, _IDENTITY, _POLL, _REPORT, _REFUSAL = 1, 2, 3, 4, 5
-PROVE, POSSESSION, ENROL, ENROLLED, TRUST, TRUST_TAKEN = 16, 17, 18, 19, 20, 21  # steps of an enrolment
-
-# Why a board refuses a question.
-ALREADY_ENROLLED, NOT_ENROLLED, CREDENTIAL_REFUSED, NOT_READY, SESSION_NEEDED = 1, 2, 3, 4, 5
 REFUSALS = {
     ALREADY_ENROLLED: "the board is enrolled already",
     NOT_ENROLLED: "the board is not enrolled yet",
@@ -27,117 +70,6 @@ REFUSALS = {
     SESSION_NEEDED: "the board is enrolled and answers in a session only",
 }
 
-
-class Hello:
-    """Gateway or technician: who is there? number: 0..255, repeated in the answer (in every question)."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def to_bytes(self) -> bytes:
-        return cbor.encode([_HELLO, self.number])
-
-
-class Identity:
-    """Board: who I am.
-
-    board: its id, or None before enrolment. kid: of its signing key, 8 bytes, or None while there is none.
-    boot: how often it has started. release: of the firmware. model: of the hardware.
-    """
-
-    def __init__(
-        self, number: int, board: "str | None", kid: "bytes | None", boot: int, release: str, model: str
-    ) -> None:
-        self.number = number
-        self.board = board
-        self.kid = kid
-        self.boot = boot
-        self.release = release
-        self.model = model
-
-    def to_bytes(self) -> bytes:
-        return cbor.encode([_IDENTITY, self.number, self.board, self.kid, self.boot, self.release, self.model])
-
-
-class Poll:
-    """Gateway: what I have, what I want, what time it is.
-
-    acknowledged: reports up to this sequence are on the gateway's disk, the board forgets them; None: forget nothing.
-    after: give me the oldest report whose sequence is greater; None: give me none.
-    time: (boot, offset_ms, uncertainty_ms): UTC milliseconds = milliseconds since that boot + offset;
-    None: I do not know.
-    """
-
-    def __init__(
-        self, number: int, acknowledged: "int | None", after: "int | None", time: "tuple[int, int, int] | None" = None
-    ) -> None:
-        self.number = number
-        self.acknowledged = acknowledged
-        self.after = after
-        self.time = time
-
-    def to_bytes(self) -> bytes:
-        time = None if self.time is None else [self.time[0], self.time[1], self.time[2]]
-        return cbor.encode([_POLL, self.number, self.acknowledged, self.after, time])
-
-
-class ReportAnswer:
-    """Board: my answer to a poll.
-
-    boot, ticks_ms: the board's boot count and milliseconds since that boot when it began this answer.
-    due_ms: until its open report is expected to close. waiting: reports in its backlog, this one included.
-    report: a signed report's bytes, or None when there is none after the one asked for.
-    """
-
-    def __init__(
-        self, number: int, boot: int, ticks_ms: int, due_ms: int, waiting: int, report: "bytes | None"
-    ) -> None:
-        self.number = number
-        self.boot = boot
-        self.ticks_ms = ticks_ms
-        self.due_ms = due_ms
-        self.waiting = waiting
-        self.report = report
-
-    def to_bytes(self) -> bytes:
-        return cbor.encode([_REPORT, self.number, self.boot, self.ticks_ms, self.due_ms, self.waiting, self.report])
-
-
-class Refusal:
-    """Board: I will not, because. reason: a key of REFUSALS.
-
-    HINT, in the clear: the answer to a record of a session that the board does not have, whose number it cannot read.
-    """
-
-    def __init__(self, number: int, reason: int) -> None:
-        self.number = number
-        self.reason = reason
-
-    def to_bytes(self) -> bytes:
-        return cbor.encode([_REFUSAL, self.number, self.reason])
-
-
-HINT = Refusal(0, SESSION_NEEDED)
-
-
-class Enrolment:
-    """One step of an enrolment; each carries one string of bytes.
-
-    PROVE, technician: a fresh nonce of 16 bytes, prove over it that you hold your keys. POSSESSION, board: a COSE_Sign1
-    under laterne/possession/1. ENROL, technician: the credential, a COSE_Sign1 under laterne/credential/1.
-    ENROLLED, board: the credential is on my flash, its digest of 16 bytes. TRUST, technician: whom to believe, a trust
-    bundle (trust.pack). TRUST_TAKEN, board: it is on my flash, the digest of its payload, 16 bytes.
-    """
-
-    def __init__(self, number: int, step: int, body: bytes) -> None:
-        self.number = number
-        self.step = step
-        self.body = body
-
-    def to_bytes(self) -> bytes:
-        return cbor.encode([self.step, self.number, self.body])
-
-
 if False:  # for type checkers: MicroPython has no unions
     Message = Hello | Identity | Poll | ReportAnswer | Refusal | Enrolment
 
@@ -145,64 +77,42 @@ if False:  # for type checkers: MicroPython has no unions
 def message_of(payload: bytes) -> "Message":
     """The message in a frame's payload. Raises MessageError and nothing else: it comes from a stranger."""
     try:
-        return _message_of(
-            fields.array(cbor.decode(payload, MAX_MESSAGE_BYTES, (), MAX_MESSAGE_ITEMS), "message", 2, 7)
-        )
+        items = items_of(payload)
+        found = question_in(items) or _answer_in(items)
     except (CborError, ObjectError) as why:
         raise MessageError(str(why))
+    if found is None:
+        raise MessageError("not a message of ours")
+    return found
 
 
-def _message_of(parts: "list[object]") -> "Message":
-    kind = fields.integer(parts[0], "type", 0, 255)
-    number = fields.integer(parts[1], "number", 0, 255)
-    size = len(parts)
-    if kind == _POLL and size == 5:
-        return Poll(number, _optional(parts[2], "acknowledged"), _optional(parts[3], "after"), _time_of(parts[4]))
-    if kind == _REPORT and size == 7:
-        body = parts[6]
-        if body is not None:
-            body = fields.byte_string(body, "report", 1, MAX_REPORT_BYTES)
+def _answer_in(items: "list[object]") -> "Identity | ReportAnswer | Refusal | Enrolment | None":
+    kind = fields.integer(items[0], "type", 0, 255)
+    number = fields.integer(items[1], "number", 0, 255)
+    size = len(items)
+    if kind == REPORT and size == 7:
+        body = items[6]
         return ReportAnswer(
             number,
-            fields.integer(parts[2], "boot count", 0, fields.MAX_UINT32),
-            fields.integer(parts[3], "ticks"),
-            fields.integer(parts[4], "due", 0, fields.MAX_UINT32),
-            fields.integer(parts[5], "waiting", 0, fields.MAX_UINT32),
-            body,
+            fields.integer(items[2], "boot count", 0, fields.MAX_UINT32),
+            fields.integer(items[3], "ticks"),
+            fields.integer(items[4], "due", 0, fields.MAX_UINT32),
+            fields.integer(items[5], "waiting", 0, fields.MAX_UINT32),
+            None if body is None else fields.byte_string(body, "report", 1, MAX_REPORT_BYTES),
         )
-    if kind == _HELLO and size == 2:
-        return Hello(number)
-    if kind == _IDENTITY and size == 7:
+    if kind == IDENTITY and size == 7:
         return Identity(
             number,
-            None if parts[2] is None else fields.board_id(parts[2]),
-            None if parts[3] is None else fields.byte_string(parts[3], "kid", 8),
-            fields.integer(parts[4], "boot count", 0, fields.MAX_UINT32),
-            fields.text(parts[5], "release", MAX_RELEASE_BYTES),
-            fields.text(parts[6], "model", fields.MAX_MODEL_BYTES),
+            None if items[2] is None else fields.board_id(items[2]),
+            None if items[3] is None else fields.byte_string(items[3], "kid", 8),
+            fields.integer(items[4], "boot count", 0, fields.MAX_UINT32),
+            fields.text(items[5], "release", MAX_RELEASE_BYTES),
+            fields.text(items[6], "model", fields.MAX_MODEL_BYTES),
         )
-    if kind == _REFUSAL and size == 3:
-        return Refusal(number, fields.integer(parts[2], "reason", 1, 255))
-    if kind in (PROVE, ENROLLED, TRUST_TAKEN) and size == 3:
-        return Enrolment(number, kind, fields.byte_string(parts[2], "nonce or digest", fields.DIGEST_BYTES))
-    if kind in (POSSESSION, ENROL) and size == 3:
-        return Enrolment(number, kind, fields.byte_string(parts[2], "signed object", 1, fields.MAX_CREDENTIAL_BYTES))
-    if kind == TRUST and size == 3:
-        return Enrolment(number, kind, fields.byte_string(parts[2], "trust bundle", 1, fields.MAX_TRUST_BUNDLE_BYTES))
-    raise MessageError("not a message of ours")
-
-
-def _optional(value: object, name: str) -> "int | None":
-    return None if value is None else fields.integer(value, name)
-
-
-def _time_of(value: object) -> "tuple[int, int, int] | None":
-    if value is None:
-        return None
-    boot, offset, uncertainty = fields.array(value, "time", 3, 3)
-    # UTC - milliseconds since boot, never negative: no board of ours started before 1970.
-    return (
-        fields.integer(boot, "boot count", 0, fields.MAX_UINT32),
-        fields.integer(offset, "offset", 0, fields.MAX_UTC_MS),
-        fields.integer(uncertainty, "uncertainty", 0, fields.MAX_UINT32),
-    )
+    if kind == REFUSAL and size == 3:
+        return Refusal(number, fields.integer(items[2], "reason", 1, 255))
+    if kind in (ENROLLED, TRUST_TAKEN) and size == 3:
+        return Enrolment(number, kind, fields.byte_string(items[2], "digest", fields.DIGEST_BYTES))
+    if kind == POSSESSION and size == 3:
+        return Enrolment(number, kind, fields.byte_string(items[2], "possession", 1, fields.MAX_CREDENTIAL_BYTES))
+    return None

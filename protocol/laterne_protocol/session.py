@@ -6,7 +6,7 @@ only: a restart ends every session, so no counter is ever stored and none is eve
 """
 
 from laterne_protocol import cbor
-from laterne_protocol.errors import RecordError, SessionError
+from laterne_protocol.errors import WireError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +39,14 @@ _KEY_BYTES, _NONCE_BYTES = 16, 13
 
 # Who sends, in the context of the exporter.
 GATEWAY, BOARD = 0, 1
+
+
+class RecordError(WireError):
+    """A record that is damaged, forged or repeated: drop it, the session goes on."""
+
+
+class SessionError(WireError):
+    """A frame that no session of ours could have made, or a session at its end: shake hands again."""
 
 
 class ReplayWindow:

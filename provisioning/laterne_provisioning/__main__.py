@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from laterne_protocol import trust
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import enrol as enrolment
 from laterne_provisioning import files, keys, output, roster, verify
@@ -41,6 +42,12 @@ AuthorityOption = Annotated[Path, typer.Option("--authority", metavar="DIR", hel
 PassphraseOption = Annotated[
     Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The keys' passphrase: first line of FILE.")
 ]
+PinOption = Annotated[
+    Path | None, typer.Option("--pin-file", metavar="FILE", help="The token's PIN: first line of FILE.")
+]
+KeysOption = Annotated[
+    list[str] | None, typer.Option("--key", metavar="ROLE=URI", help="A key that is there already, such as in a token.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -49,16 +56,21 @@ def init(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty.")],
     name: Annotated[str | None, typer.Option(help="Stands in every credential. [default: the name of DIR]")] = None,
     no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Keys in plain files, for trials.")] = False,
+    key: KeysOption = None,
     passphrase_file: PassphraseOption = None,
+    pin_file: PinOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """A new authority: three roots of which two must sign, keys for enrolment, release, order and roster."""
     if no_passphrase and passphrase_file is not None:
         raise UsageError("--no-passphrase and --passphrase-file contradict each other: give one of them.")
-    passphrase = None if no_passphrase else keys.Secrets(passphrase_file).choose("passphrase of the new keys")
+    secrets = keys.Secrets(passphrase_file, pin_file)
+    there = _given_keys(key or [])
+    to_make = authorities.ROOTS + len(trust.ROLES) - len(there)
+    passphrase = secrets.choose("passphrase of the new keys") if to_make and not no_passphrase else None
     with output.progress() as say:
-        say("Making seven keys")
-        made = authorities.create(directory, name or directory.resolve().name, passphrase)
+        say(f"Making {to_make} keys")
+        made = authorities.create(directory, name or directory.resolve().name, passphrase, there, secrets)
     if as_json:
         output.print_json({"directory": str(made.directory), "name": made.name, "keys": verify.key_documents(made)})
         return
@@ -75,13 +87,14 @@ def board_enrol(
     latitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-90, max=90)] = None,
     longitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-180, max=180)] = None,
     passphrase_file: PassphraseOption = None,
+    pin_file: PinOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give the board on PORT its id and its credential. If it is interrupted, give the same command again."""
     place = _place(post, latitude, longitude)
     enrolment.check_ids(board_id, place)
     opened = authorities.open_authority(authority)
-    key = opened.signing_key("enrolment", keys.Secrets(passphrase_file))
+    key = opened.signing_key("enrolment", keys.Secrets(passphrase_file, pin_file))
     key.open()
     with opened.registry() as registry, Line(port) as line, output.progress() as say:
         done = enrolment.enrol(line, opened, registry, key, board_id, place, int(time.time()), say)
@@ -131,12 +144,13 @@ def roster_export(
     out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the roster goes.")],
     board: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only these. [default: all enrolled]")] = None,
     passphrase_file: PassphraseOption = None,
+    pin_file: PinOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Sign the next roster of a gateway. The gateway needs `laterne trust export` once, too."""
     opened = authorities.open_authority(authority)
     _require_writable(out)
-    key = opened.signing_key("roster", keys.Secrets(passphrase_file))
+    key = opened.signing_key("roster", keys.Secrets(passphrase_file, pin_file))
     with opened.registry() as registry:
         issued = roster.issue(opened, registry, gateway, board or [], key, int(time.time()))
     _write(out, issued.body)
@@ -164,6 +178,17 @@ def trust_export(
     _require_writable(out)
     _write(out, opened.trust_file)
     typer.echo(f"The trust file of {opened.name}, version {opened.trusted.version}, is in {out}.")
+
+
+def _given_keys(values: list[str]) -> list[tuple[str, str]]:
+    roles = (authorities.ROOT, *trust.ROLES)
+    found = []
+    for value in values:
+        role, _, uri = value.partition("=")
+        if role not in roles or not uri:
+            raise UsageError(f"--key {value!r} is not ROLE=URI with a ROLE of {', '.join(roles)}.")
+        found.append((role, uri))
+    return found
 
 
 def _place(post: str | None, latitude: float | None, longitude: float | None) -> Place | None:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -51,7 +52,7 @@ class Authority:
         """The first key of a role. Raises UsageError: there is none."""
         for place in self.places:
             if place.role == role:
-                return keys.SigningKey(f"{role} key", place.uri, place.public, self.directory, secrets.ask)
+                return keys.SigningKey(f"{role} key", place.uri, place.public, self.directory, secrets)
         raise UsageError(f"{self.directory / CONFIGURATION} names no {role} key: add it there.")
 
     def registry(self) -> registry.Registry:
@@ -65,16 +66,28 @@ def sign_object(key: keys.SigningKey, domain: str, payload: bytes) -> bytes:
     return cose.assemble(protected, payload, key.sign(cose.to_be_signed(domain, protected, payload)))
 
 
-def create(directory: Path, name: str, passphrase: str | None) -> Authority:
-    """A new authority with three roots (two must sign) and one key for each other role, all in files.
+def create(
+    directory: Path,
+    name: str,
+    passphrase: str | None,
+    there: Sequence[tuple[str, str]] = (),
+    secrets: keys.Secrets | None = None,
+) -> Authority:
+    """A new authority with three roots (two must sign) and one key for each other role.
 
-    directory: not there, or empty. name: 1..64 bytes, goes into every credential. passphrase: None for keys that
-    are not encrypted. Raises UsageError, OperatorError; then the directory is as it was before.
+    directory: not there, or empty. name: 1..64 bytes, goes into every credential. passphrase: None for key files that
+    are not encrypted. there: (role, URI) of keys that are there already, such as in a token; the others are made in
+    files. secrets: for those that are there. Raises UsageError, OperatorError; then the directory is as it was before.
     """
     try:
         fields.text(name, "name", credential.MAX_AUTHORITY_BYTES)
     except ObjectError as why:
         raise UsageError(f"The authority's {why}: give it with --name.") from why
+    for role, uri in there:
+        if uri.startswith("file2:") and not uri.startswith("file2:/"):
+            raise UsageError(f"The {role} key {uri} must be named from the slash on: the authority is not there yet.")
+    secrets = secrets or keys.Secrets(known=passphrase or "")
+    found = [KeyPlace(role, keys.public_key(uri, f"{role} key", Path.cwd(), secrets), uri) for role, uri in there]
     directory = directory.resolve()
     _require_empty(directory)
     building = directory.parent / f".{directory.name}.unfinished"
@@ -90,7 +103,7 @@ def create(directory: Path, name: str, passphrase: str | None) -> Authority:
         for item in building.iterdir():
             shutil.rmtree(item) if item.is_dir() else item.unlink()
         try:
-            _fill(building, name, passphrase)
+            _fill(building, name, passphrase, found, secrets)
             _require_empty(directory)
             os.rename(building, directory)  # replaces an empty directory, nothing else
         except BaseException:
@@ -147,14 +160,21 @@ def _require_empty(directory: Path) -> None:
         raise UsageError(f"No authority can be made at {directory}: {why.strerror}.") from why
 
 
-def _fill(directory: Path, name: str, passphrase: str | None) -> None:
+def _fill(directory: Path, name: str, passphrase: str | None, there: list[KeyPlace], secrets: keys.Secrets) -> None:
     (directory / KEYS).mkdir(mode=files.PRIVATE_DIRECTORY)
     names = [(ROOT, f"{ROOT}-{number}") for number in range(1, ROOTS + 1)] + [(role, role) for role in trust.ROLES]
+    waiting = list(there)
     places = []
     for role, stem in names:
-        path = Path(KEYS) / f"{stem}.pem"
-        public = keys.make_key_file(directory / path, passphrase)
-        places.append(KeyPlace(role, public, keys.file_uri(path)))
+        place = next((place for place in waiting if place.role == role), None)
+        if place is not None:
+            waiting.remove(place)
+        else:
+            path = Path(KEYS) / f"{stem}.pem"
+            place = KeyPlace(role, keys.make_key_file(directory / path, passphrase), keys.file_uri(path))
+        places.append(place)
+    if waiting:
+        raise UsageError(f"--key {waiting[0].role} was given too often: there are {ROOTS} roots and one key a role.")
     roots = [place for place in places if place.role == ROOT]
     payload = trust.Trust(
         1,
@@ -163,23 +183,25 @@ def _fill(directory: Path, name: str, passphrase: str | None) -> None:
         [place.public for place in roots],
         {role: [place.public for place in places if place.role == role] for role in trust.ROLES},
     ).to_payload()
+    try:
+        trust.trust_payload_of(payload)
+    except ObjectError as why:
+        raise UsageError(f"These keys make no authority: {why}. Give each role a key of its own.") from why
     signed = [
-        sign_object(
-            keys.SigningKey("root key", place.uri, place.public, directory, lambda _: passphrase or ""),
-            cose.TRUST,
-            payload,
-        )
+        sign_object(keys.SigningKey("root key", place.uri, place.public, directory, secrets), cose.TRUST, payload)
         for place in roots
     ]
     registry.create(directory / REGISTRY)
     files.write_public(directory / TRUST_FILE, trust.trust_file(signed))
-    files.write_private(directory / CONFIGURATION, _configuration_text(name, places).encode())
+    files.write_private(directory / CONFIGURATION, configuration_text(name, places).encode())
 
 
-def _configuration_text(name: str, places: list[KeyPlace]) -> str:
+def configuration_text(name: str, places: Sequence[KeyPlace]) -> str:
+    """The text of authority.toml."""
     parts = [
         "# Where the keys of this authority live (provisioning/README.md). Nothing here is secret.\n"
-        "# A uri is one of securesystemslib's: file2:PATH, PATH within this directory unless it begins with a slash.\n"
+        "# A uri is one of securesystemslib's: file2:PATH, PATH within this directory unless it begins with a slash;\n"
+        "# hsm:KEYID?label=TOKEN for a key in a token.\n"
         f"name = {_quoted(name)}\n"
     ]
     for place in places:

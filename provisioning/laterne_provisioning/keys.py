@@ -4,11 +4,11 @@
 within the authority directory. Every other scheme that securesystemslib knows (`hsm:` for PKCS#11, the key
 services of the clouds) is handed to it as it stands in authority.toml.
 
-No private key leaves its place: what is asked for is a signature.
+No private key leaves its place: what is asked for is a signature. Passphrases and PINs come from a file or from the
+person at the terminal, never from an argument.
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import typer
@@ -17,62 +17,78 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.exceptions import Error as SigningError
 from securesystemslib.signer import CryptoSigner, Signer, SSlibKey  # type: ignore[attr-defined]  # its __all__ is missing
 
-from laterne_provisioning import files, pkcs8, primitives
+from laterne_provisioning import files, hsm, pkcs8, primitives
 from laterne_provisioning.errors import OperatorError, UsageError
 
 MAX_PASSPHRASE_BYTES = 1024
 STOPPED = 130  # the exit code of what Ctrl-C has ended: 128 + SIGINT, as shells count
 _FILE = "file2:"
 
-AskSecret = Callable[[str], str]
-"""Given what is wanted ("passphrase of the enrolment key", "pin"), the secret."""
+# Signed to see whether the key is there and answers. No object of ours begins so: they are CBOR arrays.
+_TRIAL = b"laterne: a trial of this key, which says nothing"
 
 
 class Secrets:
-    """The passphrase of this run: from a file or from the person at the terminal, never from an argument."""
+    """The passphrase of the key files and the PIN of the token, each asked for once in a run.
 
-    def __init__(self, passphrase_file: Path | None = None) -> None:
-        self._file = passphrase_file
-        self._known: str | None = None
+    known: a passphrase that is known already (of keys that are just being made); "" when they have none.
+    """
+
+    def __init__(
+        self, passphrase_file: Path | None = None, pin_file: Path | None = None, known: str | None = None
+    ) -> None:
+        self._passphrase_file = passphrase_file
+        self._pin_file = pin_file
+        self._passphrase = known
+        self._pin: str | None = None
 
     def ask(self, what: str) -> str:
-        """The passphrase. It is asked for once in a run. Raises UsageError: no terminal and no file."""
-        if self._known is None:
-            self._known = self._from_file() if self._file is not None else self._from_terminal(what, False)
-        return self._known
+        """The passphrase. Raises UsageError: no terminal and no file."""
+        if self._passphrase is None:
+            self._passphrase = _secret(what, self._passphrase_file, "passphrase", False)
+        return self._passphrase
 
     def choose(self, what: str) -> str:
         """A new passphrase, typed twice. Raises UsageError as ask() does."""
-        if self._known is None:
-            self._known = self._from_file() if self._file is not None else self._from_terminal(what, True)
-        return self._known
+        if self._passphrase is None:
+            self._passphrase = _secret(what, self._passphrase_file, "passphrase", True)
+        return self._passphrase
 
-    def _from_file(self) -> str:
-        assert self._file is not None
-        try:
-            with self._file.open("rb") as file:
-                content = file.read(MAX_PASSPHRASE_BYTES + 1)
-            passphrase = content.decode().rstrip("\r\n")
-        except OSError as why:
-            raise UsageError(f"The passphrase file cannot be read: {why.strerror}: {self._file}") from why
-        except UnicodeDecodeError as why:
-            raise UsageError(f"The passphrase file is not text in UTF-8: {self._file}") from why
-        if not passphrase or len(content) > MAX_PASSPHRASE_BYTES:
-            raise UsageError(
-                f"The passphrase file holds no passphrase of 1 to {MAX_PASSPHRASE_BYTES} bytes: {self._file}"
-            )
-        return passphrase
+    def pin(self, what: str) -> str:
+        """The PIN of the token. Raises UsageError as ask() does."""
+        if self._pin is None:
+            self._pin = _secret(what, self._pin_file, "PIN", False)
+        return self._pin
 
-    def _from_terminal(self, what: str, twice: bool) -> str:
-        if not sys.stdin.isatty():
-            raise UsageError(
-                f"The {what} is needed and there is no terminal to ask at: give --passphrase-file FILE"
-                + (", or --no-passphrase for keys that are not encrypted." if twice else ".")
-            )
-        try:
-            return str(typer.prompt(what.capitalize(), hide_input=True, confirmation_prompt=twice, err=True))
-        except typer.Abort as why:  # Ctrl-C or the end of input
-            raise typer.Exit(STOPPED) from why
+
+def _secret(what: str, file: Path | None, kind: str, twice: bool) -> str:
+    return _from_terminal(what, kind, twice) if file is None else _from_file(file, kind)
+
+
+def _from_file(path: Path, kind: str) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_PASSPHRASE_BYTES + 1)
+        secret = content.decode().rstrip("\r\n")
+    except OSError as why:
+        raise UsageError(f"The {kind} file cannot be read: {why.strerror}: {path}") from why
+    except UnicodeDecodeError as why:
+        raise UsageError(f"The {kind} file is not text in UTF-8: {path}") from why
+    if not secret or len(content) > MAX_PASSPHRASE_BYTES:
+        raise UsageError(f"The {kind} file holds no {kind} of 1 to {MAX_PASSPHRASE_BYTES} bytes: {path}")
+    return secret
+
+
+def _from_terminal(what: str, kind: str, twice: bool) -> str:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            f"The {what} is needed and there is no terminal to ask at: give --{kind.lower()}-file FILE"
+            + (", or --no-passphrase for keys that are not encrypted." if twice else ".")
+        )
+    try:
+        return str(typer.prompt(what[0].upper() + what[1:], hide_input=True, confirmation_prompt=twice, err=True))
+    except typer.Abort as why:  # Ctrl-C or the end of input
+        raise typer.Exit(STOPPED) from why
 
 
 def make_key_file(path: Path, passphrase: str | None) -> bytes:
@@ -95,18 +111,25 @@ class SigningKey:
     directory: of the authority.
     """
 
-    def __init__(self, name: str, uri: str, public: bytes, directory: Path, ask_secret: AskSecret) -> None:
+    def __init__(self, name: str, uri: str, public: bytes, directory: Path, secrets: Secrets) -> None:
         self.name = name
         self.uri = uri
         self.public = public
         self._directory = directory
-        self._ask_secret = ask_secret
+        self._secrets = secrets
         self._signer: Signer | None = None
 
     def open(self) -> None:
         """Ask for what is needed now, so that nothing is begun with a key that cannot be used. Raises OperatorError."""
         if self._signer is None:
             self._signer = self._opened()
+            if not self.uri.startswith(_FILE):
+                # Only a signature shows that the token is there, the PIN right and the key the one we mean.
+                try:
+                    self.sign(_TRIAL)
+                except OperatorError:
+                    self._signer = None
+                    raise
 
     def sign(self, message: bytes) -> bytes:
         """r and s, 64 bytes, low s, over SHA-256 of the message. Raises OperatorError."""
@@ -115,8 +138,9 @@ class SigningKey:
         try:
             der = bytes.fromhex(self._signer.sign(message).signature)
             signature = primitives.raw_signature(der)
-        except (SigningError, ValueError, OSError) as why:
-            raise OperatorError(f"The {self.name} ({self.uri}) did not sign: {why}") from why
+        except (SigningError, ValueError, OSError, RuntimeError) as why:
+            # RuntimeError is the base of all that python-pkcs11 raises.
+            raise OperatorError(f"The {self.name} ({self.uri}) did not sign: {self._said(why)}.") from why
         # A token can hold another key than the one the configuration names.
         if not primitives.is_signature(self.public, message, signature):
             raise OperatorError(
@@ -130,34 +154,51 @@ class SigningKey:
         if self.uri.startswith(_FILE):
             return CryptoSigner(self._from_file(self._directory / self.uri.removeprefix(_FILE)), public)
         try:
-            return Signer.from_priv_key_uri(self.uri, public, self._ask_secret)
+            return Signer.from_priv_key_uri(self.uri, public, lambda _: self._secrets.pin(f"PIN of the {self.name}"))
         except (SigningError, ValueError, OSError) as why:
-            raise UsageError(f"The {self.name} ({self.uri}) cannot be opened: {why}") from why
+            raise UsageError(f"The {self.name} ({self.uri}) cannot be opened: {self._said(why)}.") from why
+
+    def _said(self, why: Exception) -> str:
+        return hsm.sentence(why) if self.uri.startswith(hsm.SCHEME) else str(why)
 
     def _from_file(self, path: Path) -> ec.EllipticCurvePrivateKey:
-        # securesystemslib's own loader for file2 reads only keys that are not encrypted.
-        try:
-            content = path.read_bytes()
-        except OSError as why:
-            raise UsageError(
-                f"The {self.name} cannot be read: {why.strerror}: {path}. "
-                "Bring the medium with the key, or correct its uri in authority.toml."
-            ) from why
-        encrypted = b"BEGIN ENCRYPTED PRIVATE KEY" in content
-        passphrase = self._ask_secret(f"passphrase of the {self.name}").encode() if encrypted else None
-        try:
-            private = load_pem_private_key(content, passphrase)
-        except (ValueError, TypeError) as why:
-            if encrypted:
-                raise UsageError(f"The passphrase does not open the {self.name} ({path}): try again.") from why
-            raise UsageError(
-                f"{path} is no private key in PEM form: bring back the {self.name} from a backup."
-            ) from why
-        if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
-            raise UsageError(f"{path} is no P-256 key: correct the uri of the {self.name} in authority.toml.")
+        private = _read(path, self.name, self._secrets)
         if primitives.raw_key(private.public_key()) != self.public:
             raise UsageError(
                 f"{path} is another key than the {self.name} whose public part stands in authority.toml: "
                 "correct the uri there."
             )
         return private
+
+
+def public_key(uri: str, name: str, directory: Path, secrets: Secrets) -> bytes:
+    """The public part, 64 bytes, of a key that is there already: a file or in a token. Raises UsageError."""
+    if uri.startswith(_FILE):
+        return primitives.raw_key(_read(directory / uri.removeprefix(_FILE), name, secrets).public_key())
+    if uri.startswith(hsm.SCHEME):
+        return hsm.public_key(uri, lambda _: secrets.pin(f"PIN of the {name}"))
+    raise UsageError(
+        f"{uri!r} is no place where a key that is there already can be found: give file2:PATH or hsm:KEYID?label=TOKEN."
+    )
+
+
+def _read(path: Path, name: str, secrets: Secrets) -> ec.EllipticCurvePrivateKey:
+    # securesystemslib's own loader for file2 reads only keys that are not encrypted.
+    try:
+        content = path.read_bytes()
+    except OSError as why:
+        raise UsageError(
+            f"The {name} cannot be read: {why.strerror}: {path}. "
+            "Bring the medium with the key, or correct its uri in authority.toml."
+        ) from why
+    encrypted = b"BEGIN ENCRYPTED PRIVATE KEY" in content
+    passphrase = secrets.ask(f"passphrase of the {name}").encode() if encrypted else None
+    try:
+        private = load_pem_private_key(content, passphrase)
+    except (ValueError, TypeError) as why:
+        if encrypted:
+            raise UsageError(f"The passphrase does not open the {name} ({path}): try again.") from why
+        raise UsageError(f"{path} is no private key in PEM form: bring back the {name} from a backup.") from why
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or not isinstance(private.curve, ec.SECP256R1):
+        raise UsageError(f"{path} is no P-256 key: correct the uri of the {name} in authority.toml.")
+    return private

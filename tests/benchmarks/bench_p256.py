@@ -14,7 +14,8 @@ from statistics import median
 from tests.firmware.micropython import ON_BOARD, REPOSITORY, MicroPython
 
 RP2040_FACTOR = 128
-MODULES = ("__init__", "p256", "p256_points", "p256_table", "primitives")
+SIGNING = ("p256", "p256_points", "p256_table", "primitives", "randomness", "memory")
+MODULES = ("__init__", *SIGNING, "p256_keys", "p256_peer", "steps")
 TIMES = 30
 
 OPERATIONS = (  # question, words, budget in all, budget of a step; both in milliseconds, from design.md 11
@@ -61,8 +62,8 @@ def rows() -> list[tuple[str, str, str]]:
         with MicroPython(ON_BOARD / "p256_bench.py", sources=[Path(folder)], heap="8M") as board:
             garbage = board.ask({"garbage": "sign"})
     table.append(("table of base points", f"{kept['table']} B", "4096 B"))
-    table.append(("heap kept by p256, its points and its table", f"{kept['p256']} B", ""))
-    table.append(("heap kept by primitives", f"{kept['primitives']} B", ""))
+    table.append(("heap kept by signing: p256, its points and its table", f"{kept['p256']} B", ""))
+    table.append(("heap kept by HMAC and the generator of random numbers", f"{kept['primitives']} B", ""))
     table.append(("heap in use between two steps of signing, at most", f"{live} B", ""))
     table.append(("heap taken and given back while signing", f"{garbage // 1024} KiB", ""))
     return table

@@ -124,7 +124,10 @@ class MicroPython:
         try:
             return json.loads(line)
         except json.JSONDecodeError:  # MicroPython prints the traceback that ends it among its answers
-            self._process.kill()
+            try:
+                self._process.wait(timeout=5)  # a kill could cut the traceback short
+            except subprocess.TimeoutExpired:
+                self._process.kill()
             raise RuntimeError(f"MicroPython said: {line}{self._process.stdout.read()[-2000:]}") from None
 
     def _answer(self) -> Any:

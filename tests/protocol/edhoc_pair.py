@@ -21,7 +21,7 @@ from laterne_protocol.edhoc_keys import (
     Party,
     Primitives,
 )
-from laterne_protocol.errors import EdhocError
+from laterne_protocol.edhoc_messages import EdhocError
 
 GATEWAY, BOARD, STRANGER = Someone("gateway-1"), Someone("LE-0007"), Someone("LE-0008")
 C_I, C_R = b"\x01", b"\x20"

@@ -42,7 +42,8 @@ from laterne_protocol.edhoc_keys import (
     Primitives,
     party,
 )
-from laterne_protocol.errors import EdhocError, MessageError
+from laterne_protocol.edhoc_messages import EdhocError
+from laterne_protocol.errors import MessageError
 
 # In order --------------------------------------------------------------------------------------------------------
 

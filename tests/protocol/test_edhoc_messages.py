@@ -33,7 +33,8 @@ from laterne_protocol.edhoc_keys import (
     Party,
     byte_identifier,
 )
-from laterne_protocol.errors import EdhocError, MessageError
+from laterne_protocol.edhoc_messages import EdhocError
+from laterne_protocol.errors import MessageError
 
 # Every byte ------------------------------------------------------------------------------------------------------
 

@@ -11,10 +11,19 @@ from tests.protocol.edhoc_ends import Here, Someone, initiator, responder, shake
 from tests.protocol.edhoc_primitives import PRIMITIVES, agree, run
 
 from laterne_protocol import edhoc, session
-from laterne_protocol.errors import EdhocError, RecordError, SessionError
+from laterne_protocol.edhoc_messages import EdhocError
 from laterne_protocol.frame import MAX_PAYLOAD_BYTES, RECORD, Frame
 from laterne_protocol.messages import MAX_MESSAGE_BYTES
-from laterne_protocol.session import BOARD, GATEWAY, LinkKey, ReplayWindow, Session, session_of
+from laterne_protocol.session import (
+    BOARD,
+    GATEWAY,
+    LinkKey,
+    RecordError,
+    ReplayWindow,
+    Session,
+    SessionError,
+    session_of,
+)
 
 ADDRESS = 7
 DOWN = bytes((0x13, ADDRESS, 0))  # frame headers: version 1, kind RECORD, destination, source

@@ -4,9 +4,10 @@ Data sheet "BH1750FVI", 2011.11 rev. D: instruction set (page 5), measurement ti
 slave address (page 10). The part has no number of its own: whoever acknowledges at its address is taken for it.
 """
 
-from laterne_protocol.channels import ILLUMINANCE
-from laterne_protocol.report import GOOD, SUSPECT
 from micropython import const
+
+from laterne_protocol.quantities import ILLUMINANCE
+from laterne_protocol.report import GOOD, SUSPECT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

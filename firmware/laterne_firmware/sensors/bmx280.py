@@ -6,11 +6,11 @@ same registers and formulae for pressure (4.2.3, 5.4).
 
 import struct
 
-from laterne_protocol.channels import PRESSURE
-from laterne_protocol.report import GOOD
 from micropython import const
 
 from laterne_firmware.sensors import SensorError
+from laterne_protocol.quantities import PRESSURE
+from laterne_protocol.report import GOOD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ A sensor that was there at an earlier start and is gone now is missed, not forgo
 
 import asyncio
 
-from laterne_protocol import cbor, channels, fields
-from laterne_protocol.errors import WireError
-from laterne_protocol.report import MISSING
 from micropython import const
 
 from laterne_firmware.sensors import SensorError
 from laterne_firmware.store import Record
+from laterne_protocol import cbor, fields, quantities
+from laterne_protocol.errors import WireError
+from laterne_protocol.report import MISSING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Fitted:
             numbers = []
             for quantity in module.QUANTITIES:
                 while quantity in taken:
-                    quantity += channels.QUANTITIES_A_SENSOR_KIND
+                    quantity += quantities.QUANTITIES_A_SENSOR_KIND
                 taken.add(quantity)
                 numbers.append(quantity)
             name = "%s at 0x%02x" % (module.NAME, address)

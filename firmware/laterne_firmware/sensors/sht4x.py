@@ -3,11 +3,11 @@
 Data sheet "SHT4x", version 6: 4.4 data transfer and checksum, 4.5 commands, 4.6 conversion.
 """
 
-from laterne_protocol.channels import HUMIDITY, TEMPERATURE
-from laterne_protocol.report import GOOD
 from micropython import const
 
 from laterne_firmware.sensors import SensorError
+from laterne_protocol.quantities import HUMIDITY, TEMPERATURE
+from laterne_protocol.report import GOOD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ Data sheet 84286: registers (tables 1 to 8). Application note 84323 "Designing t
 resolution table, correction above 1,000 lx.
 """
 
-from laterne_protocol.channels import ILLUMINANCE
-from laterne_protocol.report import GOOD, SUSPECT
 from micropython import const
 
 from laterne_firmware.sensors import SensorError
+from laterne_protocol.quantities import ILLUMINANCE
+from laterne_protocol.report import GOOD, SUSPECT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from lines import serve
 # Measured while there is nothing else: what the modules themselves keep on the heap.
 gc.collect()
 _before = gc.mem_alloc()
-import laterne_firmware.primitives  # noqa: E402, F401
+import laterne_firmware.primitives  # noqa: E402
+import laterne_firmware.randomness  # noqa: E402, F401
 
 gc.collect()
 _after_primitives = gc.mem_alloc()
@@ -17,6 +18,8 @@ from laterne_firmware import p256, p256_table  # noqa: E402
 
 gc.collect()
 _after_p256 = gc.mem_alloc()
+from laterne_firmware import p256_keys, p256_peer  # noqa: E402
+from laterne_firmware.steps import run  # noqa: E402
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,24 +27,24 @@ if TYPE_CHECKING:
     from typing import Any
 
 MESSAGE = bytes(300)  # about a report
-PRIVATE, PUBLIC = p256.run(p256.make_key(os.urandom))
-PEER_PUBLIC = p256.run(p256.make_key(os.urandom))[1]
-SIGNATURE = p256.run(p256.sign(PRIVATE, MESSAGE, os.urandom))
+PRIVATE, PUBLIC = run(p256_keys.make_key(os.urandom))
+PEER_PUBLIC = run(p256_keys.make_key(os.urandom))[1]
+SIGNATURE = run(p256.sign(PRIVATE, MESSAGE, os.urandom))
 
 
 def steps_of(what: str) -> "Generator[None, None, object]":
     if what == "sign":
         return p256.sign(PRIVATE, MESSAGE, os.urandom)
     if what == "sign and check":
-        return p256.sign(PRIVATE, MESSAGE, os.urandom, check_with=PUBLIC)
+        return p256_peer.sign_and_check(PRIVATE, PUBLIC, MESSAGE, os.urandom)
     if what == "verify":
-        return p256.verify(PUBLIC, MESSAGE, SIGNATURE)
+        return p256_peer.verify(PUBLIC, MESSAGE, SIGNATURE)
     if what == "agree":
-        return p256.agree(PRIVATE, PEER_PUBLIC, os.urandom)
+        return p256_peer.agree(PRIVATE, PEER_PUBLIC, os.urandom)
     if what == "make":
-        return p256.make_key(os.urandom)
+        return p256_keys.make_key(os.urandom)
     if what == "decompress":
-        return p256.decompress(PUBLIC[:32])
+        return p256_peer.decompress(PUBLIC[:32])
     raise ValueError(what)
 
 
@@ -80,7 +83,7 @@ def garbage_bytes(what: str) -> int:
     gc.collect()
     before = gc.mem_alloc()
     gc.disable()
-    p256.run(steps_of(what))
+    run(steps_of(what))
     taken: int = gc.mem_alloc() - before
     gc.enable()
     return taken

@@ -6,7 +6,9 @@ from hashlib import sha256
 
 from lines import serve
 
-from laterne_firmware import p256
+from laterne_firmware import p256, p256_keys, p256_peer
+from laterne_firmware.steps import run
+from laterne_firmware.supervisor import stepping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ async def beside(steps: "Generator[None, None, bytes]") -> "list[object]":
             await asyncio.sleep(0)
 
     task = asyncio.create_task(other())
-    result = await p256.run_async(steps)
+    result = await stepping(steps, lambda: None)
     task.cancel()
     return [result.hex(), turns]
 
@@ -63,22 +65,23 @@ def answer(question: "dict[str, Any]") -> object:
     }
     random = source(question)
     if what == "verify":
-        return p256.run(p256.verify(given["public"], given["message"], given["signature"]))
+        return run(p256_peer.verify(given["public"], given["message"], given["signature"]))
     if what == "sign":
-        steps = p256.sign(given["private"], given["message"], random, question.get("hedged", True), given.get("public"))
-        return p256.run(steps).hex()
+        if "public" in given:
+            return run(p256_peer.sign_and_check(given["private"], given["public"], given["message"], random)).hex()
+        return run(p256.sign(given["private"], given["message"], random, question.get("hedged", True))).hex()
     if what == "sign beside":
         return asyncio.run(beside(p256.sign(given["private"], given["message"], random)))
     if what == "agree":
-        return p256.run(p256.agree(given["private"], given["public"], random)).hex()
+        return run(p256_peer.agree(given["private"], given["public"], random)).hex()
     if what == "decompress":
-        return p256.run(p256.decompress(given["x"], question["odd"])).hex()
+        return run(p256_peer.decompress(given["x"], question["odd"])).hex()
     if what == "make":
-        return [part.hex() for part in p256.run(p256.make_key(random))]
+        return [part.hex() for part in run(p256_keys.make_key(random))]
     if what == "public":
-        return p256.run(p256.public_key_of(given["private"], random)).hex()
+        return run(p256_keys.public_key_of(given["private"], random)).hex()
     if what == "check":
-        p256.check_public_key(given["public"])
+        p256_peer.check_public_key(given["public"])
         return True
     raise ValueError(what)
 

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 from lines import serve
 
-from laterne_firmware import primitives
+from laterne_firmware import ciphers, primitives, randomness
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,18 +49,21 @@ class Noise:
 
 
 kept: "dict[str, Any]" = {}
+said = []  # type: list[str]
 
 
 def make_random(question: "dict[str, Any]") -> None:
     behaviour = question.get("generator", "sound")
     numbers = Numbers(behaviour, question.get("good_bytes", 0))
+    said[:] = []
     noise = Noise(question["noise"]) if "noise" in question else None
-    kept["random"] = primitives.Random(
+    kept["random"] = randomness.Random(
         bytes.fromhex(question.get("seed", "")),
         question.get("boot_count", 1),
         bytes.fromhex(question.get("device_id", "e6614103e7")),
         numbers,
         noise,
+        said.append,
     )
 
 
@@ -69,20 +72,20 @@ def answer(question: "dict[str, Any]") -> object:
     if what == "hmac":
         return primitives.Hmac(bytes.fromhex(question["key"])).digest(bytes.fromhex(question["message"])).hex()
     if what == "hkdf":
-        key = primitives.hkdf_extract(bytes.fromhex(question["salt"]), bytes.fromhex(question["secret"]))
-        return primitives.hkdf_expand(key, bytes.fromhex(question["info"]), question["size"]).hex()
+        key = ciphers.hkdf_extract(bytes.fromhex(question["salt"]), bytes.fromhex(question["secret"]))
+        return ciphers.hkdf_expand(key, bytes.fromhex(question["info"]), question["size"]).hex()
     if what in ("seal", "open"):
-        function = primitives.ccm_seal if what == "seal" else primitives.ccm_open
+        function = ciphers.ccm_seal if what == "seal" else ciphers.ccm_open
         key, nonce, text, associated = [
             bytes.fromhex(question[name]) for name in ("key", "nonce", "text", "associated")
         ]
         return function(key, nonce, text, associated, question["tag_bytes"]).hex()
     if what == "equal":
-        return primitives.equal(bytes.fromhex(question["left"]), bytes.fromhex(question["right"]))
+        return ciphers.equal(bytes.fromhex(question["left"]), bytes.fromhex(question["right"]))
     if what == "drbg":
-        drbg = primitives.HmacDrbg(bytes.fromhex(question["seed"]))
+        drbg = randomness.HmacDrbg(bytes.fromhex(question["seed"]))
         if question["reseed"]:
-            drbg.reseed(bytes.fromhex(question["reseed"]))
+            drbg.update(bytes.fromhex(question["reseed"]))
         first, second = (bytes.fromhex(additional) for additional in question["additional"])
         drbg.generate(question["size"], first)
         return drbg.generate(question["size"], second).hex()
@@ -93,6 +96,8 @@ def answer(question: "dict[str, Any]") -> object:
         return kept["random"].next_seed().hex()
     if what == "random":
         return kept["random"](question["count"]).hex()
+    if what == "said":
+        return said
     if what == "reseed":
         kept["random"].reseed()
         return True

@@ -128,13 +128,12 @@ def board_primitives():
     """The primitives of the firmware."""
     import os
 
-    from laterne_firmware import p256
-    from laterne_firmware import primitives as ciphers
+    from laterne_firmware import ciphers, p256_keys, p256_peer
 
     return Primitives(
-        lambda: p256.make_key(os.urandom),
-        p256.decompress,
-        lambda private, public: p256.agree(private, public, os.urandom),
+        lambda: p256_keys.make_key(os.urandom),
+        p256_peer.decompress,
+        lambda private, public: p256_peer.agree(private, public, os.urandom),
         ciphers.hkdf_extract,
         ciphers.hkdf_expand,
         ciphers.ccm_seal,
