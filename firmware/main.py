@@ -9,14 +9,20 @@ import sys
 SLOT = "/a"  # the place where the state record of updates will say which slot is tried
 
 
+def service_switch_closed() -> bool:
+    from laterne_firmware import board
+
+    return not board.service_switch().value()
+
+
 def start() -> None:
     sys.path.insert(0, SLOT)
     try:
-        from laterne_firmware import app, board
-
-        if board.service_switch_closed():
+        if service_switch_closed():
             print("maintenance: the service switch is closed, nothing runs; open it and press reset")
             return
+        from laterne_firmware import app
+
         app.run()
     except SystemExit:
         print("maintenance: the firmware was ended, nothing runs; press reset to start it")

@@ -5,18 +5,16 @@ a minute instead of seconds.
 """
 
 import asyncio
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.demo_run import DemoRun
 
 from laterne_emulator.control import Control
 
 NOISE_S = float(os.environ.get("LATERNE_NOISE_S", "6"))
 QUIET_S = 7.0  # before the noise, and after it: a report of the demo closes every 5 s
 GROWTH_KIB = 8192  # reports of the quiet board are kept until the broker has them; noise is not
-LATERNE = Path(sys.executable).with_name("laterne")
 
 
 def _resident_kib(process: int) -> int:
@@ -26,45 +24,21 @@ def _resident_kib(process: int) -> int:
     raise AssertionError(f"process {process} has no resident memory")
 
 
-def _gateway_of(directory: Path) -> int:
-    found = subprocess.run(
-        ["pgrep", "-f", f"laterne-gateway run --config {directory}/gateway.toml"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(found.stdout.split()[-1])
-
-
 async def test_a_board_that_babbles_costs_another_line_nothing(tmp_path: Path) -> None:
-    place = tmp_path / "demo"
-    demo = await asyncio.create_subprocess_exec(
-        str(LATERNE), "demo", "--boards", "2", "--json", "--directory", str(place),
-        "--seconds", str(2 * QUIET_S + NOISE_S), stdout=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        status = place / "gateway.log"
-        async with asyncio.timeout(60):
-            while not status.exists() or "LE-0002: " not in status.read_text():  # noqa: ASYNC110 - another process writes it
-                await asyncio.sleep(0.1)
+    async with DemoRun(tmp_path / "demo", "--boards", "2", "--seconds", str(2 * QUIET_S + NOISE_S)) as run:
+        await run.served("LE-0002")
         await asyncio.sleep(QUIET_S)
-        gateway = _gateway_of(place)
-        before_kib = _resident_kib(gateway)
-        async with await Control.connect(place / "boards" / "control") as control:
+        gateway = await run.gateway()
+        before_kib = most_kib = _resident_kib(gateway)
+        async with await Control.connect(run.place / "boards" / "control") as control:
             await control.ask({"do": "babble", "board": "board-02", "on": True})
-            most_kib = before_kib
             for _ in range(int(NOISE_S * 4)):
                 await asyncio.sleep(0.25)
                 most_kib = max(most_kib, _resident_kib(gateway))
             heard = (await control.ask({"do": "status"}))["boards"]["board-02"]["line"]["to_gateway"]
             await control.ask({"do": "babble", "board": "board-02", "on": False})
-        assert _gateway_of(place) == gateway, "it was started again"
-        out, _ = await demo.communicate()
-    finally:
-        if demo.returncode is None:
-            demo.terminate()
-            await demo.wait()
-    figures = json.loads(out.splitlines()[-1])
+        assert await run.gateway() == gateway, "it was started again"
+        figures = await run.figures()
     assert heard > NOISE_S * 5000, f"only {heard} bytes of noise at 115,200 baud"
     assert most_kib - before_kib < GROWTH_KIB
     assert figures["readings_lost"] == 0

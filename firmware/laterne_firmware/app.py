@@ -1,32 +1,30 @@
-"""Puts the board together and runs it: one event loop, four tasks, one watchdog (README.md, "Tasks")."""
+"""Runs the board: one event loop, four tasks, one watchdog (README.md, "Which tasks run?")."""
 
 import asyncio
 import gc
-import os
 import sys
 import time
 
+import machine
 from micropython import const
 
-from laterne_firmware import RELEASE, board
-from laterne_firmware.backlog import Backlog
-from laterne_firmware.clock import Clock
-from laterne_firmware.identity import Identity
-from laterne_firmware.line import Line
-from laterne_firmware.link import Link
 from laterne_firmware.memory import unload
-from laterne_firmware.randomness import SEED_BYTES, Random
-from laterne_firmware.reports import Reporter
-from laterne_firmware.sensors.fitted import Fitted
-from laterne_firmware.state import State
-from laterne_firmware.store import Record
+from laterne_firmware.sensors import fitted
 from laterne_firmware.supervisor import Supervisor, stepping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from laterne_firmware.settings import Settings
+    from machine import I2C, WDT, Pin
+
+    from laterne_firmware.clock import Clock
+    from laterne_firmware.identity import Identity
+    from laterne_firmware.line import Line
+    from laterne_firmware.link import Link
+    from laterne_firmware.randomness import Random
+    from laterne_firmware.reports import Reporter
+    from laterne_firmware.sensors.fitted import Sensor
 
 _SERVICE_LOOK_MS = const(200)
 _GATEWAY_SILENT_MS = const(60000)  # then the LED says that nobody asks
@@ -45,104 +43,71 @@ class Console:
 
 
 class Post:
-    """The parts of a running board, made in the order in which they need each other."""
+    """The parts of a running board; `start` makes them.
 
-    def __init__(self) -> None:
-        self.watchdog = board.watchdog()
-        hardware = board.hardware_id()
-        self.console = Console(hardware)
-        self._log = self.console.line
-        self.settings, problem = self._load_settings()
-        self.led = board.led()
-        self.led.value(1)
-        self.identity = Identity(self._log)
-        self._name()
-        state = State()
-        self.backlog = Backlog(state, self._log)
-        for _ in self.backlog.recover(self.identity.board is not None):
-            self.watchdog.feed()
-        state.begin(self.backlog.newest_boot if state.lost else 0)
-        self.clock = Clock(state.boot)
-        self._log("release %s, start %d by %s" % (RELEASE, state.boot, board.started_by()))
-        if problem:
-            self._log(problem)
-        self.random = self._make_random(state.boot, hardware)
-        self.watchdog.feed()
-        self.fitted = Fitted(board.i2c(), self._log)
-        self.reporter = Reporter(
-            self.identity, self.backlog, self.clock, self.random, self._log, self.settings.report_s
-        )
-        self.line = Line(board.uart(), board.driver_enable(), self.settings.address, self.clock)
-        self.link = Link(
-            self.identity,
-            self.backlog,
-            self.reporter,
-            self.clock,
-            self.random,
-            self._log,
-            board.MODEL,
-            board.TIER,
-            hardware,
-        )
-        self.supervisor = Supervisor(self.watchdog, self._log, board.reset)
+    log: a line on the console. switch: the service switch's pin. i2c: where the sensors are.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        watchdog: "WDT",
+        led: "Pin",
+        switch: "Pin",
+        i2c: "I2C",
+        sample_ms: int,
+        identity: "Identity",
+        clock: "Clock",
+        random: "Random",
+        reporter: "Reporter",
+        line: "Line",
+        link: "Link",
+    ) -> None:
+        self._console = console
+        self._log = console.line
+        self._led_pin = led
+        self._switch = switch
+        self._i2c = i2c
+        self._sample_ms = sample_ms
+        self._identity = identity
+        self._clock = clock
+        self._random = random
+        self._reporter = reporter
+        self._line = line
+        self._link = link
+        self._supervisor = Supervisor(watchdog, self._log, machine.reset)
+        self._sensors = None  # type: list[Sensor] | None  # not asked for yet
         self._in_service = False
-        self._found = False
         self._second = 0
-
-    def _load_settings(self) -> "tuple[Settings, str]":
-        from laterne_firmware import settings
-
-        loaded = settings.load()
-        unload("laterne_firmware.settings")
-        return loaded
-
-    def _make_random(self, boot: int, hardware: bytes) -> Random:
-        stored = Record("/k/seed")
-        seed = stored.load()
-        random = Random(
-            seed if seed is not None and len(seed) == SEED_BYTES else b"",
-            boot,
-            hardware,
-            os.urandom,
-            board.noise(),
-            self._log,
-        )
-        unload("laterne_firmware.entropy")
-        stored.save(random.next_seed())
-        return random
-
-    def _name(self) -> None:
-        if self.identity.board is not None:
-            self.console.name = self.identity.board
 
     async def run(self) -> None:
         """For ever."""
-        if self.identity.kid is None:
+        if self._identity.kid is None:
             self._log("first start: making keys")
-            self.supervisor.start("keys", self._make_keys)
-        self.supervisor.start("line", self._run_line)
-        self.supervisor.start("sampling", self._sample)
-        self.supervisor.start("reports", self.reporter.run)
-        await self.supervisor.run(self._each_second)
+            self._supervisor.start("keys", self._make_keys)
+        self._supervisor.start("line", self._run_line)
+        self._supervisor.start("sampling", self._sample)
+        self._supervisor.start("reports", self._reporter.run)
+        await self._supervisor.run(self._each_second)
 
     async def _make_keys(self, beat: "Callable[[], None]") -> None:
         gc.collect()
         from laterne_firmware import enrolment
 
-        await stepping(enrolment.make_keys(self.identity, self.random), beat)
-        self._log("keys made, kid %s, waiting for enrolment" % (self.identity.kid or b"").hex())
-        self.supervisor.done("keys")
+        await stepping(enrolment.make_keys(self._identity, self._random), beat)
+        self._log("keys made, kid %s, waiting for enrolment" % (self._identity.kid or b"").hex())
+        self._supervisor.done("keys")
 
     async def _run_line(self, beat: "Callable[[], None]") -> None:
-        await self.line.run(self._answer, beat)
+        await self._line.run(self._answer, beat)
 
     async def _answer(self, payload: bytes, now_ms: int, beat: "Callable[[], None]") -> "bytes | None":
-        answer = await self.link.answer(payload, now_ms, beat)
-        self._name()
+        answer = await self._link.answer(payload, now_ms, beat)
+        self._console.name = self._identity.board or self._console.name
         return answer
 
     async def _sample(self, beat: "Callable[[], None]") -> None:
-        clock = self.clock
+        clock = self._clock
         next_ms = clock.now_ms()
         while True:
             beat()
@@ -151,42 +116,49 @@ class Post:
             if now_ms < next_ms:
                 await asyncio.sleep_ms(min(_SERVICE_LOOK_MS, next_ms - now_ms))
                 continue
-            next_ms += self.settings.sample_ms
+            next_ms += self._sample_ms
             if next_ms <= now_ms:  # ticks jumped, or the loop was held up: begin a new grid
-                next_ms = now_ms + self.settings.sample_ms
-            if self._in_service or self.identity.board is None:
+                next_ms = now_ms + self._sample_ms
+            if self._in_service or self._identity.board is None:
                 continue
-            if not self._found:  # not before: drivers and enrolment need not be in memory together
-                unload("laterne_firmware.enrolment")
-                unload("laterne_protocol.credential")
-                self.fitted.find()
-                self._found = True
-            row = await self.fitted.row()
+            if self._sensors is None:  # not before: drivers and enrolment need not be in memory together
+                self._sensors = self._find_sensors()
+            row = await fitted.row(self._sensors, self._log)
             if row:  # also when the switch was closed meanwhile: what was read goes into a report
-                await self.reporter.put(now_ms, row)
+                await self._reporter.put(now_ms, row)
+
+    def _find_sensors(self) -> "list[Sensor]":
+        for module in ("laterne_firmware.enrolment", "laterne_protocol.credential", "laterne_protocol.cose"):
+            unload(module)
+        unload("laterne_firmware.p256_keys")
+        from laterne_firmware.sensors import probing
+
+        found = probing.find(self._i2c, self._log)
+        unload("laterne_firmware.sensors.probing")
+        return found
 
     def _look_at_service_switch(self) -> None:
-        closed = board.service_switch_closed()
+        closed = not self._switch.value()
         if closed != self._in_service:
             self._in_service = closed
-            self.reporter.pause(closed)
+            self._reporter.pause(closed)
             self._log(
                 "service switch closed, no readings are taken" if closed else "service switch open, readings go on"
             )
 
     def _each_second(self) -> None:
-        self.clock.now_ms()  # ticks wrap: somebody has to look
-        if self.line.progress():
-            self.supervisor.beat("line")
+        self._clock.now_ms()  # ticks wrap: somebody has to look
+        if self._line.progress():
+            self._supervisor.beat("line")
         self._second += 1
-        self.led.value(self._led())
+        self._led_pin.value(self._led())
 
     def _led(self) -> int:
         """README.md, "What the LED says": on in service; a second in two with a gateway, one in four without."""
         if self._in_service:
             return 1
-        heard_ms = self.line.heard_ms
-        if heard_ms is not None and self.clock.now_ms() - heard_ms < _GATEWAY_SILENT_MS:
+        heard_ms = self._line.heard_ms
+        if heard_ms is not None and self._clock.now_ms() - heard_ms < _GATEWAY_SILENT_MS:
             return self._second & 1
         return 1 if self._second & 3 == 0 else 0
 
@@ -195,10 +167,21 @@ def run() -> None:
     """Runs the board; returns only by an exception that a technician made (Ctrl-C), or not at all."""
     gc.threshold(_GC_AT_BYTES)
     try:
-        asyncio.run(Post().run())
+        asyncio.run(_post().run())
     except Exception as why:
         # Nothing can be repaired here. A reset is; the pause keeps a board that fails at once from wearing its flash.
         print("the board starts again: %s" % why)
         sys.print_exception(why)
         time.sleep_ms(_PAUSE_BEFORE_RESET_MS)
-        board.reset()
+        machine.reset()
+
+
+def _post() -> Post:
+    from laterne_firmware import start
+
+    post = start.post()
+    for name in ("start", "settings", "recovery", "entropy", "board", "enrolment", "p256_keys"):
+        unload("laterne_firmware." + name)
+    for name in ("pins", "laterne_protocol.credential", "laterne_protocol.cose"):
+        unload(name)
+    return post

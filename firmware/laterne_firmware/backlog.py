@@ -11,24 +11,23 @@ What it holds to (firmware/README.md, "The backlog"):
 import os
 
 from laterne_firmware.segment import SEGMENT_REPORTS, Segment
-from laterne_firmware.store import make_directory
 from laterne_protocol import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from laterne_firmware.state import State
 
 MAX_SEGMENTS = 24  # <= 30 entries a directory (littlefs #1079); 768 KiB, a day of minutes
 FREE_BLOCKS = 12  # littlefs copies on write, and records need room, too
-LOST_NUMBERS = 1 << 24  # skipped when nothing at all says which numbers were used: 32 years of minutes
 
 
 class Backlog:
     """next_sequence: of the next report. head: digest of the newest report's payload, None before the first.
 
-    newest_boot: the boot count in the newest report, 0 when there is none.
+    segments: from the oldest to the newest. acknowledged: the gateway has all reports up to this one.
+    `recovery` fills all of these at a start.
     """
 
     def __init__(
@@ -36,70 +35,13 @@ class Backlog:
     ) -> None:
         self._state = state
         self._log = log
-        self._directory = directory
+        self.directory = directory
         self._max_segments = max_segments
-        self._segments = []  # type: list[Segment]
-        self._acknowledged = 0
+        self.segments = []  # type: list[Segment]
+        self.acknowledged = 0
         self.next_sequence = report.FIRST_SEQUENCE
         self.head = None  # type: bytes | None
-        self.newest_boot = 0
-
-    # At start -----------------------------------------------------------------------------------------------------
-
-    def recover(self, enrolled: bool) -> "Generator[None, None, None]":
-        """Finds what is there, a step for each segment. The state is changed, not saved: State.begin() does it.
-
-        enrolled: whether the board may have made reports before.
-        """
-        make_directory(self._directory)
-        names = sorted(name for name in os.listdir(self._directory) if len(name) == 8)
-        for name in names:
-            try:
-                segment = Segment(self._directory, int(name, 16))
-                segment.scan()
-            except (OSError, ValueError) as why:
-                self._log("log/%s cannot be read: %s" % (name, why))
-                continue
-            yield
-            if segment.count:
-                self._segments.append(segment)
-            elif segment.damaged:
-                self._set_aside(segment)
-            else:
-                os.remove(segment.path)  # a file that was being made when the power failed
-        self._close_holes()
-        self._find_head(enrolled)
-
-    def _close_holes(self) -> None:
-        for former, segment in zip(self._segments, self._segments[1:]):  # noqa: B905 - no `strict` on MicroPython
-            if segment.first > former.last + 1:
-                self._lose(
-                    former.last + 1, segment.first - 1, report.DAMAGED if former.damaged else report.NUMBER_SKIPPED
-                )
-
-    def _find_head(self, enrolled: bool) -> None:
-        state = self._state
-        newest = self._segments[-1] if self._segments else None
-        if newest is None:
-            self.next_sequence = state.bound
-            if state.lost and enrolled:
-                self.next_sequence = LOST_NUMBERS
-            if self.next_sequence > report.FIRST_SEQUENCE:
-                self._lose(report.FIRST_SEQUENCE, self.next_sequence - 1, report.DAMAGED)
-            return
-        self.next_sequence = newest.last + 1
-        self.newest_boot, self._acknowledged, self.head = newest.newest
-        reserved = newest.first + SEGMENT_REPORTS
-        # Three things may have happened to the newest segment:
-        # 1 - it is whole and the bound is its own, or it was made and the bound was not yet saved: go on in it.
-        # 2 - its end is damaged: any number below the bound may be on the way to the platform.
-        # 3 - the bound belongs to a newer segment, which is gone: the same.
-        if newest.damaged or state.bound > reserved:
-            self.next_sequence = max(reserved, state.bound)
-            if state.lost:
-                self.next_sequence += LOST_NUMBERS
-            newest.damaged = True
-            self._lose(newest.last + 1, self.next_sequence - 1, report.DAMAGED)
+        self._place = [0, 0]  # of the report that was read last (segment.py)
 
     # Reports in and out -------------------------------------------------------------------------------------------
 
@@ -107,8 +49,8 @@ class Backlog:
     def waiting(self) -> int:
         """Reports that are not acknowledged."""
         count = 0
-        for segment in self._segments:
-            count += max(0, segment.last - max(self._acknowledged, segment.first - 1))
+        for segment in self.segments:
+            count += max(0, segment.last - max(self.acknowledged, segment.first - 1))
         return count
 
     def append(self, body: bytes, payload: bytes) -> None:
@@ -118,35 +60,35 @@ class Backlog:
         while True:
             try:
                 segment = self._open_segment(sequence)
-                segment.append(body, self._state.boot, self._acknowledged, digest)
+                segment.append(body, self._state.boot, self.acknowledged, digest)
                 break
             except OSError as why:
-                if not self._segments:
+                if not self.segments:
                     raise
                 self._log("flash refuses report %d (%s): the oldest reports go" % (sequence, why))
                 self._drop_oldest()
-        if segment not in self._segments:
+        if segment not in self.segments:
             # Only now, and before anybody sees the number: a cut in between leaves a whole record behind.
             self._state.bound = segment.first + SEGMENT_REPORTS
             self._state.save()
-            self._segments.append(segment)
+            self.segments.append(segment)
         self.next_sequence = sequence + 1
         self.head = digest
 
     def oldest_after(self, sequence: int) -> "bytes | None":
         """The oldest report with a greater sequence, None when there is none."""
-        wanted = max(sequence, self._acknowledged) + 1
-        for segment in list(self._segments):
+        wanted = max(sequence, self.acknowledged) + 1
+        for segment in list(self.segments):
             while wanted <= segment.last:
                 wanted = max(wanted, segment.first)
                 last = segment.last
-                body = segment.read(wanted)
+                body = segment.read(wanted, self._place)
                 if body is not None:
                     return body
                 # segment.last has shrunk if all behind the damage is lost, too.
                 lost_to = last if segment.last < last else wanted
                 self._log("reports %d..%d are damaged on flash" % (wanted, lost_to))
-                self._lose(wanted, lost_to, report.DAMAGED)
+                self.lose(wanted, lost_to, report.DAMAGED)
                 self._state.save()
                 wanted = lost_to + 1
         return None
@@ -154,12 +96,12 @@ class Backlog:
     def acknowledge(self, up_to: int) -> None:
         """The gateway has all reports up to this sequence on disk. More than there are is taken for all."""
         up_to = min(up_to, self.next_sequence - 1)
-        if up_to <= self._acknowledged:
+        if up_to <= self.acknowledged:
             return
-        self._acknowledged = up_to
+        self.acknowledged = up_to
         # The newest segment stays when it is empty of news: it says which number and digest come next.
-        while len(self._segments) > 1 and self._segments[0].last <= up_to:
-            self._forget(self._segments.pop(0))
+        while len(self.segments) > 1 and self.segments[0].last <= up_to:
+            self._forget(self.segments.pop(0))
         open_gaps = [gap for gap in self._state.gaps if not 0 < gap[3] <= up_to]
         if len(open_gaps) < len(self._state.gaps):
             self._state.gaps = open_gaps
@@ -177,7 +119,8 @@ class Backlog:
             if gap[:3] in gaps:
                 gap[3] = sequence
 
-    def _lose(self, first: int, last: int, reason: int) -> None:
+    def lose(self, first: int, last: int, reason: int) -> None:
+        """These reports are gone: a gap to state, in memory until the state is saved."""
         # Gaps stay in order and apart (protocol/README.md, 6): the new one takes in what it covers.
         kept = []
         for gap in self._state.gaps:
@@ -197,33 +140,34 @@ class Backlog:
         self._state.gaps = sorted(kept)
 
     def _open_segment(self, sequence: int) -> Segment:
-        if self._segments and not self._segments[-1].full and self._segments[-1].last + 1 == sequence:
-            return self._segments[-1]
-        while self._segments and (len(self._segments) >= self._max_segments or free_blocks() < FREE_BLOCKS):
+        if self.segments and not self.segments[-1].full and self.segments[-1].last + 1 == sequence:
+            return self.segments[-1]
+        while self.segments and (len(self.segments) >= self._max_segments or free_blocks() < FREE_BLOCKS):
             self._drop_oldest()
-        return Segment(self._directory, sequence)
+        return Segment(self.directory, sequence)
 
     def _drop_oldest(self) -> None:
-        segment = self._segments.pop(0)
-        first = max(segment.first, self._acknowledged + 1)
+        segment = self.segments.pop(0)
+        first = max(segment.first, self.acknowledged + 1)
         for gap in self._state.gaps:
             if segment.first <= gap[3] <= segment.last:
                 gap[3] = 0  # the report that stated it goes, too
         if first <= segment.last:
-            self._lose(first, segment.last, report.BACKLOG_FULL)
+            self.lose(first, segment.last, report.BACKLOG_FULL)
             self._log("backlog full, reports %d..%d are lost" % (first, segment.last))
         self._state.save()  # the statement is on flash before the reports go
         self._forget(segment)
 
     def _forget(self, segment: Segment) -> None:
         if segment.damaged:
-            self._set_aside(segment)
+            self.set_aside(segment)
         else:
             os.remove(segment.path)
 
-    def _set_aside(self, segment: Segment) -> None:
+    def set_aside(self, segment: Segment) -> None:
+        """What cannot be read is kept under another name, the newest such file."""
         self._log("%s is damaged, kept as damaged.bad" % segment.path)
-        os.rename(segment.path, self._directory + "/damaged.bad")
+        os.rename(segment.path, self.directory + "/damaged.bad")
 
 
 def free_blocks() -> int:

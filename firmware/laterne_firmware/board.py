@@ -1,6 +1,6 @@
-"""The hardware: the only module that knows `machine` and the pins of this model (/pins.mpy, from firmware/boards/).
+"""The hardware: the only module that knows the pins of this model (/pins.mpy, from firmware/boards/).
 
-Everything else is given ready objects, so that it runs under a test without a board.
+Everything else is given ready objects, so that it runs under a test without a board, and this module can go.
 """
 
 import machine
@@ -20,9 +20,9 @@ _I2C_HZ = const(100000)  # sensors hang on half a metre of cable in a lamp post
 _UART_BUFFER_BYTES = const(1200)  # a whole frame each way: the loop may be busy with flash for 50 ms
 
 
-def service_switch_closed() -> bool:
-    """Whether the technician's switch connects the service pin to ground."""
-    return not Pin(pins.SERVICE_PIN, Pin.IN, Pin.PULL_UP).value()
+def service_switch() -> Pin:
+    """The pin that the technician's switch connects to ground: 0 while it is closed."""
+    return Pin(pins.SERVICE_PIN, Pin.IN, Pin.PULL_UP)
 
 
 def hardware_id() -> bytes:
@@ -38,10 +38,6 @@ def started_by() -> str:
     if cause == machine.WDT_RESET:
         return "watchdog"
     return "reset"
-
-
-def reset() -> None:
-    machine.reset()
 
 
 def i2c() -> I2C:
@@ -71,9 +67,8 @@ def led() -> Pin:
 
 
 def noise() -> "Callable[[], int]":
-    """A function that samples the open analogue input: its low byte, 0..255."""
-    adc = ADC(Pin(pins.ADC_PIN))
-    return lambda: adc.read_u16() & 0xFF
+    """A function that samples the open analogue input: 16 bits, of which the lowest are noise."""
+    return ADC(Pin(pins.ADC_PIN)).read_u16
 
 
 def watchdog() -> WDT:

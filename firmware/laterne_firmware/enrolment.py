@@ -5,7 +5,11 @@ and platform to judge. What takes long is a generator of steps, so that line and
 """
 
 from laterne_firmware import p256_keys
-from laterne_protocol import cose, credential
+from laterne_firmware.identity import CREDENTIAL, KEYS, NAME
+from laterne_firmware.store import Record
+from laterne_firmware.supervisor import stepping
+from laterne_protocol import board_messages as messages
+from laterne_protocol import cbor, cose, credential
 from laterne_protocol.errors import WireError
 
 TYPE_CHECKING = False
@@ -13,6 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from laterne_firmware.identity import Identity
+
+    # What is claimed of a board beside its keys: protection tier, model, hardware id.
+    About = tuple[int, str, bytes]
 
 
 class CredentialRefused(ValueError):
@@ -23,19 +30,39 @@ def make_keys(identity: "Identity", random: "Callable[[int], bytes]") -> "Genera
     """Makes both key pairs and stores them."""
     private_sign, sign_key = yield from p256_keys.make_key(random)
     private_agree, agree_key = yield from p256_keys.make_key(random)
-    identity.take_keys(private_sign + sign_key + private_agree + agree_key, credential.kid(sign_key))
+    keys = private_sign + sign_key + private_agree + agree_key + credential.kid(sign_key)
+    Record(KEYS).save(keys)
+    identity.take_keys(keys)
 
 
-def possession(
-    identity: "Identity", nonce: bytes, tier: int, model: str, hardware: bytes, random: "Callable[[int], bytes]"
-) -> "Generator[None, None, bytes]":
-    """The signed possession object over the asker's nonce (protocol/README.md, 5)."""
-    claims = credential.Possession(nonce, identity.sign_key, identity.agree_key, tier, model, hardware)
-    return (yield from identity.sign(cose.POSSESSION, claims.to_payload(), random))
+async def answer(
+    question: messages.Enrolment,
+    identity: "Identity",
+    about: "About",
+    random: "Callable[[int], bytes]",
+    log: "Callable[[str], None]",
+    beat: "Callable[[], None]",
+) -> "messages.Enrolment | messages.Refusal":
+    """The answer of a board that has keys and no credential yet. OSError when the flash refuses."""
+    if question.step == messages.PROVE:
+        tier, model, hardware = about
+        claims = credential.Possession(question.body, identity.sign_key, identity.agree_key, tier, model, hardware)
+        steps = identity.sign(cose.POSSESSION, claims.to_payload(), random)
+        return messages.Enrolment(question.number, messages.POSSESSION, await stepping(steps, beat))
+    try:
+        enrol(identity, question.body)
+    except CredentialRefused as why:
+        log("a credential was refused: %s" % why)
+        return messages.Refusal(question.number, messages.CREDENTIAL_REFUSED)
+    log("enrolled as %s" % identity.board)
+    return messages.Enrolment(question.number, messages.ENROLLED, identity.credential_digest)
 
 
 def enrol(identity: "Identity", signed: bytes) -> None:
-    """Stores the credential and takes its name. Raises CredentialRefused; OSError when the flash refuses."""
+    """Stores the credential and takes its name. Raises CredentialRefused; OSError when the flash refuses.
+
+    The name is written after the credential: a start that finds only the latter finishes the enrolment.
+    """
     try:
         claims = credential.credential_of(cose.parse(signed, credential.MAX_CREDENTIAL_BYTES).payload)
     except WireError as why:
@@ -43,4 +70,7 @@ def enrol(identity: "Identity", signed: bytes) -> None:
     # No check of the signature here: a new board knows nobody yet.
     if claims.sign_key != identity.sign_key or claims.agree_key != identity.agree_key:
         raise CredentialRefused("it names other keys")
-    identity.take_credential(signed, claims.board)
+    Record(CREDENTIAL).save(signed)
+    identity.credential_digest = credential.digest(signed)
+    Record(NAME).save(cbor.encode([identity.kid, claims.board, identity.credential_digest]))
+    identity.board = claims.board

@@ -1,7 +1,6 @@
 """What this board answers to whom asks (protocol/README.md, 3). A repeated question gets its answer again."""
 
 from laterne_firmware import RELEASE
-from laterne_firmware.supervisor import stepping
 from laterne_protocol import board_messages as messages
 from laterne_protocol.errors import MessageError
 from laterne_protocol.report import digest
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Link:
-    """model, tier, hardware: of this board, for the possession object. random: for signing it."""
+    """about: protection tier, model, hardware id of this board. random: for signing the possession object."""
 
     def __init__(
         self,
@@ -27,9 +26,7 @@ class Link:
         clock: "Clock",
         random: "Callable[[int], bytes]",
         log: "Callable[[str], None]",
-        model: str,
-        tier: int,
-        hardware: bytes,
+        about: "tuple[int, str, bytes]",
     ) -> None:
         self._identity = identity
         self._backlog = backlog
@@ -37,9 +34,7 @@ class Link:
         self._clock = clock
         self._random = random
         self._log = log
-        self._model = model
-        self._tier = tier
-        self._hardware = hardware
+        self._about = about
 
     async def answer(self, payload: bytes, now_ms: int, beat: "Callable[[], None]") -> "bytes | None":
         """The answer to a message that came at now_ms; None when there is none to give."""
@@ -51,17 +46,14 @@ class Link:
             return self._poll(question, now_ms)
         if isinstance(question, messages.Hello):
             return self._hello(question)
-        if isinstance(question, messages.Enrolment):
-            if question.step == messages.PROVE:
-                return await self._prove(question, beat)
-            if question.step == messages.ENROL:
-                return self._enrol(question)
-        return None  # an answer of another board on the bus
+        if question is None:
+            return None  # an answer of another board on the bus
+        return (await self._enrolment(question, beat)).to_bytes()
 
     def _hello(self, question: messages.Hello) -> bytes:
         identity = self._identity
         return messages.Identity(
-            question.number, identity.board, identity.kid, self._clock.boot, RELEASE, self._model
+            question.number, identity.board, identity.kid, self._clock.boot, RELEASE, self._about[1]
         ).to_bytes()
 
     def _poll(self, question: messages.Poll, now_ms: int) -> bytes:
@@ -78,32 +70,18 @@ class Link:
             question.number, self._clock.boot, now_ms, self._reporter.due_ms(), backlog.waiting, body
         ).to_bytes()
 
-    async def _prove(self, question: messages.Enrolment, beat: "Callable[[], None]") -> bytes:
+    async def _enrolment(
+        self, question: messages.Enrolment, beat: "Callable[[], None]"
+    ) -> "messages.Enrolment | messages.Refusal":
         identity = self._identity
-        if identity.board is not None:
-            return messages.Refusal(question.number, messages.ALREADY_ENROLLED).to_bytes()
-        if identity.kid is None:
-            return messages.Refusal(question.number, messages.NOT_READY).to_bytes()
-        from laterne_firmware import enrolment
-
-        steps = enrolment.possession(identity, question.body, self._tier, self._model, self._hardware, self._random)
-        return messages.Enrolment(question.number, messages.POSSESSION, await stepping(steps, beat)).to_bytes()
-
-    def _enrol(self, question: messages.Enrolment) -> bytes:
-        identity = self._identity
-        if identity.kid is None:
-            return messages.Refusal(question.number, messages.NOT_READY).to_bytes()
         if identity.board is None:
+            if identity.kid is None:
+                return messages.Refusal(question.number, messages.NOT_READY)
             from laterne_firmware import enrolment
 
-            try:
-                enrolment.enrol(identity, question.body)
-            except enrolment.CredentialRefused as why:
-                self._log("a credential was refused: %s" % why)
-                return messages.Refusal(question.number, messages.CREDENTIAL_REFUSED).to_bytes()
-            self._log("enrolled as %s" % identity.board)
+            return await enrolment.answer(question, identity, self._about, self._random, self._log, beat)
         # The same credential again is no error: the answer may have been lost.
-        if digest(question.body) != identity.credential_digest:
-            self._log("a second credential was refused")
-            return messages.Refusal(question.number, messages.ALREADY_ENROLLED).to_bytes()
-        return messages.Enrolment(question.number, messages.ENROLLED, identity.credential_digest).to_bytes()
+        if question.step == messages.ENROL and digest(question.body) == identity.credential_digest:
+            return messages.Enrolment(question.number, messages.ENROLLED, identity.credential_digest)
+        self._log("a second enrolment was refused")
+        return messages.Refusal(question.number, messages.ALREADY_ENROLLED)

@@ -4,6 +4,7 @@ All columns of a report share their times: a sensor that fails has MISSING readi
 """
 
 import asyncio
+from array import array
 
 from micropython import const
 
@@ -34,7 +35,7 @@ class OpenReport:
     def __init__(self, opened_ms: int, gap_bytes: int = 0) -> None:
         self.opened_ms = opened_ms
         self.columns = []  # type: list[report.ColumnWriter]
-        self._taken = []  # type: list[int]
+        self._taken = array("i")  # milliseconds since opened_ms; the first row may be older
         self._fixed_bytes = _HEAD_BYTES + gap_bytes
 
     @property
@@ -43,20 +44,20 @@ class OpenReport:
 
     def add(self, now_ms: int, row: "list[tuple[int, int | None, int]]") -> bool:
         """Readings taken at one time: (channel, value or None, quality). False: they do not fit, close this first."""
-        taken = self._taken + [now_ms - self.opened_ms]
+        self._taken.append(now_ms - self.opened_ms)
         new = [channel for channel, _, _ in row if self._column(channel) is None]
-        if not self._fits(taken, len(self.columns) + len(new)):
+        if not self._fits(len(self.columns) + len(new)):
+            self._taken = self._taken[:-1]
             return False
         for channel in new:
             column = report.ColumnWriter(channel)
-            for _ in self._taken:
+            for _ in range(len(self._taken) - 1):
                 column.add(None)  # the others have readings already
             self.columns.append(column)
         values = {channel: (value, flag) for channel, value, flag in row}
         for column in self.columns:
             value, flag = values.get(column.channel, (None, report.MISSING))
             column.add(value, flag)
-        self._taken = taken
         return True
 
     def _column(self, channel: int) -> "report.ColumnWriter | None":
@@ -65,7 +66,8 @@ class OpenReport:
                 return column
         return None
 
-    def _fits(self, taken: "list[int]", columns: int) -> bool:
+    def _fits(self, columns: int) -> bool:
+        taken = self._taken
         size = self._fixed_bytes + _GRID_BYTES + columns * (_COLUMN_BYTES + _ROW_COLUMN_BYTES)
         for column in self.columns:
             size += len(column.packed) + len(column.quality) * _RUN_BYTES
@@ -189,6 +191,6 @@ class Reporter:
             closed_ms,
             self._clock.at(closed_ms),
             closed.times(closed_ms),
-            [report.Column(column.channel, bytes(column.packed), column.quality) for column in closed.columns],
+            [report.Column(column.channel, column.packed, column.quality) for column in closed.columns],
             gaps,
         ).to_payload()

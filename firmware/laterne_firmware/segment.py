@@ -6,7 +6,6 @@ without taking a report apart. Each is appended in one write and closed: littlef
 power cut. What does not read back is damage, and is stated as a gap; it never stops the rest.
 """
 
-import os
 import struct
 from binascii import crc32
 
@@ -22,27 +21,28 @@ SEGMENT_REPORTS = 64  # an hour of reports: one write of the state record for ea
 SEGMENT_BYTES = 32768  # of records, then the next segment begins
 _MAGIC = const(0xA7)
 _HEADER = "<BHIII16sI"
-_HEADER_BYTES = const(35)
+HEADER_BYTES = 35
 _CRC_AT = const(31)
 
 
 class Segment:
-    """path: its file. first: its first sequence. count: records in it. size: bytes of those records.
+    """first: its first sequence. count: records in it. size: bytes of those records. `recovery` counts them at a start.
 
-    newest: (boot count, acknowledged by then, digest of the payload) of its last record, after scan().
     damaged: something behind them, or between them, cannot be read. It takes no more records then.
     """
 
+    # A board far from its gateway holds two dozen of these: what can be computed, or is the same in all, is not kept.
+
     def __init__(self, directory: str, first: int) -> None:
-        self.path = "%s/%08x" % (directory, first)
+        self._directory = directory
         self.first = first
         self.count = 0
         self.size = 0
         self.damaged = False
-        self.newest = (0, 0, b"")
-        # Where the next record to read begins: reports are asked for one after the other.
-        self._index = 0
-        self._offset = 0
+
+    @property
+    def path(self) -> str:
+        return "%s/%08x" % (self._directory, self.first)
 
     @property
     def last(self) -> int:
@@ -55,89 +55,72 @@ class Segment:
 
     def append(self, body: bytes, boot: int, acknowledged: int, digest: bytes) -> None:
         """One record more, on flash when this returns. OSError: the flash refused, nothing was added for good."""
-        record = bytearray(_HEADER_BYTES + len(body))
-        record[_HEADER_BYTES:] = body
+        header = bytearray(HEADER_BYTES)
         number = self.first + self.count
-        struct.pack_into(_HEADER, record, 0, _MAGIC, len(body), number, boot, acknowledged, digest, 0)
-        struct.pack_into("<I", record, _CRC_AT, _crc(record[:_CRC_AT], body))
+        struct.pack_into(_HEADER, header, 0, _MAGIC, len(body), number, boot, acknowledged, digest, 0)
+        struct.pack_into("<I", header, _CRC_AT, _crc(header, body))
         try:
             with open(self.path, "ab") as file:
-                file.write(record)
+                file.write(header)
+                file.write(body)
         except OSError:
             self.damaged = True  # what the file holds now is not known: the next record goes to another one
             raise
         self.count += 1
-        self.size += len(record)
+        self.size += HEADER_BYTES + len(body)
 
-    def scan(self) -> None:
-        """Counts the records, by their headers; the last one is read whole, as its digest starts the chain again."""
-        self.count = self.size = 0
-        self.damaged = False
-        offsets = []
-        length = os.stat(self.path)[6]
-        with open(self.path, "rb") as file:
-            while self.size < length:
-                body_bytes = self._header(file, self.size, self.first + self.count)
-                if body_bytes is None or self.size + _HEADER_BYTES + body_bytes > length:
-                    self.damaged = True
-                    break
-                offsets.append(self.size)
-                self.size += _HEADER_BYTES + body_bytes
-                self.count += 1
-            while offsets and self._body(file, offsets[-1], self.last) is None:
-                self.damaged = True
-                self.size = offsets.pop()
-                self.count -= 1
+    def read(self, sequence: int, place: "list[int]") -> "bytes | None":
+        """The body of a record, or None when it is damaged. self.count shrinks when all behind it is lost, too.
 
-    def read(self, sequence: int) -> "bytes | None":
-        """The body of a record, or None when it is damaged. self.count shrinks when all behind it is lost, too."""
-        index = sequence - self.first
-        if index < self._index:
-            self._index = self._offset = 0
+        place: [sequence, where its record begins]: reports are asked for one after the other, and looking for the
+        next one begins there. [0, 0] for nowhere.
+        """
+        if not self.first <= place[0] <= sequence:
+            place[:] = [self.first, 0]
         try:
             with open(self.path, "rb") as file:
-                while True:
-                    body_bytes = self._header(file, self._offset, self.first + self._index)
-                    if body_bytes is None:
-                        self.damaged = True
-                        self.count = self._index
-                        return None
-                    if self._index == index:
+                while place[0] < sequence:
+                    header = self.header(file, place[1], place[0])
+                    if header is None:
                         break
-                    self._index += 1
-                    self._offset += _HEADER_BYTES + body_bytes
-                body = self._body(file, self._offset, sequence)
+                    place[0] += 1
+                    place[1] += HEADER_BYTES + header[0]
+                if self.header(file, place[1], place[0]) is None:
+                    self.damaged = True
+                    self.count = place[0] - self.first
+                    return None
+                body = self.body(file, place[1], sequence)
         except OSError:
             self.damaged = True
-            self.count = index
+            self.count = sequence - self.first
             return None
         if body is None:
             self.damaged = True
         return body
 
-    def _header(self, file: "BinaryIO", offset: int, sequence: int) -> "int | None":
-        """The length of the body of the record that begins here, None when it is not this one."""
+    def header(self, file: "BinaryIO", offset: int, sequence: int) -> "tuple[int, int, int, bytes] | None":
+        """Length of the body, boot count, what was acknowledged by then, digest; None when another record is there."""
         file.seek(offset)
-        header = file.read(_HEADER_BYTES)
-        if len(header) < _HEADER_BYTES:
+        header = file.read(HEADER_BYTES)
+        if len(header) < HEADER_BYTES:
             return None
         magic, length, number, boot, acknowledged, digest, _ = struct.unpack(_HEADER, header)
         if magic != _MAGIC or number != sequence or not 0 < length <= MAX_REPORT_BYTES:
             return None
-        self.newest = (boot, acknowledged, digest)
-        return length
+        return length, boot, acknowledged, digest
 
-    def _body(self, file: "BinaryIO", offset: int, sequence: int) -> "bytes | None":
-        length = self._header(file, offset, sequence)
-        if length is None:
+    def body(self, file: "BinaryIO", offset: int, sequence: int) -> "bytes | None":
+        """The body of the record that begins here; None when it is not this one, or not whole."""
+        found = self.header(file, offset, sequence)
+        if found is None:
             return None
         file.seek(offset)
-        header = file.read(_HEADER_BYTES)
-        body = file.read(length)
-        if len(body) != length or struct.unpack("<I", header[_CRC_AT:])[0] != _crc(header[:_CRC_AT], body):
+        header = file.read(HEADER_BYTES)
+        body = file.read(found[0])
+        if len(body) != found[0] or struct.unpack("<I", header[_CRC_AT:])[0] != _crc(header, body):
             return None
         return body
 
 
-def _crc(head: "bytes | bytearray", body: bytes) -> int:
-    return crc32(body, crc32(head)) & 0xFFFFFFFF
+def _crc(header: "bytes | bytearray", body: bytes) -> int:
+    return crc32(body, crc32(memoryview(header)[:_CRC_AT])) & 0xFFFFFFFF

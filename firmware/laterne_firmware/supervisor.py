@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 PASS_MS = 1000
 SILENT_PASSES = 10  # then the watchdog is no longer fed, and bites 8 s later
-_PAUSE_BEFORE_RESET_MS = const(
-    3000
-)  # the line reaches the console; a board that fails at once does not wear out its flash
+_PAUSE_BEFORE_RESET_MS = const(3000)  # the line reaches the console; who fails at once does not wear out flash
 
 
 class Supervisor:
@@ -35,13 +33,13 @@ class Supervisor:
         self._reset = reset
         self._beats = {}  # type: dict[str, int]
         self._silent = {}  # type: dict[str, int]
-        self._tasks = []  # type: list[object]
 
     def start(self, name: str, task: "Callable[[Callable[[], None]], Awaitable[None]]") -> None:
         """Runs task(beat) for ever; it calls beat() wherever it makes progress, at least every few seconds."""
         self._silent[name] = 0
         self._beats[name] = 0
-        self._tasks.append(asyncio.create_task(self._guard(name, task(lambda: self.beat(name)))))
+        # Not kept: the loop holds a task that waits, and one that has ended would keep all that it ever used.
+        asyncio.create_task(self._guard(name, task(lambda: self.beat(name))))
 
     def beat(self, name: str) -> None:
         """The task has made progress."""

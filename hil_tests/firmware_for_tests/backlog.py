@@ -3,11 +3,12 @@
 import sys
 
 sys.path.insert(0, "/a")
-from laterne_firmware import backlog, segment
+from laterne_firmware import backlog, recovery, segment
 from laterne_firmware.state import State
 from laterne_protocol import report
 
-segment.SEGMENT_REPORTS = backlog.SEGMENT_REPORTS = 3  # so that a few reports fill some segments
+for module in (segment, backlog, recovery):
+    module.SEGMENT_REPORTS = 3  # so that a few reports fill some segments
 APPENDED, KEPT = 5, 2
 PREVIOUS = bytes(report.DIGEST_BYTES)
 
@@ -15,9 +16,8 @@ PREVIOUS = bytes(report.DIGEST_BYTES)
 def start() -> None:
     state = State()
     reports = backlog.Backlog(state, print)
-    for _ in reports.recover(True):
+    for _ in recovery.start(state, reports, print, True):
         pass
-    state.begin(reports.newest_boot if state.lost else 0)
     print("start", state.boot, reports.next_sequence, (reports.head or PREVIOUS).hex(), len(state.gaps))
     sequence = 0
     while True:

@@ -5,9 +5,11 @@ import contextlib
 import socket
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from laterne_emulator.processes import Child, Children, ProcessFailed
 
+_PORTS = {"mqtt": 1883, "mqtts": 8883}  # IANA
 STARTS_WITHIN_S = 10.0  # measured: 0.3 s on an idle machine
 
 _CONFIGURATION = """\
@@ -49,6 +51,23 @@ async def start_broker(children: Children, directory: Path) -> str:
     )
     await _wait_until_open(child, port)
     return f"mqtt://127.0.0.1:{port}"
+
+
+async def reach_broker(url: str) -> str:
+    """The URL, once something accepts connections there. Raises ProcessFailed with what to do."""
+    parts = urlsplit(url)
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ProcessFailed(f"{url} is no broker's address: write mqtt://host:port")
+    try:
+        async with asyncio.timeout(STARTS_WITHIN_S):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or _PORTS[parts.scheme])
+            writer.close()
+            await writer.wait_closed()
+    except (OSError, ValueError) as why:  # TimeoutError is an OSError; a port that is no number a ValueError
+        raise ProcessFailed(
+            f"no broker answers at {url} ({why or 'timed out'}): start it, correct the address, or leave --broker out"
+        ) from why
+    return url
 
 
 def _free_port() -> int:

@@ -17,8 +17,8 @@ from typing import Annotated
 
 import typer
 
-from laterne_emulator.broker import start_broker
-from laterne_emulator.control import Control
+from laterne_emulator.broker import reach_broker, start_broker
+from laterne_emulator.control import Control, ControlRefused
 from laterne_emulator.demo_view import View
 from laterne_emulator.figures import Figures
 from laterne_emulator.processes import Child, Children, ProcessFailed, console_script
@@ -52,6 +52,9 @@ def demo(
     except ProcessFailed as why:
         print(f"demo: {why}\nEverything is kept in {place}.", file=sys.stderr)
         raise typer.Exit(1) from None
+    except asyncio.CancelledError:  # Ctrl-C before the boards were served, or a second one
+        print(f"demo: stopped at once. Everything is kept in {place}.", file=sys.stderr)
+        raise typer.Exit(130) from None
     figures = run.figures
     if json_:
         print(json.dumps(figures.summary(boards)), flush=True)
@@ -95,8 +98,13 @@ class _Demo:
             loop.add_signal_handler(sign, self._told_to_stop, work)
         try:
             await work
-        except* (ProcessFailed, OSError) as group:
-            raise ProcessFailed(str(_first(group))) from None
+        except BaseExceptionGroup as group:
+            why = _first(group)
+            if isinstance(why, asyncio.CancelledError):
+                raise why from None
+            raise ProcessFailed(str(why) or type(why).__name__) from group
+        except (OSError, ControlRefused) as why:
+            raise ProcessFailed(str(why)) from why
 
     def _told_to_stop(self, work: asyncio.Task[None]) -> None:
         # 1 - boards are being served: stop sampling, deliver what waits.
@@ -108,7 +116,10 @@ class _Demo:
 
     async def _work(self) -> None:
         async with Children() as children:
-            broker = self._broker or await start_broker(children, self._place / "broker")
+            if self._broker is None:
+                broker = await start_broker(children, self._place / "broker")
+            else:
+                broker = await reach_broker(self._broker)
             await self._make_authority(children)
             async with await self._start_boards(children) as control:
                 await self._enrol(children)

@@ -52,10 +52,9 @@ class Frame:
             raise FrameError("a payload of %d bytes, at most %d fit" % (len(self.payload), MAX_PAYLOAD_BYTES))
         if not (0 <= self.kind < 16 and 0 <= self.destination < 256 and 0 <= self.source < 256):
             raise FrameError("kind %d, %d to %d: out of range" % (self.kind, self.source, self.destination))
-        plain = bytearray(header(self.kind, self.destination, self.source))
-        plain.extend(self.payload)
-        plain.extend(binascii.crc32(plain).to_bytes(CRC_BYTES, "little"))
-        return _stuff(plain)
+        head = header(self.kind, self.destination, self.source)
+        crc = binascii.crc32(self.payload, binascii.crc32(head)).to_bytes(CRC_BYTES, "little")
+        return _stuff(b"".join((head, self.payload, crc)))
 
 
 class FrameDecoder:
@@ -112,13 +111,12 @@ class FrameDecoder:
         return Frame(body[0] & 15, body[1], body[2], body[HEADER_BYTES:])
 
 
-def _stuff(plain: bytearray) -> bytes:
+def _stuff(whole: bytes) -> bytes:
     # COBS: each block is its length + 1 and up to 254 bytes without a zero; a block of 254 stands for no zero.
     # Work by blocks, not by bytes: find() is C on both interpreters.
     out = bytearray()
     at = 0
-    size = len(plain)
-    whole = bytes(plain)
+    size = len(whole)
     while True:
         zero = whole.find(DELIMITER, at, at + 254)
         if zero >= 0:

@@ -12,6 +12,10 @@ import hashlib
 from laterne_protocol import cbor
 from laterne_protocol.errors import ObjectError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 MAX_REPORT_BYTES = 960  # a signed report in a message, in a record, in one frame of 1,024
 MAX_PAYLOAD_BYTES = MAX_REPORT_BYTES - 86  # COSE_Sign1: header with kid 14, signature 66, the rest 6
 MAX_COLUMNS = 64
@@ -92,7 +96,7 @@ class Times:
         return [self.age_ms, self.differences]
 
 
-def times_of(taken_ms: "list[int]", closed_ms: int) -> Times:
+def times_of(taken_ms: "Sequence[int]", closed_ms: int) -> Times:
     """The shortest honest Times for readings taken at these milliseconds since boot, in order, none after closed_ms.
 
     Raises ObjectError: out of order, or after the closing.
@@ -126,7 +130,13 @@ class Column:
     times: their own, or None for the report's common ones.
     """
 
-    def __init__(self, channel: int, packed: bytes, quality: "list[list[int]]", times: "Times | None" = None) -> None:
+    def __init__(
+        self,
+        channel: int,
+        packed: "bytes | bytearray",
+        quality: "list[list[int]]",
+        times: "Times | None" = None,
+    ) -> None:
         self.channel = channel
         self.packed = packed
         self.quality = quality

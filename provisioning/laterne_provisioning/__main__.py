@@ -14,9 +14,9 @@ from typing import Annotated
 import typer
 
 from laterne_protocol import trust
+from laterne_provisioning import audit_commands, files, keys, output, roster, verify
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import enrol as enrolment
-from laterne_provisioning import files, keys, output, roster, verify
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.line import Line
 from laterne_provisioning.registry import Place
@@ -36,6 +36,7 @@ trust_app = typer.Typer(no_args_is_help=True, help="The authority's public keys.
 app.add_typer(board_app, name="board")
 app.add_typer(roster_app, name="roster")
 app.add_typer(trust_app, name="trust")
+app.add_typer(audit_commands.app, name="audit")
 app.command("verify")(verify.verify)
 
 AuthorityOption = Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")]
@@ -217,7 +218,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _add_commands_of_others(arguments: list[str]) -> None:
-    own = {command.name or "" for command in app.registered_commands} | {"init", "board", "roster", "trust"}
+    own = {command.name or "" for command in app.registered_commands} | {"init", "board", "roster", "trust", "audit"}
     if arguments and arguments[0] in own:
         return  # others take their time to be imported
     for entry in sorted(entry_points(group=COMMANDS), key=lambda found: found.name):

@@ -3,12 +3,14 @@
     authority.toml   its name; for each key its role, its public part and the URI where the private part lives
     trust.cbor       the public keys by role, signed by the roots (protocol/README.md, 8): public, copy it anywhere
     registry.db      boards, posts, rosters (registry.py)
+    audit.log        what was done with it, one line for each act (audit.py)
     keys/*.pem       private keys, as far as they live in files
 
 A directory is an authority when it has its name: init builds it beside and renames it at the end.
 """
 
 import fcntl
+import hashlib
 import os
 import shutil
 import tomllib
@@ -19,7 +21,7 @@ from typing import Final
 
 from laterne_protocol import cose, credential, fields, trust
 from laterne_protocol.errors import ObjectError, WireError
-from laterne_provisioning import files, keys, primitives, registry
+from laterne_provisioning import audit, files, keys, primitives, registry
 from laterne_provisioning.errors import OperatorError, UsageError
 
 CONFIGURATION, TRUST_FILE, REGISTRY, KEYS = "authority.toml", "trust.cbor", "registry.db", "keys"
@@ -52,16 +54,60 @@ class Authority:
         """The first key of a role. Raises UsageError: there is none."""
         for place in self.places:
             if place.role == role:
-                return keys.SigningKey(f"{role} key", place.uri, place.public, self.directory, secrets)
+                key = keys.SigningKey(f"{role} key", place.uri, place.public, self.directory, secrets)
+                key.log = self.log
+                return key
         raise UsageError(f"{self.directory / CONFIGURATION} names no {role} key: add it there.")
 
     def registry(self) -> registry.Registry:
         """The registry, opened. Raises UsageError: not there or not readable."""
         return registry.Registry(self.directory / REGISTRY)
 
+    @property
+    def log(self) -> audit.Log:
+        """The audit log."""
+        return audit.Log(self.directory / audit.LOG)
+
+    def sign_log(self, key: keys.SigningKey, every: int = 0) -> bytes:
+        """Sign the audit log with a key of audit.SIGNERS; the COSE_Sign1.
+
+        every: only when as many records are not signed yet; else nothing is done and b"" returned.
+        Raises OperatorError: the key or the disk failed.
+        """
+        key.open()
+        if every and self.log.since_signature() < every:
+            return b""
+        role = next(place.role for place in self.places if place.public == key.public)
+        return self.log.sign(
+            self.name, role, credential.kid(key.public), lambda payload: _object(key, audit.DOMAIN, payload)
+        )
+
 
 def sign_object(key: keys.SigningKey, domain: str, payload: bytes) -> bytes:
-    """The COSE_Sign1 of a payload. Raises OperatorError: the key did not sign."""
+    """The COSE_Sign1 of a payload, written down in the key's audit log before. Raises OperatorError: not signed."""
+    if key.log is not None:
+        key.log.append(
+            audit.KEY_USE,
+            key.name,
+            {
+                "kid": credential.kid(key.public).hex(),
+                "domain": domain,
+                "payload": hashlib.sha256(payload).hexdigest(),
+            },
+        )
+    return _object(key, domain, payload)
+
+
+def trust_details(trusted: trust.Trust) -> dict[str, audit.Json]:
+    """What a record of a new trust file says, so that former signatures over the log stay verifiable."""
+    return {
+        "version": trusted.version,
+        "keys": {role: [key.hex() for key in trusted.keys[role]] for role in audit.SIGNERS},
+        "roots": [credential.kid(root).hex() for root in trusted.roots],
+    }
+
+
+def _object(key: keys.SigningKey, domain: str, payload: bytes) -> bytes:
     protected = cose.protected_header(credential.kid(key.public))
     return cose.assemble(protected, payload, key.sign(cose.to_be_signed(domain, protected, payload)))
 
@@ -194,6 +240,10 @@ def _fill(directory: Path, name: str, passphrase: str | None, there: list[KeyPla
     registry.create(directory / REGISTRY)
     files.write_public(directory / TRUST_FILE, trust.trust_file(signed))
     files.write_private(directory / CONFIGURATION, configuration_text(name, places).encode())
+    audit.create(directory / audit.LOG)
+    made = Authority(directory, name, tuple(places), trust.trust_payload_of(payload), trust.trust_file(signed))
+    made.log.append(audit.INIT, name, trust_details(made.trusted))
+    made.sign_log(made.signing_key(trust.ENROLMENT, secrets))
 
 
 def configuration_text(name: str, places: Sequence[KeyPlace]) -> str:

@@ -19,7 +19,7 @@ from functools import partial
 
 from laterne_protocol import cose, credential, fields, messages
 from laterne_protocol.errors import ObjectError, WireError
-from laterne_provisioning import keys, primitives
+from laterne_provisioning import audit, keys, primitives
 from laterne_provisioning.authority import Authority, sign_object
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.line import Line, Refused
@@ -81,9 +81,14 @@ def enrol(
         say(f"Giving {board_id} its credential")
         _deliver(line, board)
     with registry.transaction():
+        if board.state == PENDING:
+            authority.log.append("confirm", board_id, _details(board) | {"state": ENROLLED})
         registry.confirm(board_id, now)
         if place is not None:
+            if place != board.place:
+                authority.log.append("hang", board_id, {"post": place.post})
             registry.hang(board_id, place)
+    authority.sign_log(key, every=audit.SIGN_EVERY)
     enrolled = registry.board(board_id)
     assert enrolled is not None
     return Enrolment(enrolled, already)
@@ -165,8 +170,19 @@ def _proven(
             None,
             None,
         )
+        authority.log.append("enrol", board_id, _details(board) | {"credential": board.credential_digest.hex()})
         registry.add(board)
     return board
+
+
+def _details(board: Board) -> dict[str, audit.Json]:
+    return {
+        "kid": credential.kid(board.sign_key).hex(),
+        "state": board.state,
+        "tier": credential.TIERS[board.tier],
+        "model": board.model,
+        "post": None if board.place is None else board.place.post,
+    }
 
 
 def _proof(line: Line, kid: bytes) -> credential.Possession:

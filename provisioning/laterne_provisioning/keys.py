@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.exceptions import Error as SigningError
 from securesystemslib.signer import CryptoSigner, Signer, SSlibKey  # type: ignore[attr-defined]  # its __all__ is missing
 
-from laterne_provisioning import files, hsm, pkcs8, primitives
+from laterne_provisioning import audit, files, hsm, pkcs8, primitives
 from laterne_provisioning.errors import OperatorError, UsageError
 
 MAX_PASSPHRASE_BYTES = 1024
@@ -115,6 +115,7 @@ class SigningKey:
         self.name = name
         self.uri = uri
         self.public = public
+        self.log: audit.Log | None = None  # where each signature of an object is written down before it is made
         self._directory = directory
         self._secrets = secrets
         self._signer: Signer | None = None

@@ -201,6 +201,11 @@ class Registry:
             ).fetchone()
         return None if row is None else IssuedRoster(*row)
 
+    def rosters(self) -> list[tuple[str, int, bytes]]:
+        """Gateway, version and digest of every roster issued."""
+        with self._plainly():
+            return self._database.execute("select gateway, version, digest from roster order by 1, 2").fetchall()
+
     def add_roster(self, gateway: str, version: int, issued: int, digest: bytes, body: bytes) -> None:
         """A roster that has been signed. body: the COSE_Sign1."""
         with self._plainly():

@@ -61,8 +61,19 @@ def issue(
             None if former is None else former.digest,
         ).to_payload()
         body = sign_object(key, cose.ROSTER, payload)
+        authority.log.append(
+            "roster export",
+            gateway,
+            {
+                "version": version,
+                "digest": wire.digest(payload).hex(),
+                "boards": len(served),
+                "revoked": [board.id for board in revoked],
+            },
+        )
         # The row comes before the file: no version is ever given to two rosters.
         registry.add_roster(gateway, version, now, wire.digest(payload), body)
+    authority.sign_log(key)
     return SignedRoster(version, tuple(b.id for b in served), tuple(b.id for b in revoked), body)
 
 

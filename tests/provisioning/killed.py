@@ -1,4 +1,4 @@
-"""Kill a command at the n-th time it brings something to the disk or gives a file its name.
+"""Kill a command at the n-th time it brings something to the disk, gives a file its name or speaks to SQLite.
 
 The command kills itself, with SIGKILL, just before the operation: nothing of it is cleaned up.
 """
@@ -10,7 +10,7 @@ import sys
 from tests.provisioning.commands import WITHIN_S
 
 _PROGRAM = """
-import os, signal, sys
+import os, signal, sqlite3, sys
 left = int(sys.argv[1])
 
 def cut(operation):
@@ -22,8 +22,14 @@ def cut(operation):
         return operation(*arguments, **options)
     return counted
 
-for name in ("fsync", "link", "replace", "rename", "unlink", "mkdir"):
+for name in ("write", "fsync", "link", "replace", "rename", "unlink", "mkdir"):
     setattr(os, name, cut(getattr(os, name)))
+
+class Connection(sqlite3.Connection):
+    execute = cut(sqlite3.Connection.execute)
+
+connect = sqlite3.connect
+sqlite3.connect = lambda *arguments, **options: connect(*arguments, factory=Connection, **options)
 sys.argv = ["laterne", *sys.argv[2:]]
 from laterne_provisioning.__main__ import main
 main()

@@ -7,7 +7,7 @@ import os
 
 from lines import serve
 
-from laterne_firmware import settings
+from laterne_firmware import recovery, settings
 from laterne_firmware.backlog import Backlog
 from laterne_firmware.state import State
 from laterne_firmware.store import Record
@@ -30,9 +30,8 @@ def answer(question: "dict[str, Any]") -> object:
     said = []  # type: list[str]
     state = State("st")
     backlog = Backlog(state, said.append, "log", question.get("max_segments", 24))
-    for _ in backlog.recover(question.get("enrolled", True)):
+    for _ in recovery.start(state, backlog, said.append, question.get("enrolled", True)):
         pass
-    state.begin(backlog.newest_boot if state.lost else 0)
     got = [_step(backlog, state, step) for step in question["steps"]]
     return {
         "got": got,

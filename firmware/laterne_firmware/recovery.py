@@ -1,0 +1,175 @@
+"""What a start finds on flash: who the board is, its state record, its backlog. Needed once, then unloaded.
+
+A backlog is judged by its records, not by its file names; what cannot be read is set aside or stated as a gap, and
+never ends a start.
+"""
+
+import os
+
+from laterne_firmware import identity as names
+from laterne_firmware.identity import Identity
+from laterne_firmware.segment import HEADER_BYTES, SEGMENT_REPORTS, Segment
+from laterne_firmware.state import State
+from laterne_firmware.store import Record, make_directory
+from laterne_protocol import cbor, fields, report
+from laterne_protocol.errors import WireError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from laterne_firmware.backlog import Backlog
+
+_KEYS_BYTES = 200  # two private keys of 32, two public ones of 64, a kid of 8
+MAX_OPEN_GAPS = 16  # as many as one report can state
+LOST_NUMBERS = 1 << 24  # skipped when nothing at all says which numbers were used: 32 years of minutes
+
+# A start whose number is not known for sure must not repeat one: reports and session would mix two starts.
+DOUBTFUL_BOOTS = 2
+LOST_BOOTS = 1000  # far more starts than a board makes within one segment of reports
+
+
+def identity(log: "Callable[[str], None]") -> Identity:
+    """Who the board is. An enrolment that the power cut off before the name was written is finished here."""
+    make_directory(names.DIRECTORY)
+    found = Identity()
+    record = Record(names.KEYS)
+    keys = record.load()
+    if keys is not None and len(keys) == _KEYS_BYTES:
+        found.take_keys(keys)
+    elif keys is not None or record.damaged:
+        log("the keys cannot be read and are set aside: this board must be enrolled again")
+        record.set_aside()
+    record = Record(names.CREDENTIAL)
+    signed = record.load()
+    if found.kid is None:
+        if signed is not None:
+            log("a credential without keys is set aside")
+            record.set_aside()
+        return found
+    try:
+        kid, board, digest = fields.array(cbor.decode(Record(names.NAME).load() or b"", 128), "name", 3, 3)
+        if kid == found.kid:  # else the keys are newer than the name
+            found.credential_digest = fields.byte_string(digest, "digest", report.DIGEST_BYTES)
+            found.board = fields.board_id(board)
+            return found
+    except WireError:
+        if signed is None:
+            return found
+    if signed is not None:
+        from laterne_firmware import enrolment
+
+        try:
+            enrolment.enrol(found, signed)
+        except enrolment.CredentialRefused as why:
+            log("the stored credential is set aside: %s" % why)
+            record.set_aside()
+    return found
+
+
+def _load_state(state: State) -> bool:
+    """Fills the state; whether there was a record and it cannot be read."""
+    body = state.record.load()
+    if body is None:
+        return state.record.damaged
+    try:
+        boot, bound, gaps = fields.array(cbor.decode(body, 1024), "state", 3, 3)
+        taken = []
+        for item in fields.array(gaps, "gaps", 0, MAX_OPEN_GAPS):
+            taken.append([fields.integer(number, "gap") for number in fields.array(item, "gap", 4, 4)])
+        boot, bound = fields.integer(boot, "boot count"), fields.integer(bound, "bound")
+    except WireError:
+        return True
+    state.boot, state.bound, state.gaps = boot, bound, taken
+    return False
+
+
+def start(
+    state: State, backlog: "Backlog", log: "Callable[[str], None]", enrolled: bool
+) -> "Generator[None, None, None]":
+    """Fills state and backlog from flash and counts this start, a step for each segment.
+
+    enrolled: whether the board may have made reports before.
+    """
+    lost = _load_state(state)
+    make_directory(backlog.directory)
+    newest = (0, 0, b"")
+    for name in sorted(name for name in os.listdir(backlog.directory) if len(name) == 8):
+        try:
+            segment = Segment(backlog.directory, int(name, 16))
+            last_record = scan(segment)
+        except (OSError, ValueError) as why:
+            log("log/%s cannot be read: %s" % (name, why))
+            continue
+        yield
+        if last_record is not None:
+            newest = last_record
+            backlog.segments.append(segment)
+        elif segment.damaged:
+            backlog.set_aside(segment)
+        else:
+            os.remove(segment.path)  # a file that was being made when the power failed
+    _close_holes(backlog)
+    boot_seen, backlog.acknowledged, head = newest
+    backlog.head = head or None
+    _find_next(backlog, state, lost, enrolled)
+    # On flash before the number of this start is used.
+    step = LOST_BOOTS if lost else DOUBTFUL_BOOTS if state.record.doubtful else 1
+    state.boot = max(state.boot, boot_seen if lost else 0) + step
+    state.save()
+
+
+def scan(segment: Segment) -> "tuple[int, int, bytes] | None":
+    """Counts a segment's records, by their headers; the last one is read whole, as its digest starts the chain again.
+
+    What that one says: boot count, what was acknowledged by then, digest of its payload; None when no record is whole.
+    """
+    segment.count = segment.size = 0
+    segment.damaged = False
+    offsets = []
+    length = os.stat(segment.path)[6]
+    with open(segment.path, "rb") as file:
+        while segment.size < length:
+            header = segment.header(file, segment.size, segment.first + segment.count)
+            if header is None or segment.size + HEADER_BYTES + header[0] > length:
+                segment.damaged = True
+                break
+            offsets.append(segment.size)
+            segment.size += HEADER_BYTES + header[0]
+            segment.count += 1
+        while offsets and segment.body(file, offsets[-1], segment.last) is None:
+            segment.damaged = True
+            segment.size = offsets.pop()
+            segment.count -= 1
+        if not offsets:
+            return None
+        header = segment.header(file, offsets[-1], segment.last)
+    return None if header is None else header[1:]
+
+
+def _close_holes(backlog: "Backlog") -> None:
+    for former, segment in zip(backlog.segments, backlog.segments[1:]):  # noqa: B905 - no `strict` on MicroPython
+        if segment.first > former.last + 1:
+            reason = report.DAMAGED if former.damaged else report.NUMBER_SKIPPED
+            backlog.lose(former.last + 1, segment.first - 1, reason)
+
+
+def _find_next(backlog: "Backlog", state: State, state_lost: bool, enrolled: bool) -> None:
+    if not backlog.segments:
+        backlog.next_sequence = LOST_NUMBERS if state_lost and enrolled else state.bound
+        if backlog.next_sequence > report.FIRST_SEQUENCE:
+            backlog.lose(report.FIRST_SEQUENCE, backlog.next_sequence - 1, report.DAMAGED)
+        return
+    newest = backlog.segments[-1]
+    backlog.next_sequence = newest.last + 1
+    reserved = newest.first + SEGMENT_REPORTS
+    # Three things may have happened to the newest segment:
+    # 1 - it is whole and the bound is its own, or it was made and the bound was not yet saved: go on in it.
+    # 2 - its end is damaged: any number below the bound may be on the way to the platform.
+    # 3 - the bound belongs to a newer segment, which is gone: the same.
+    if newest.damaged or state.bound > reserved:
+        backlog.next_sequence = max(reserved, state.bound)
+        if state_lost:
+            backlog.next_sequence += LOST_NUMBERS
+        newest.damaged = True
+        backlog.lose(newest.last + 1, backlog.next_sequence - 1, report.DAMAGED)
