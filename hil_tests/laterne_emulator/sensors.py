@@ -77,7 +77,7 @@ class Sht4x:
             self._result = self._words(
                 round((temperature + 45) / 175 * 65535), min(65535, round((humidity + 6) / 125 * 65535))
             )
-            self._readings = 2
+            self._readings = 0 if self.probe.fault is Fault.BAD_CRC else 2  # the check bytes are damaged by now
         elif command == self.SERIAL:
             self._result, self._readings = self._words(self._serial >> 16, self._serial & 0xFFFF), 0
         elif command == self.SOFT_RESET:
@@ -92,7 +92,7 @@ class Sht4x:
             raise NoAcknowledge
         result, self._result = self._result, None
         if length >= len(result):
-            self.probe.served += 0 if self.probe.fault is Fault.BAD_CRC else self._readings
+            self.probe.served += self._readings
         return result[:length].ljust(length, b"\xff")
 
     def _words(self, first: int, second: int) -> bytes:

@@ -173,7 +173,7 @@ def values_of(column: Column) -> "list[int]":
     return values
 
 
-def _varints(data: bytes) -> "Iterator[int]":
+def _varints(data: "bytes | bytearray") -> "Iterator[int]":
     value = shift = 0
     for byte in data:
         value |= (byte & 0x7F) << shift

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from laterne_protocol import trust
-from laterne_provisioning import audit_commands, files, keys, output, roster, verify
+from laterne_provisioning import audit_commands, backup_commands, files, keys, output, roster, verify
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import enrol as enrolment
 from laterne_provisioning.errors import OperatorError, UsageError
@@ -38,6 +38,8 @@ app.add_typer(roster_app, name="roster")
 app.add_typer(trust_app, name="trust")
 app.add_typer(audit_commands.app, name="audit")
 app.command("verify")(verify.verify)
+app.command("backup")(backup_commands.backup)
+app.command("restore")(backup_commands.restore)
 
 AuthorityOption = Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")]
 PassphraseOption = Annotated[

@@ -6,13 +6,10 @@
     audit.log        what was done with it, one line for each act (audit.py)
     keys/*.pem       private keys, as far as they live in files
 
-A directory is an authority when it has its name: init builds it beside and renames it at the end.
+A directory is an authority when it has its name: it is built beside and renamed at the end (building.py).
 """
 
-import fcntl
 import hashlib
-import os
-import shutil
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +18,8 @@ from typing import Final
 
 from laterne_protocol import cose, credential, fields, trust
 from laterne_protocol.errors import ObjectError, WireError
-from laterne_provisioning import audit, files, keys, primitives, registry
-from laterne_provisioning.errors import OperatorError, UsageError
+from laterne_provisioning import audit, building, files, keys, primitives, registry
+from laterne_provisioning.errors import UsageError
 
 CONFIGURATION, TRUST_FILE, REGISTRY, KEYS = "authority.toml", "trust.cbor", "registry.db", "keys"
 ROOT: Final = "root"
@@ -135,33 +132,8 @@ def create(
     secrets = secrets or keys.Secrets(known=passphrase or "")
     found = [KeyPlace(role, keys.public_key(uri, f"{role} key", Path.cwd(), secrets), uri) for role, uri in there]
     directory = directory.resolve()
-    _require_empty(directory)
-    building = directory.parent / f".{directory.name}.unfinished"
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        building.mkdir(mode=files.PRIVATE_DIRECTORY, exist_ok=True)
-        lock = os.open(building, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as why:
-        raise UsageError(f"No authority can be made at {directory}: {why.strerror}.") from why
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # What an interrupted init left behind was never used by anyone.
-        for item in building.iterdir():
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
-        try:
-            _fill(building, name, passphrase, found, secrets)
-            _require_empty(directory)
-            os.rename(building, directory)  # replaces an empty directory, nothing else
-        except BaseException:
-            shutil.rmtree(building)
-            raise
-        files.sync_directory(directory.parent)
-    except BlockingIOError as why:
-        raise OperatorError(f"Another laterne init is making {directory}: wait for it.") from why
-    except OSError as why:
-        raise UsageError(f"No authority can be made at {directory}: {why.strerror}.") from why
-    finally:
-        os.close(lock)
+    with building.built(directory) as place:
+        _fill(place, name, passphrase, found, secrets)
     return open_authority(directory)
 
 
@@ -194,16 +166,6 @@ def read_trust(path: Path) -> tuple[bytes, trust.Trust]:
         raise UsageError(f"The trust file cannot be read: {why.strerror}: {path}") from why
     except WireError as why:
         raise UsageError(f"{path} is no trust file that can be believed: {why}. Fetch it again.") from why
-
-
-def _require_empty(directory: Path) -> None:
-    try:
-        if directory.exists() and next(directory.iterdir(), None) is not None:
-            raise UsageError(f"{directory} is not empty: choose a new directory for the authority.")
-    except NotADirectoryError as why:
-        raise UsageError(f"{directory} is a file: choose a new directory for the authority.") from why
-    except OSError as why:
-        raise UsageError(f"No authority can be made at {directory}: {why.strerror}.") from why
 
 
 def _fill(directory: Path, name: str, passphrase: str | None, there: list[KeyPlace], secrets: keys.Secrets) -> None:

@@ -7,7 +7,7 @@ is done is on the disk, and the file alone is the whole registry.
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,9 @@ create table roster (
     digest  blob    not null,                       -- SHA-256 of its payload, 32 bytes
     body    blob    not null,                       -- the COSE_Sign1
     primary key (gateway, version)
+) strict;
+create table if not exists roster_floor (           -- after a restore: what may have been given out since the backup
+    version integer not null                        -- no roster gets a lower one
 ) strict;
 """
 
@@ -205,6 +208,27 @@ class Registry:
         """Gateway, version and digest of every roster issued."""
         with self._plainly():
             return self._database.execute("select gateway, version, digest from roster order by 1, 2").fetchall()
+
+    def roster_floor(self) -> int:
+        """The lowest version that a new roster may have."""
+        with self._plainly():
+            return int(self._database.execute("select coalesce(max(version), 1) from roster_floor").fetchone()[0])
+
+    def raise_roster_floor(self, version: int) -> None:
+        """No roster gets a lower version from now on."""
+        with self._plainly():
+            self._database.execute("insert into roster_floor values (?)", (version,))
+
+    def copy(self) -> bytes:
+        """The whole registry as the bytes of its file, all of one moment (sqlite.org/backup.html)."""
+        # By a second connection: the backup of one that is writing is refused.
+        with (
+            self._plainly(),
+            closing(sqlite3.connect(self._path)) as source,
+            closing(sqlite3.connect(":memory:")) as to,
+        ):
+            source.backup(to)
+            return to.serialize()
 
     def add_roster(self, gateway: str, version: int, issued: int, digest: bytes, body: bytes) -> None:
         """A roster that has been signed. body: the COSE_Sign1."""

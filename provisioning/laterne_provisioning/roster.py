@@ -51,7 +51,7 @@ def issue(
             # Who is not on the roster is not served either; naming the newest says why in the gateway's log.
             revoked = sorted(revoked, key=lambda board: board.revoked or 0)[-wire.MAX_REVOKED :]
         former = registry.newest_roster(gateway)
-        version = 1 if former is None else former.version + 1
+        version = max(1 if former is None else former.version + 1, registry.roster_floor())
         payload = wire.Roster(
             gateway,
             version,
