@@ -247,6 +247,7 @@ class Bus:
     ) -> float:
         if contact.greeted is not contact.link.session:
             contact.greeted = contact.link.session
+            self._health.note(entry.board, "session opened utc_ms", self._clock.utc_ms())
             log.info("%s: session opened, %d reports waiting", entry.board, said.waiting)
         contact.answers = True
         contact.silence.reset()
@@ -312,7 +313,7 @@ class Bus:
             log.info("%s", sentence)
 
     async def _ask(
-        self, contact: Contact, question: Callable[[int], messages.Message], expected: "type[messages.Message]"
+        self, contact: Contact, question: "Callable[[int], messages.Message]", expected: "type[messages.Message]"
     ) -> "Answer[messages.Message] | None":
         """Asks in the session. The answer, or None when there was none in time. Raises LineLost."""
         # A repeated question keeps its number, so that a late answer to the first one counts; the next has another.

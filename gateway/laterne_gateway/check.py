@@ -46,14 +46,17 @@ def _signed_files(config: Config) -> bool:
     except WireError as why:
         return _wrong(f"{gateway.trust}: {why}: bring the trust that the authority published last")
     _good(f"trust: version {trusted.version} of {trusted.authority}")
+    return all([_roster(gateway, trusted), _identity(gateway, trusted)])
+
+
+def _roster(gateway: GatewaySettings, trusted: trust.Trust) -> bool:
     try:
         found = verified_roster(read_bounded(gateway.roster, roster.MAX_ROSTER_BYTES), trusted, gateway.id)
     except RosterError as why:
         return _wrong(str(why))
     except WireError as why:
         return _wrong(f"{gateway.roster}: {why}: export this gateway's roster anew")
-    _good(f"roster: version {found.version}, {len(found.entries)} boards, {len(found.revoked)} revoked")
-    return _identity(gateway, trusted)
+    return _good(f"roster: version {found.version}, {len(found.entries)} boards, {len(found.revoked)} revoked")
 
 
 def _identity(gateway: GatewaySettings, trusted: trust.Trust) -> bool:

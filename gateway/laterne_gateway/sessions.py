@@ -234,7 +234,6 @@ class Link:
         self._said = ""
         self._health.clear(self._subject, self._alarm)
         self._health.count(entry.board, "sessions opened")
-        self._health.note(entry.board, "session opened utc_ms", self._clock.utc_ms())
 
     def _fail(self, reason: str, sentence: str) -> None:
         self._state = IDLE

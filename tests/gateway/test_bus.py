@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.gateway.parts import Parts, parts, until
 
-from laterne_gateway.bus import answer_within_s
+from laterne_gateway.exchange import answer_within_s
 
 MakeLine = Callable[..., FakeLine]
 
@@ -77,7 +77,7 @@ async def test_boards_of_a_bus_take_turns_and_a_dead_one_does_not_stop_them(tmp_
         board.close_reports(20)
     line = line_of(*living, dead)
     line.boards.append(dead)
-    dead.answer = lambda question: None  # type: ignore[method-assign]
+    dead.silent = True
     async with parts(tmp_path, *living, dead) as gateway, gateway.asking(line):
         await arrive(gateway, *living)
         order = [row.board for row in await gateway.buffer.oldest(0, 100)]
@@ -176,7 +176,7 @@ async def test_a_restarted_board_gets_the_time_of_its_new_boot(tmp_path: Path, l
     board.close_reports(1)
     async with parts(tmp_path, board) as gateway, gateway.asking(line_of(board)):
         await arrive(gateway, board)
-        board.boot = 2
+        board.restart()
         await until(lambda: board.time is not None and board.time[0] == 2)
         assert gateway.health.counted(board.name, "restarts") == 1
 
