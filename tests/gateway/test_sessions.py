@@ -326,7 +326,7 @@ async def test_a_forged_hint_ends_no_session_and_handshakes_begin_rarely(tmp_pat
     pace = Pace(repeat_s=0.1, give_up_s=3.0, again_s=1.0, rest_s=0.2, rest_cap_s=0.5)
     async with parts(tmp_path, board, pace=pace) as gateway, gateway.asking(line):
         began = asyncio.get_running_loop().time()
-        while counted(gateway, board, "hints of a lost session") < 200:
+        while counted(gateway, board, "hints of a lost session") < 60:
             board.close_reports(5)
             await arrive(gateway, board)
         took = asyncio.get_running_loop().time() - began
