@@ -1,15 +1,17 @@
 """How a board gets its keys and its credential: needed until it is enrolled, and taken out of memory then.
 
-A credential is taken once, and only if it names exactly the keys that were made here; who signed it is for gateways
-and platform to judge. What takes long is a generator of steps, so that line and watchdog go on.
+First the trust: a board that knows nobody believes whoever holds it, once. Then the credential, taken once, and only
+if it names exactly the keys that were made here; who signed it is for gateways and platform to judge. What takes long
+is a generator of steps, so that line and watchdog go on.
 """
 
 from laterne_firmware import p256_keys
-from laterne_firmware.identity import CREDENTIAL, KEYS, NAME
+from laterne_firmware.identity import CREDENTIAL, KEYS, NAME, TRUST
+from laterne_firmware.memory import unload
 from laterne_firmware.store import Record
 from laterne_firmware.supervisor import stepping
 from laterne_protocol import board_messages as messages
-from laterne_protocol import cbor, cose, credential
+from laterne_protocol import cbor, cose, credential, public_keys
 from laterne_protocol.errors import WireError
 
 TYPE_CHECKING = False
@@ -23,14 +25,14 @@ if TYPE_CHECKING:
 
 
 class CredentialRefused(ValueError):
-    """The credential is not one for this board: nothing was stored."""
+    """The credential, or the trust, is not one for this board: nothing was stored."""
 
 
 def make_keys(identity: "Identity", random: "Callable[[int], bytes]") -> "Generator[None, None, None]":
     """Makes both key pairs and stores them."""
     private_sign, sign_key = yield from p256_keys.make_key(random)
     private_agree, agree_key = yield from p256_keys.make_key(random)
-    keys = private_sign + sign_key + private_agree + agree_key + credential.kid(sign_key)
+    keys = private_sign + sign_key + private_agree + agree_key + public_keys.kid(sign_key)
     Record(KEYS).save(keys)
     identity.take_keys(keys)
 
@@ -50,12 +52,33 @@ async def answer(
         steps = identity.sign(cose.POSSESSION, claims.to_payload(), random)
         return messages.Enrolment(question.number, messages.POSSESSION, await stepping(steps, beat))
     try:
+        if question.step == messages.TRUST:
+            return messages.Enrolment(question.number, messages.TRUST_TAKEN, take_trust(question.body))
+        if Record(TRUST).load() is None:
+            return messages.Refusal(question.number, messages.NOT_READY)
         enrol(identity, question.body)
     except CredentialRefused as why:
         log("a credential was refused: %s" % why)
         return messages.Refusal(question.number, messages.CREDENTIAL_REFUSED)
     log("enrolled as %s" % identity.board)
     return messages.Enrolment(question.number, messages.ENROLLED, identity.credential_digest)
+
+
+def take_trust(bundle: bytes) -> bytes:
+    """Stores the payload of a trust bundle; its digest. Raises CredentialRefused; OSError when the flash refuses."""
+    from laterne_protocol import trust
+
+    try:
+        payload = trust.unpack(bundle)[0].payload
+        # No check of the signatures: by whose keys? It has to be a trust, so that it can be read when it is needed.
+        trust.trust_payload_of(payload)
+        taken = trust.digest(payload)
+    except WireError as why:
+        raise CredentialRefused(str(why))
+    finally:
+        unload("laterne_protocol.trust")
+    Record(TRUST).save(payload)
+    return taken
 
 
 def enrol(identity: "Identity", signed: bytes) -> None:

@@ -28,7 +28,7 @@ def emulate(
     seed: Annotated[int, typer.Option(help="For the sensors' noise and the lines' faults.")] = 0,
     report_seconds: Annotated[float | None, typer.Option(min=1, help="New boards close reports this often.")] = None,
     sample_ms: Annotated[int | None, typer.Option(min=50, help="New boards read their sensors this often.")] = None,
-    heap_kib: Annotated[int, typer.Option(min=64, help="Heap of a board's firmware, in KiB.")] = 128,
+    heap_kib: Annotated[int, typer.Option(min=64, help="Heap of a board's firmware, in KiB.")] = 176,
     bus: Annotated[bool, typer.Option("--bus", help="All boards on one half-duplex line, DIR/bus.")] = False,
 ) -> None:
     """Run emulated sensor boards with serial ports DIR/NAME/uart and DIR/NAME/usb, until Ctrl-C."""

@@ -5,7 +5,7 @@ before the first handshake and keeps it. Parse and verify with `cose` under late
 with this module.
 """
 
-from laterne_protocol import cbor, credential, fields
+from laterne_protocol import cbor, fields, public_keys
 
 MAX_GATEWAY_CREDENTIAL_BYTES = fields.MAX_CREDENTIAL_BYTES
 
@@ -32,7 +32,7 @@ class GatewayCredential:
         return cbor.encode(
             {
                 1: self.gateway,
-                2: credential.cose_key(self.agree_key),
+                2: public_keys.cose_key(self.agree_key),
                 3: [self.versions[0], self.versions[1]],
                 4: self.issued,
             }
@@ -46,7 +46,7 @@ def gateway_credential_of(payload: bytes) -> GatewayCredential:
     first = fields.integer(versions[0], "first trust version", 1)
     return GatewayCredential(
         fields.board_id(parts[1], "gateway id"),
-        credential.key_of(parts[2], "agreement key"),
+        public_keys.key_of(parts[2], "agreement key"),
         (first, fields.integer(versions[1], "last trust version", first)),
         fields.integer(parts[4], "issue time", 0, fields.MAX_UTC_S),
     )

@@ -7,7 +7,7 @@ trusted now has signed it, and a threshold of its own roots as well (TUF 5.3: ro
 
 from hashlib import sha256
 
-from laterne_protocol import cbor, cose, credential, fields
+from laterne_protocol import cbor, cose, fields, public_keys
 from laterne_protocol.errors import ObjectError, SignatureError
 
 TYPE_CHECKING = False
@@ -58,11 +58,11 @@ def trust_payload_of(payload: bytes) -> Trust:
         keys[role] = _keys_of(by_role[role], role + " keys")
         for key in keys[role]:
             if key in held:  # whoever holds one role must not hold another by accident
-                raise ObjectError("the %s key %s has another role, too" % (role, credential.kid(key).hex()))
+                raise ObjectError("the %s key %s has another role, too" % (role, public_keys.kid(key).hex()))
             held.add(key)
     return Trust(
         fields.integer(parts[1], "version", 1),
-        fields.text(parts[2], "authority", credential.MAX_AUTHORITY_BYTES),
+        fields.text(parts[2], "authority", fields.MAX_AUTHORITY_BYTES),
         fields.integer(parts[3], "threshold", 1, len(roots)),
         roots,
         keys,
@@ -171,7 +171,7 @@ def _require(
     for one in signed:
         for root in roots:
             # Only the root that it names: on a board each try costs more than a second.
-            if root not in found and credential.kid(root) == one.kid and (yield from _is_by(one, root, valid)):
+            if root not in found and public_keys.kid(root) == one.kid and (yield from _is_by(one, root, valid)):
                 found.add(root)
                 break
     if len(found) < threshold:
@@ -189,7 +189,7 @@ def _is_by(one: "cose.Sign1", key: bytes, valid: "Callable[[bytes, bytes, bytes]
 def _keys_of(value: object, name: str) -> "list[bytes]":
     keys = []
     for item in fields.array(value, name, 1, MAX_KEYS_A_ROLE):
-        key = fields.byte_string(item, name, credential.KEY_BYTES)
+        key = fields.byte_string(item, name, public_keys.KEY_BYTES)
         if key in keys:
             raise ObjectError("the %s hold one key twice" % name)
         keys.append(key)
