@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
     from laterne_firmware.clock import Clock
     from laterne_firmware.identity import Identity
-    from laterne_protocol.edhoc_responder import Responder
     from laterne_protocol.edhoc_keys import Steps
+    from laterne_protocol.edhoc_responder import Responder
     from laterne_protocol.session import Session
 
-# Steps, the first byte of a handshake's frame: as in laterne_protocol.edhoc_responder, which is in memory for handshakes only.
+# Steps, the first byte of a handshake's frame: as in edhoc_responder, which is in memory for handshakes only.
 MESSAGE_1, MESSAGE_3, INTRODUCTION, INTRODUCED = 1, 3, 6, 7
 _TRUST = const(20)  # work of the same kind that comes in a record: a newer trust is to be verified
 
@@ -230,7 +230,7 @@ class Sessions:
                 return False
             if step == MESSAGE_1 and not self._gateway.digest:
                 return False  # it could end in nothing but a refusal
-            if not self._bucket.take(now_ms):
+            if step != _TRUST and not self._bucket.take(now_ms):  # a trust comes from a gateway that we know
                 self.unserved += 1
                 if self.unserved == 1 or not self.unserved % 1000:
                     self._log("%d handshakes were asked for too often and not answered" % self.unserved)

