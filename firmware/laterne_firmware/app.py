@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _SERVICE_LOOK_MS = const(200)
 _GATEWAY_SILENT_MS = const(60000)  # then the LED says that nobody asks
 _PAUSE_BEFORE_RESET_MS = const(3000)
+_GC_AT_START_BYTES = const(2048)  # what stays lies close together, not between garbage
 _GC_AT_BYTES = const(16384)  # collect after this much garbage, so that a collection is short
 
 
@@ -97,11 +98,15 @@ class Post:
 
     async def _make_keys(self, beat: "Callable[[], None]") -> None:
         gc.collect()
-        from laterne_firmware import enrolment
-
-        await stepping(enrolment.make_keys(self._identity, self._random), beat)
+        await self._first_keys(beat)
+        _unload_what_enrolment_needs()
         self._log("keys made, kid %s, waiting for enrolment" % (self._identity.kid or b"").hex())
         self._supervisor.done("keys")
+
+    async def _first_keys(self, beat: "Callable[[], None]") -> None:
+        from laterne_firmware import first_keys
+
+        await stepping(first_keys.make(self._identity, self._random), beat)
 
     async def _run_line(self, beat: "Callable[[], None]") -> None:
         await self._line.run(self._answer, beat)
@@ -110,7 +115,7 @@ class Post:
         answer = await self._link.answer(question, now_ms, beat)
         if self._sessions is None and self._identity.board is not None:
             self._console.name = self._identity.board
-            _unload_enrolment()
+            _unload_what_enrolment_needs()
             self._begin_sessions()
         return answer
 
@@ -148,6 +153,7 @@ class Post:
 
         found = probing.find(self._i2c, self._log)
         unload("laterne_firmware.sensors.probing")
+        gc.threshold(_GC_AT_BYTES)  # from here on nothing stays that was not there before
         return found
 
     def _look_at_service_switch(self) -> None:
@@ -180,7 +186,7 @@ class Post:
 
 def run() -> None:
     """Runs the board; returns only by an exception that a technician made (Ctrl-C), or not at all."""
-    gc.threshold(_GC_AT_BYTES)
+    gc.threshold(_GC_AT_START_BYTES)
     try:
         asyncio.run(_post().run())
     except Exception as why:
@@ -198,12 +204,12 @@ def _post() -> Post:
     for name in ("start", "settings", "recovery", "entropy", "board"):
         unload("laterne_firmware." + name)
     unload("pins")
-    _unload_enrolment()
+    _unload_what_enrolment_needs()
     return post
 
 
-def _unload_enrolment() -> None:
-    for name in ("enrolment", "p256_keys"):
+def _unload_what_enrolment_needs() -> None:
+    for name in ("first_keys", "p256_keys", "enrolment"):
         unload("laterne_firmware." + name)
     for name in ("credential", "public_keys", "cose"):
         unload("laterne_protocol." + name)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from laterne_firmware.state import State
 
 MAX_SEGMENTS = 24  # <= 30 entries a directory (littlefs #1079); 768 KiB, a day of minutes
+MAX_DAMAGED = 4  # 128 KiB for a person to look at
 FREE_BLOCKS = 12  # littlefs copies on write, and records need room, too
 
 
@@ -165,9 +166,13 @@ class Backlog:
             os.remove(segment.path)
 
     def set_aside(self, segment: Segment) -> None:
-        """What cannot be read is kept under another name, the newest such file."""
-        self._log("%s is damaged, kept as damaged.bad" % segment.path)
-        os.rename(segment.path, self.directory + "/damaged.bad")
+        """What cannot be read is kept under another name; of more than MAX_DAMAGED such files the oldest goes."""
+        damaged = sorted(name for name in os.listdir(self.directory) if name.endswith(".bad"))
+        if len(damaged) >= MAX_DAMAGED:
+            self._log("%s is removed, too many are damaged" % damaged[0])
+            os.remove(self.directory + "/" + damaged[0])
+        self._log("%s is damaged, kept as .bad" % segment.path)
+        os.rename(segment.path, segment.path + ".bad")
 
 
 def free_blocks() -> int:

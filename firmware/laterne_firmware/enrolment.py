@@ -1,22 +1,20 @@
-"""How a board gets its keys and its credential: needed until it is enrolled, and taken out of memory then.
+"""How a board with keys gets its credential: needed until it is enrolled, and taken out of memory then.
 
 First the trust: a board that knows nobody believes whoever holds it, once. Then the credential, taken once, and only
-if it names exactly the keys that were made here; who signed it is for gateways and platform to judge. What takes long
-is a generator of steps, so that line and watchdog go on.
+if it names exactly the keys that were made here; who signed it is for gateways and platform to judge.
 """
 
-from laterne_firmware import p256_keys
-from laterne_firmware.identity import CREDENTIAL, KEYS, NAME, TRUST
+from laterne_firmware.identity import CREDENTIAL, NAME, TRUST
 from laterne_firmware.memory import unload
 from laterne_firmware.store import Record
 from laterne_firmware.supervisor import stepping
 from laterne_protocol import board_messages as messages
-from laterne_protocol import cbor, cose, credential, public_keys
+from laterne_protocol import cbor, cose, credential
 from laterne_protocol.errors import WireError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from laterne_firmware.identity import Identity
 
@@ -26,15 +24,6 @@ if TYPE_CHECKING:
 
 class CredentialRefused(ValueError):
     """The credential, or the trust, is not one for this board: nothing was stored."""
-
-
-def make_keys(identity: "Identity", random: "Callable[[int], bytes]") -> "Generator[None, None, None]":
-    """Makes both key pairs and stores them."""
-    private_sign, sign_key = yield from p256_keys.make_key(random)
-    private_agree, agree_key = yield from p256_keys.make_key(random)
-    keys = private_sign + sign_key + private_agree + agree_key + public_keys.kid(sign_key)
-    Record(KEYS).save(keys)
-    identity.take_keys(keys)
 
 
 async def answer(

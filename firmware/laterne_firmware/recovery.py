@@ -173,3 +173,6 @@ def _find_next(backlog: "Backlog", state: State, state_lost: bool, enrolled: boo
             backlog.next_sequence += LOST_NUMBERS
         newest.damaged = True
         backlog.lose(newest.last + 1, backlog.next_sequence - 1, report.DAMAGED)
+    # In case 1 the bound on flash may still be the former segment's. start() saves it now: should this segment be
+    # damaged later, the numbers used in it until then must lie below it.
+    state.bound = max(state.bound, reserved)

@@ -6,10 +6,18 @@ What can be asked stands in `Desk` (desk.py) and in hil_tests/README.md.
 
 import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any, Self
 
 MAX_LINE_BYTES = 1 << 20  # a status of 32 boards is about 20 KB
+
+
+def reachable(path: Path) -> str:
+    """A name of a socket that fits into the 107 bytes of unix(7): the way from here is often shorter."""
+    whole = str(path.absolute())
+    relative = os.path.relpath(whole)
+    return relative if len(relative) < len(whole) else whole
 
 
 class ControlRefused(Exception):
@@ -30,7 +38,7 @@ class Control:
         give_up_at = asyncio.get_running_loop().time() + within_s
         while True:
             try:
-                reader, writer = await asyncio.open_unix_connection(path, limit=MAX_LINE_BYTES)
+                reader, writer = await asyncio.open_unix_connection(reachable(path), limit=MAX_LINE_BYTES)
                 return cls(reader, writer)
             except OSError:
                 if asyncio.get_running_loop().time() >= give_up_at:

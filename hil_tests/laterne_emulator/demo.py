@@ -72,7 +72,12 @@ def _place(directory: Path | None) -> Path:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         print(f"demo: {directory} is not empty. Name a new directory, or remove it first.", file=sys.stderr)
         raise typer.Exit(2)
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "boards").mkdir()
+    except OSError as why:
+        print(f"demo: {directory} cannot be used ({why.strerror}). Name a directory you may write to.", file=sys.stderr)
+        raise typer.Exit(2) from None
     return directory.resolve()
 
 
@@ -143,13 +148,20 @@ class _Demo:
     async def _start_boards(self, children: Children) -> Control:
         self.view.step(f"starting {len(self._ids)} boards")
         place = self._place / "boards"
-        await children.start(
+        child = await children.start(
             "emulate",
             [console_script("laterne"), "emulate", str(place), "--boards", str(len(self._ids)),
              "--report-seconds", str(REPORT_SECONDS), "--sample-ms", str(SAMPLE_MS)],
             log=self._place / "emulate.log",
         )  # fmt: skip
-        return await Control.connect(place / "control", within_s=BOARDS_READY_WITHIN_S)
+        deadline = time.monotonic() + BOARDS_READY_WITHIN_S
+        while True:
+            try:
+                return await Control.connect(place / "control")
+            except OSError as why:
+                if child.ended or time.monotonic() > deadline:
+                    raise ProcessFailed(f"the emulated boards did not start ({why}): {child.last_words()}") from why
+            await asyncio.sleep(0.05)
 
     async def _enrol(self, children: Children) -> None:
         for name, board in self._ids.items():

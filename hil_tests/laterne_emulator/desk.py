@@ -50,8 +50,8 @@ class Desk:
             while line := await reader.readline():
                 writer.write(json.dumps(await self.answer(line)).encode() + b"\n")
                 await writer.drain()
-        except ConnectionError:
-            return  # the client has gone
+        except (ConnectionError, asyncio.CancelledError):
+            return  # the client has gone, or the emulator ends
         except ValueError:
             writer.write(json.dumps({"error": f"a line is longer than {MAX_LINE_BYTES} bytes"}).encode() + b"\n")
         finally:

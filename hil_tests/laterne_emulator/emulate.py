@@ -26,8 +26,12 @@ def emulate(
         Path | None, typer.Option(metavar="DIR", help="The firmware's sources; default: those of this checkout.")
     ] = None,
     seed: Annotated[int, typer.Option(help="For the sensors' noise and the lines' faults.")] = 0,
-    report_seconds: Annotated[float | None, typer.Option(min=1, help="New boards close reports this often.")] = None,
-    sample_ms: Annotated[int | None, typer.Option(min=50, help="New boards read their sensors this often.")] = None,
+    report_seconds: Annotated[
+        int | None, typer.Option(min=5, max=3600, help="New boards close reports this often.")
+    ] = None,
+    sample_ms: Annotated[
+        int | None, typer.Option(min=200, max=3_600_000, help="New boards read their sensors this often.")
+    ] = None,
     heap_kib: Annotated[int, typer.Option(min=64, help="Heap of a board's firmware, in KiB.")] = 176,
     bus: Annotated[bool, typer.Option("--bus", help="All boards on one half-duplex line, DIR/bus.")] = False,
 ) -> None:
@@ -42,9 +46,10 @@ def emulate(
     except ImportError as why:
         print(f"emulate: {why}. Install it with: pip install 'laterne[emulator]'", file=sys.stderr)
         raise typer.Exit(2) from None
+    # The firmware refuses a settings file with anything out of these bounds (laterne_firmware/settings.py).
     settings: dict[str, int | float | str] = {}
     if report_seconds is not None:
-        settings["report_s"] = int(report_seconds) if report_seconds == int(report_seconds) else report_seconds
+        settings["report_s"] = report_seconds
     if sample_ms is not None:
         settings["sample_ms"] = sample_ms
     try:
@@ -85,7 +90,7 @@ def _each(failures: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 
 async def _run(bench: "Bench") -> None:
-    from laterne_emulator.control import MAX_LINE_BYTES
+    from laterne_emulator.control import MAX_LINE_BYTES, reachable
     from laterne_emulator.desk import Desk
 
     told_to_stop = asyncio.Event()
@@ -96,7 +101,7 @@ async def _run(bench: "Bench") -> None:
     socket.unlink(missing_ok=True)
     async with bench:
         await bench.power_on()
-        server = await asyncio.start_unix_server(Desk(bench).serve, socket, limit=MAX_LINE_BYTES)
+        server = await asyncio.start_unix_server(Desk(bench).serve, reachable(socket), limit=MAX_LINE_BYTES)
         try:
             for name, board in bench.boards.items():
                 print(f"{name}: uart {bench.lines[name].path}, usb {board.usb.path}", flush=True)

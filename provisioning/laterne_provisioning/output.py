@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from laterne_protocol import credential
-from laterne_provisioning.registry import Board
+from laterne_provisioning.registry import PENDING, Board
 from laterne_provisioning.words import words
 
+MAX_FOREIGN = 64  # characters of a stranger's text that are shown
 _PIPE_COLUMNS = 200  # wide enough for every line of ours: a pipe has no width
 
 
@@ -21,6 +22,13 @@ def message(text: str) -> None:
     """A sentence on stderr."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
+
+
+def foreign(text: str) -> str:
+    """A stranger's text in a form that steers no terminal: cut, and what is no visible character (controls, formats,
+    changes of direction, line ends) as its escape."""
+    cut = text if len(text) <= MAX_FOREIGN else text[:MAX_FOREIGN] + "..."
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut)
 
 
 @contextmanager
@@ -93,9 +101,15 @@ def board_document(board: Board) -> dict[str, object]:
         "credential": base64url(board.credential),
         "credential_digest": board.credential_digest.hex(),
         "begun": moment(board.begun),
+        "awaits": None if board.state != PENDING else "board" if board.delivered is None else "decision",
         "enrolled": moment(board.enrolled),
-        "revoked": moment(board.revoked),
+        "ended": moment(board.ended),
         "reason": board.reason,
+        "replaced_by": board.replaced_by,
+        "posts": [
+            {"post": hanging.place.post, "since": moment(hanging.since), "until": moment(hanging.until)}
+            for hanging in board.hangings
+        ],
     }
 
 

@@ -16,10 +16,13 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from laterne_protocol import fields
+from laterne_protocol.errors import ObjectError
 from laterne_provisioning.errors import OperatorError, UsageError
 
 TOPIC = "laterne/v1/+/+/+/report"
 _BOARD_LEVEL = 4
+MAX_WAITING = 10_000  # messages that wait to be looked at; of reports, 10 MB
 SESSION_S = 300  # an outage that a person would wait out
 CONNECT_WITHIN_S = 10.0
 # Exponential backoff with full jitter (AWS Architecture Blog, 2015).
@@ -90,18 +93,37 @@ def _tls(credentials: Credentials) -> ssl.SSLContext:
     return context
 
 
+def board_of(topic: str) -> str | None:
+    """The board that a topic names; None when what stands there is no board's id."""
+    try:
+        return fields.board_id(topic.split("/")[_BOARD_LEVEL])
+    except (IndexError, ObjectError):
+        return None
+
+
 async def listen(
     broker: Broker,
     topic: str,
     on_subscribed: Callable[[], None],
     on_message: Callable[[str, bytes], None],
+    on_passed_over: Callable[[], None],
     say: Callable[[str], None],
 ) -> None:
     """Subscribe and hand over every message, for ever: cancel it to stop.
 
-    on_subscribed: called once, when the broker has confirmed. on_message: the topic's board (or "") and the payload.
-    say: told of outages. Raises OperatorError: the broker cannot be reached at the start, or refuses us.
+    on_subscribed: called once, when the broker has confirmed. on_message: the topic, a stranger's text, and
+    the payload. on_passed_over: called for each message that is lost because MAX_WAITING others wait. say: told of
+    outages. Raises OperatorError: the broker cannot be reached at the start, or refuses us.
     """
+
+    class Waiting(asyncio.Queue[aiomqtt.Message]):
+        # aiomqtt throws away what a full queue does not take: it shall be counted.
+        def put_nowait(self, item: aiomqtt.Message) -> None:
+            if self.full():
+                on_passed_over()
+                return
+            super().put_nowait(item)
+
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.SessionExpiryInterval = SESSION_S
     client = aiomqtt.Client(
@@ -115,6 +137,8 @@ async def listen(
         username=broker.user,
         password=broker.password,
         timeout=CONNECT_WITHIN_S,
+        max_queued_incoming_messages=MAX_WAITING,
+        queue_type=Waiting,
     )
     subscribed = False
     pause_s = FIRST_PAUSE_S
@@ -133,9 +157,7 @@ async def listen(
                 pause_s = FIRST_PAUSE_S
                 async for message in client.messages:
                     payload = message.payload
-                    levels = message.topic.value.split("/")
-                    board = levels[_BOARD_LEVEL] if len(levels) > _BOARD_LEVEL else ""
-                    on_message(board, payload if isinstance(payload, bytes) else b"")
+                    on_message(message.topic.value, payload if isinstance(payload, bytes) else b"")
         except aiomqtt.MqttError as why:
             if not subscribed:
                 raise OperatorError(

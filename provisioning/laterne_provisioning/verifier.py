@@ -5,7 +5,7 @@ The steps are those of protocol/README.md, 6: the object, its signature, its boa
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -17,16 +17,22 @@ from laterne_provisioning.chain import Chain, ChainError, Range, without
 
 # Keys tried to say whose a wrong signature is: a roster's worth, a tenth of a millisecond each.
 MAX_KEYS_TRIED = 256
+# In so many refused reports of a run: a forger could else make us try all keys for each of his 150 bytes.
+MAX_SEARCHES = 32
 _ID_THEN_SEQUENCE = re.compile(rb"[\x60-\x7b](.{1,33}?)\x02(?=[\x00-\x1b])", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class KnownBoard:
-    """What is known of a board beforehand. sign_key: 64 bytes. credential_digest: 16 bytes."""
+    """What is known of a board beforehand. sign_key: 64 bytes. credential_digest: 16 bytes.
+
+    refused: why nothing it signs is believed, though it is its signature; None for a board in service.
+    """
 
     board: str
     sign_key: bytes
     credential_digest: bytes
+    refused: str | None = None
 
 
 class Reading(NamedTuple):
@@ -72,7 +78,10 @@ class Refused:
 
 @dataclass
 class Account:
-    """What was seen of one board. missing: sequences neither seen nor stated lost. lost: stated by the board."""
+    """What was seen of one board. missing: sequences neither seen nor stated lost. lost: stated by the board.
+
+    boots: the lowest and the highest count of its starts in what was verified, None before the first report.
+    """
 
     board: str
     kid: bytes
@@ -82,14 +91,23 @@ class Account:
     refused: int = 0
     first: int | None = None
     last: int | None = None
+    boots: tuple[int, int] | None = None
     missing: list[Range] = field(default_factory=list)
     lost: list[tuple[int, int, int]] = field(default_factory=list)
+
+    @property
+    def starts(self) -> int:
+        """How often the board started between the reports seen, in whatever order they came."""
+        return 0 if self.boots is None else self.boots[1] - self.boots[0]
 
 
 class Verifier:
     """Checks reports one after the other and keeps account of every board."""
 
-    def __init__(self, boards: Iterable[KnownBoard]) -> None:
+    def __init__(self, boards: Iterable[KnownBoard], denied: Mapping[bytes, str] | None = None) -> None:
+        """denied: kids of keys that are known only as not to be believed, and why."""
+        self._denied = denied or {}
+        self._searches_left = MAX_SEARCHES
         self._boards = {board.board: board for board in boards}
         self._by_kid: dict[bytes, list[KnownBoard]] = {}  # kids may collide (RFC 9679): a list
         for board in self._boards.values():
@@ -100,7 +118,8 @@ class Verifier:
         }
 
     def check(self, body: bytes, addressed: str | None = None) -> Verified | Refused:
-        """The verdict on one report. body: the COSE_Sign1. addressed: the board in the topic, when there is one."""
+        """The verdict on one report. body: the COSE_Sign1. addressed: the board in the topic, "" when the
+        topic names none, None when there is no topic."""
         verdict = self._check(body, addressed)
         account = self._accounts.get(verdict.board or "")
         if account is not None:
@@ -112,18 +131,20 @@ class Verifier:
                 account.reports += 1
                 account.readings += len(verdict.readings)
                 account.lost.extend(verdict.lost)
+                low, high = account.boots or (verdict.boot, verdict.boot)
+                account.boots = min(low, verdict.boot), max(high, verdict.boot)
         return verdict
 
     def accounts(self) -> list[Account]:
-        """One for each board of which something was seen, by id."""
-        seen = []
+        """One for each board of which something was seen, or should have been, by id."""
+        listed = []
         for name, account in sorted(self._accounts.items()):
-            if account.reports or account.refused:
+            if account.reports or account.refused or self._boards[name].refused is None:
                 chain = self._chains[name]
                 account.first, account.last = chain.first, chain.last
                 account.missing = without(chain.missing, [(first, last) for first, last, _ in account.lost])
-                seen.append(account)
-        return seen
+                listed.append(account)
+        return listed
 
     def _check(self, body: bytes, addressed: str | None) -> Verified | Refused:
         try:
@@ -141,6 +162,8 @@ class Verifier:
             return self._refused(body, signed, addressed, self._why_not(content.board, signed))
         if signed.kid != credential.kid(known.sign_key):
             return self._refused(body, signed, addressed, "it names another key than the one that signed it")
+        if known.refused is not None:
+            return self._refused(body, signed, addressed, known.refused)
         if addressed is not None and addressed != known.board:
             return self._refused(body, signed, addressed, f"it is a report of {known.board}, sent under another name")
         try:
@@ -174,9 +197,14 @@ class Verifier:
 
     def _signer(self, signed: cose.Sign1) -> KnownBoard | None:
         # The kid's board first; a forger may have written any kid, so then the others, as many as is affordable.
-        named = self._by_kid.get(signed.kid, [])
+        for board in self._by_kid.get(signed.kid, []):
+            if self._is_signed_by(board, signed):
+                return board
+        if not self._searches_left:
+            return None
+        self._searches_left -= 1
         others = list(self._boards.values())[:MAX_KEYS_TRIED]
-        return next((board for board in [*named, *others] if self._is_signed_by(board, signed)), None)
+        return next((board for board in others if self._is_signed_by(board, signed)), None)
 
     def _why_not(self, claimed: str, signed: cose.Sign1) -> str:
         unknown = "" if claimed in self._boards else f"{claimed} is not among the boards known here; "
@@ -184,19 +212,26 @@ class Verifier:
             cose.check_low_s(signed.signature)
         except SignatureError as why:
             return unknown + str(why)
+        searched = self._searches_left > 0
         signer = self._signer(signed)
         if signer is not None:
             return f"{unknown}it is signed by the key of {signer.board}"
+        if signed.kid in self._denied:
+            return f"it names a key that is not to be believed: {self._denied[signed.kid]}"
         named = [board.board for board in self._by_kid.get(signed.kid, []) if board.board != claimed]
         hint = f" (it names the key of {named[0]})" if named else ""
+        if not searched:
+            hint += f" (whose it is was looked for in the first {MAX_SEARCHES} refused reports only)"
         if unknown:
-            return f"{unknown}no key known here has signed it{hint}"
+            return (
+                f"{unknown}no key known here has signed it{hint}" if searched else f"{unknown}not signed as such{hint}"
+            )
         return f"the signature is not that of {claimed}{hint}: changed on the way, or forged"
 
     def _refused(self, body: bytes, signed: cose.Sign1 | None, addressed: str | None, reason: str) -> Refused:
         claims, sequence = self._claims(body if signed is None else signed.payload)
         by_kid = self._by_kid.get(signed.kid, []) if signed is not None else self._kids_in(body)
-        board = addressed
+        board = addressed or None
         if board is None and (claims in self._boards or not by_kid):
             board = claims
         elif board is None:

@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
@@ -21,17 +22,49 @@ from laterne_protocol import channels, credential, report
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import files, known_boards, output, report_files, subscriber
 from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.verifier import Account, KnownBoard, Refused, Verified, Verifier
+from laterne_provisioning.verifier import Account, Refused, Verified, Verifier
 
 MAX_REFUSED_SHOWN = 1000  # a flood of forged reports is counted, not kept
 
 
 @dataclass
 class Source:
-    """Where a report came from: "FILE, byte N" or the broker's topic."""
+    """Where a report came from: "FILE, bytes N to M", or the broker and the topic's board; safe to show."""
 
     text: str
     arrival_ms: int | None = None
+
+
+class Kept:
+    """The new file of `--save`, unbuffered: what is verified is in it at once. Raises OperatorError: it cannot be."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("xb", buffering=0)
+
+    def keep(self, body: bytes) -> None:
+        """Append one report."""
+        left = memoryview(body)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as why:
+            raise self._stopped(why) from why
+
+    def close(self) -> None:
+        """Bring it to the disk."""
+        with self._file:
+            try:
+                os.fsync(self._file.fileno())
+                files.sync_directory(self._path.parent)
+            except OSError as why:
+                raise self._stopped(why) from why
+
+    def _stopped(self, why: OSError) -> OperatorError:
+        return OperatorError(
+            f"{self._path} cannot be written: {why.strerror}. Its last report may be cut; make room and verify again, "
+            "with a new file."
+        )
 
 
 @dataclass
@@ -40,10 +73,11 @@ class Tally:
 
     verifier: Verifier
     show: Callable[[bytes, Source, Verified | Refused], None]
-    save: BinaryIO | None
+    save: Kept | None
     verified: int = 0
     refused: int = 0
     repeated: int = 0
+    passed_over: int = 0
     readings: int = 0
     refusals: list[tuple[Refused, Source, int]] = field(default_factory=list)
 
@@ -60,8 +94,7 @@ class Tally:
             self.verified += 1
             self.readings += len(verdict.readings)
             if self.save is not None:
-                self.save.write(body)
-                self.save.flush()
+                self.save.keep(body)
         self.show(body, source, verdict)
 
     @property
@@ -70,9 +103,9 @@ class Tally:
         return self.verified + self.refused + self.repeated
 
     def is_good(self) -> bool:
-        """Nothing refused, nothing missing, something verified."""
+        """Nothing refused, nothing missing, nothing passed over, something verified."""
         missing = any(account.missing for account in self.verifier.accounts())
-        return self.verified > 0 and self.refused == 0 and not missing
+        return self.verified > 0 and self.refused + self.passed_over == 0 and not missing
 
 
 def verify(
@@ -81,6 +114,14 @@ def verify(
     authority: Annotated[Path | None, typer.Option(metavar="DIR", help="Whose boards these are.")] = None,
     roster: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Instead: rosters, with --trust.")] = None,
     trust: Annotated[Path | None, typer.Option(metavar="FILE", help="The trust file that the rosters need.")] = None,
+    received_by: Annotated[
+        datetime | None,
+        typer.Option(
+            metavar="TIME",
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"],
+            help="UTC. You know that all of FILE had come by then: boards revoked later are believed.",
+        ),
+    ] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after this time.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after this many reports.")] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep what is verified, as a new file.")] = None,
@@ -100,7 +141,11 @@ def verify(
         raise UsageError("--seconds and --count belong to --broker: a file ends by itself.")
     if as_json and json_lines:
         raise UsageError("--json and --json-lines contradict each other: give one of them.")
-    verifier = Verifier(_known(authority, roster, trust))
+    if received_by is not None and (broker is not None or authority is None):
+        raise UsageError(
+            "--received-by belongs to FILEs and an --authority: only its registry knows when a board ended."
+        )
+    verifier = _verifier(authority, roster, trust, received_by)
     with _saved(save) as kept:
         tally = Tally(verifier, _show_line if json_lines else _show_nothing if as_json else _show_refused, kept)
         if broker is None:
@@ -116,6 +161,11 @@ def verify(
         output.print_json(_document(tally))
     else:
         _print_tables(tally)
+    if tally.passed_over:
+        output.message(
+            f"{tally.passed_over} messages came faster than they could be checked: nobody has looked at them. "
+            "See who floods the broker; what its archive has kept can be verified from FILEs."
+        )
     if tally.verified + tally.repeated == 0:
         output.message("No report was verified.")
     if count is not None and tally.seen < count:
@@ -131,30 +181,30 @@ def key_documents(authority: authorities.Authority) -> list[dict[str, str]]:
     ]
 
 
-def _known(authority: Path | None, roster: list[Path] | None, trust: Path | None) -> list[KnownBoard]:
+def _verifier(
+    authority: Path | None, roster: list[Path] | None, trust: Path | None, received_by: datetime | None
+) -> Verifier:
     if authority is not None:
         if roster or trust is not None:
             raise UsageError("--authority and --roster/--trust contradict each other: give one or the other.")
-        return known_boards.of_authority(authorities.open_authority(authority))
+        by = None if received_by is None else int(received_by.replace(tzinfo=UTC).timestamp())
+        return Verifier(known_boards.of_authority(authorities.open_authority(authority), by))
     if not roster or trust is None:
         raise UsageError("Whose signatures count? Give --authority DIR, or --roster FILE and --trust FILE.")
-    return known_boards.of_rosters(roster, trust)
+    return Verifier(*known_boards.of_rosters(roster, trust))
 
 
 @contextlib.contextmanager
-def _saved(path: Path | None) -> Iterator[BinaryIO | None]:
+def _saved(path: Path | None) -> Iterator[Kept | None]:
     if path is None:
         yield None
         return
     try:
-        file = path.open("xb")
+        kept = Kept(path)
     except OSError as why:
         raise UsageError(f"{path} cannot be made: {why.strerror}. Name a new file.") from why
-    with file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    files.sync_directory(path.parent)
+    with contextlib.closing(kept):
+        yield kept
 
 
 def _read(path: Path, tally: Tally) -> None:
@@ -187,16 +237,25 @@ async def _listen(
         if seconds is not None:
             loop.call_later(seconds, stop.set)
 
-    def on_message(board: str, body: bytes) -> None:
+    def on_message(named: str, body: bytes) -> None:
         if stop.is_set():
             return
-        tally.take(body, board, Source(f"{broker} {board}", time.time_ns() // 1_000_000))
+        board = subscriber.board_of(named)
+        source = Source(f"{broker} {board or output.foreign(named)}", time.time_ns() // 1_000_000)
+        tally.take(body, board or "", source)  # "": the topic is none of any board of ours
         if count is not None and tally.seen >= count:
             stop.set()
 
+    def on_passed_over() -> None:
+        if not tally.passed_over:
+            output.message("Messages come faster than they can be checked: some are passed over.")
+        tally.passed_over += 1
+
     with output.progress() as say:
         say(f"Listening to {topic} at {broker}; stop with Ctrl-C")
-        listening = asyncio.create_task(subscriber.listen(broker, topic, on_subscribed, on_message, output.message))
+        listening = asyncio.create_task(
+            subscriber.listen(broker, topic, on_subscribed, on_message, on_passed_over, output.message)
+        )
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait((listening, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -257,6 +316,7 @@ def _document(tally: Tally) -> dict[str, object]:
         "reports_verified": tally.verified,
         "reports_refused": tally.refused,
         "reports_repeated": tally.repeated,
+        "passed_over": tally.passed_over,
         "readings": tally.readings,
         "boards": [_account_document(account) for account in tally.verifier.accounts()],
         "refused": [
@@ -283,13 +343,24 @@ def _account_document(account: Account) -> dict[str, object]:
         "refused": account.refused,
         "first": account.first,
         "last": account.last,
+        "starts": account.starts,
         "missing": [list(between) for between in account.missing],
         "lost": [list(gap) for gap in account.lost],
     }
 
 
 def _print_tables(tally: Tally) -> None:
-    columns = ("board", "signed by key", "reports", "readings", "sequences", "missing", "stated lost", "refused")
+    columns = (
+        "board",
+        "signed by key",
+        "reports",
+        "readings",
+        "sequences",
+        "starts",
+        "missing",
+        "stated lost",
+        "refused",
+    )
     output.print_table(columns, [_account_row(account) for account in tally.verifier.accounts()])
     if tally.refusals:
         sys.stdout.write("\n")
@@ -316,13 +387,20 @@ def _account_row(account: Account) -> list[str]:
         account.kid.hex(),
         str(account.reports),
         str(account.readings),
-        "" if account.first is None else f"{account.first} to {account.last}",
+        _sequences(account),
+        str(account.starts or ""),
         ", ".join(_between(first, last) for first, last in account.missing),
         ", ".join(
             f"{_between(first, last)} ({report.REASONS.get(reason, reason)})" for first, last, reason in account.lost
         ),
         str(account.refused or ""),
     ]
+
+
+def _sequences(account: Account) -> str:
+    if account.first is None:
+        return "none verified" if account.refused else "nothing seen"
+    return f"{account.first} to {account.last}"
 
 
 def _between(first: int, last: int) -> str:

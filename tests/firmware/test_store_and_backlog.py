@@ -224,6 +224,32 @@ def test_a_segment_whose_bound_was_not_saved_is_gone_on_with(live: Live, tmp_pat
     assert life["gaps"] == []
 
 
+def test_numbers_of_a_segment_whose_bound_was_not_saved_stay_used_when_it_is_damaged_later(
+    live: Live, tmp_path: Path
+) -> None:
+    live(["append", SEGMENT])
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("st.*")}
+    live(["append", 1])
+    for name, content in before.items():  # the power failed between the record and the bound
+        (tmp_path / name).write_bytes(content)
+    live(["append", 10])
+    segment = tmp_path / "log" / f"{SEGMENT + 1:08x}"
+    segment.write_bytes(b"\0" + segment.read_bytes()[1:])
+    life = live()
+    assert life["next"] > SEGMENT + 11
+    assert [SEGMENT + 1, life["next"] - 1, DAMAGED] in [gap[:3] for gap in life["gaps"]]
+
+
+def test_four_damaged_segments_are_kept_and_no_more(live: Live, tmp_path: Path) -> None:
+    for _ in range(6):
+        life = live(["append", 1])
+        segment = tmp_path / "log" / f"{life['next'] - 1:08x}"
+        segment.write_bytes(b"\0" + segment.read_bytes()[1:])
+    life = live()
+    assert len(list((tmp_path / "log").glob("*.bad"))) == 4
+    assert any("too many are damaged" in line for line in life["said"])
+
+
 def test_when_it_is_full_the_oldest_reports_go_and_the_next_report_says_so(live: Live) -> None:
     life = live(["append", 3 * SEGMENT], ["acknowledge", 10], ["append", 1], ["after", 10], max_segments=3)
     assert _sequences(life)[3] == SEGMENT + 1

@@ -59,6 +59,7 @@ class FakeBoard:
         self.stopped = threading.Event()
         self._numbers: set[tuple[str, int]] = set()
         self._sequence = 0
+        self.boot = 1
         self._previous = b""
         self._decoder = frame.FrameDecoder()
         self._end_r, self._end_w = os.pipe()
@@ -103,7 +104,7 @@ class FakeBoard:
             self.board,
             self._sequence,
             self._previous,
-            1,
+            self.boot,
             60_000,
             (report.SET, 1_790_000_000_000 + 60_000 * self._sequence, 5),
             report.times_of(taken, 60_000),

@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ import pytest
 from tests.provisioning.commands import LATERNE, WITHIN_S, laterne
 from tests.provisioning.fake_board import FakeBoard
 from tests.servers import Mosquitto
+
+from laterne_provisioning import subscriber
+from laterne_provisioning.output import foreign
 
 
 @pytest.fixture
@@ -50,11 +54,11 @@ class Listening:
         return json.loads(out.splitlines()[-1]), self._process.returncode
 
 
-def publish(broker: Mosquitto, *reports: tuple[str, bytes]) -> None:
+def publish(broker: Mosquitto, *reports: tuple[str, bytes], qos: int = 1) -> None:
     async def publishing() -> None:
         async with aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
             for board, body in reports:
-                await client.publish(f"laterne/v1/city/gw-1/{board}/report", body, qos=1)
+                await client.publish(f"laterne/v1/city/gw-1/{board}/report", body, qos=qos)
 
     asyncio.run(publishing())
 
@@ -89,6 +93,62 @@ def test_what_is_wrong_is_named_by_its_topic_and_the_exit_code_says_so(
     ]
     assert "sent under another name" in lines[2]["reason"]
     assert (summary["reports_refused"], code) == (3, 1)
+
+
+def test_a_strangers_topic_steers_no_terminal_and_fills_no_table(
+    authority: Path, boards: list[FakeBoard], broker: Mosquitto
+) -> None:
+    evil = "LE\u2028\u202e"  # mosquitto lets no control characters through, other brokers do
+    with Listening(broker, authority, "--topic", "#") as listening:
+        publish(broker, (evil, b"\x00"), ("B" * 30_000, b"\x00"), ("", boards[0].next_report()))
+        lines = [listening.line() for _ in range(3)]
+        summary, code = listening.stop(signal.SIGTERM)
+    assert [line["board"] for line in lines] == [None, None, "LE-0001"]
+    assert lines[2]["reason"] == "it is a report of LE-0001, sent under another name"
+    assert code == 1
+    for row in (*lines, *summary["refused"]):
+        assert row["source"].isprintable()
+        assert len(row["source"]) < 200
+    assert r"LE\u2028\u202e" in lines[0]["source"]
+    assert foreign("LE\x1b]0;owned\x07\u009b31m\n") == r"LE\x1b]0;owned\x07\x9b31m\n"
+
+
+async def test_more_than_may_wait_is_counted_and_never_lost_in_silence(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscriber, "MAX_WAITING", 2)
+    subscribed, ended = asyncio.Event(), asyncio.Event()
+    taken: list[str] = []
+    passed_over: list[None] = []
+
+    def note() -> None:
+        if len(taken) + len(passed_over) == 201:
+            ended.set()
+
+    def on_passed_over() -> None:
+        passed_over.append(None)
+        note()
+
+    def on_message(topic: str, body: bytes) -> None:
+        taken.append(topic)
+        if len(taken) == 1:  # while it is busy with this one, many more come
+            publish_meanwhile(broker, 200)
+        note()
+
+    where = subscriber.broker_of(broker.url, subscriber.Credentials())
+    listening = asyncio.create_task(subscriber.listen(where, "#", subscribed.set, on_message, on_passed_over, print))
+    await subscribed.wait()
+    async with aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+        await client.publish("first", b"x", qos=1)
+    async with asyncio.timeout(WITHIN_S):
+        await ended.wait()
+    listening.cancel()
+    assert passed_over
+
+
+def publish_meanwhile(broker: Mosquitto, count: int) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(publish, broker, *[("LE-0001", b"x")] * count, qos=0).result()
 
 
 def test_it_ends_by_itself_after_as_many_reports_as_were_asked_for(

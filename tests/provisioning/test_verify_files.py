@@ -1,18 +1,21 @@
 """`laterne verify` on files: every byte of a report counts, and what is wrong is named."""
 
 import json
+import shlex
+import subprocess
 from pathlib import Path
 
 import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
-from tests.provisioning.commands import laterne
+from tests.provisioning.commands import LATERNE, WITHIN_S, laterne
 from tests.provisioning.fake_board import ORDER, FakeBoard, Key
 
 from laterne_protocol import cose, credential, report
+from laterne_provisioning import primitives
 from laterne_provisioning.report_files import pieces
-from laterne_provisioning.verifier import KnownBoard, Refused, Verified, Verifier
+from laterne_provisioning.verifier import MAX_SEARCHES, KnownBoard, Refused, Verified, Verifier
 
 
 def known(board: FakeBoard) -> KnownBoard:
@@ -166,6 +169,35 @@ def test_objects_that_are_no_reports_and_signatures_of_nobody_are_refused(enroll
     assert "it is a report of LE-0001, sent under another name" in verdict.reason
 
 
+def test_a_flood_of_forged_reports_does_not_try_every_key_for_each(
+    enrolled: list[FakeBoard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = enrolled
+    tried: list[bytes] = []
+    is_signature = primitives.is_signature
+
+    def counted(key: bytes, signed: bytes, signature: bytes) -> bool:
+        tried.append(key)
+        return is_signature(key, signed, signature)
+
+    monkeypatch.setattr(primitives, "is_signature", counted)
+    verifier = Verifier([known(first), known(second), *(KnownBoard(f"X-{n}", Key().public, b"") for n in range(30))])
+    forged = Key().sign_object(cose.REPORT, cose.parse(first.next_report(), 960).payload, first.kid)
+    reasons = []
+    for _ in range(MAX_SEARCHES + 20):
+        verdict = verifier.check(forged)
+        assert isinstance(verdict, Refused)
+        reasons.append(verdict.reason)
+    assert len(tried) <= MAX_SEARCHES * 34 + 20 * 2
+    assert "first 32 refused reports only" not in reasons[MAX_SEARCHES - 1]
+    assert "first 32 refused reports only" in reasons[MAX_SEARCHES]
+    # The key that the kid names is still tried.
+    payload = cose.parse(first.next_report(), 960).payload
+    verdict = verifier.check(second.key.sign_object(cose.REPORT, payload, credential.kid(second.key.public)))
+    assert isinstance(verdict, Refused)
+    assert verdict.reason == "it is signed by the key of LE-0002"
+
+
 def test_gaps_repetitions_and_any_order_are_told_apart(enrolled: list[FakeBoard]) -> None:
     board = enrolled[0]
     bodies = [board.next_report() for _ in range(9)]
@@ -247,6 +279,51 @@ def test_bad_usage_is_a_sentence(authority: Path, tmp_path: Path) -> None:
         assert says in laterne("verify", *arguments, code=2).err
     assert "cannot be used" in laterne("verify", "--broker", url, "--authority", authority, code=1).err
     assert "No report was verified" in laterne("verify", report_file, "--authority", authority, code=1).err
+
+
+def test_a_board_of_which_nothing_came_is_shown_and_is_no_error(
+    authority: Path, boards: list[FakeBoard], tmp_path: Path
+) -> None:
+    path = tmp_path / "r"
+    path.write_bytes(boards[0].next_report())
+    found = laterne("verify", path, "--authority", authority, "--json").json()
+    assert [(row["board"], row["reports"], row["first"]) for row in found["boards"]] == [
+        ("LE-0001", 1, 1),
+        ("LE-0002", 0, None),
+    ]
+    (row,) = [line for line in laterne("verify", path, "--authority", authority).out.splitlines() if "LE-0002" in line]
+    assert "nothing seen" in row
+    laterne("board", "revoke", "LE-0002", "--reason", "stolen", "--authority", authority)
+    assert "LE-0002" not in laterne("verify", path, "--authority", authority).out
+
+
+def test_starts_of_a_board_between_its_reports_are_told_in_whatever_order_they_come(
+    authority: Path, boards: list[FakeBoard], tmp_path: Path
+) -> None:
+    reports = []
+    for boot in (1, 1, 2, 5):  # after its third report it started three times before it could send one
+        boards[0].boot = boot
+        reports.append(boards[0].next_report())
+    path = tmp_path / "r"
+    path.write_bytes(b"".join([reports[3], *reports[:3], boards[1].next_report()]))
+    found = laterne("verify", path, "--authority", authority, "--json").json()
+    assert [row["starts"] for row in found["boards"]] == [4, 0]
+    head, row = laterne("verify", path, "--authority", authority).out.splitlines()[:2]
+    assert row[head.index("starts") :].split()[0] == "4"
+
+
+def test_a_disk_that_is_full_is_told_of_the_file_that_could_not_be_written(
+    authority: Path, boards: list[FakeBoard], tmp_path: Path
+) -> None:
+    path, kept = tmp_path / "r", tmp_path / "kept"
+    path.write_bytes(b"".join(boards[0].next_report() for _ in range(9)))
+    # A limit of 1 kB for each file stands for the disk: write(2) fails in the same place.
+    command = shlex.join([*LATERNE, "verify", *map(str, (path, "--authority", authority, "--save", kept))])
+    done = subprocess.run(["bash", "-c", f"ulimit -f 1; {command}"], capture_output=True, text=True, timeout=WITHIN_S)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert f"{kept} cannot be written: File too large." in done.stderr
+    assert "cannot be read" not in done.stderr
+    assert done.returncode == 1
 
 
 def test_json_lines_say_one_report_each_and_close_with_a_summary(
