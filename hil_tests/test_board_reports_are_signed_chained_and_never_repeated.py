@@ -30,6 +30,7 @@ async def _served(bench: "Bench", readings: int) -> None:
 async def _report_now(bench: "Bench", asker: Asker) -> report.Report:
     """The open report, closed by the service switch: nobody waits for its age."""
     board = bench.boards[NAME]
+    await _served(bench, bench.readings_served(NAME) + 4)  # there is an open report
     opened = board.usb.printed().count("readings go on")
     board.pins.drive(SERVICE_PIN, 0)
     (made,) = await asker.wait_for_reports(1)

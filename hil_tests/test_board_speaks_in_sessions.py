@@ -96,7 +96,7 @@ async def test_what_an_enrolled_board_says_in_the_clear_reveals_nothing(emulated
         ):
             received = await asker.exchange(asker.clear(question.to_bytes()))
             assert received is not None
-            assert received.payload == messages.Refusal(question.to_bytes()[1], messages.SESSION_NEEDED).to_bytes()
+            assert received.payload == messages.Refusal(question.to_bytes()[2], messages.SESSION_NEEDED).to_bytes()
         again = await asker.ask_in_the_clear(messages.Enrolment(7, messages.ENROL, asker.credential))
         assert isinstance(again, messages.Enrolment)
         assert again.step == messages.ENROLLED

@@ -4,7 +4,7 @@ The order of messages and every check are those of laterne_protocol.edhoc_respon
 `sessions`.
 """
 
-from laterne_firmware import ciphers, p256_keys, p256_peer
+from laterne_firmware import ciphers, known_gateway, p256_keys, p256_peer
 from laterne_protocol import edhoc_keys, session
 from laterne_protocol import edhoc_responder as edhoc
 from laterne_protocol.edhoc_messages import EdhocError, connections
@@ -12,19 +12,50 @@ from laterne_protocol.errors import MessageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Generator
 
-    from laterne_firmware.identity import Identity
-    from laterne_protocol.edhoc_keys import Steps
+    from laterne_firmware.sessions import Sessions
+
+    Work = Generator[None, None, bytes | None]
 
 
-def responder(
-    identity: "Identity", gateway: str, agree_key: bytes, taken: "list[bytes]", random: "Callable[[int], bytes]"
-) -> edhoc.Responder:
-    """A new handshake, for the one gateway with this id and agreement key (64 bytes).
+def work(sessions: "Sessions", step: int, message: bytes) -> "Work":
+    """What `sessions` answers to message_1 or message_3: the next message, or the error that ends the handshake.
 
-    taken: connection identifiers that sessions of ours have.
+    None for what has no place in it. Why it failed is told to the console, not to the line (protocol/README.md, 9.5).
     """
+    if step == edhoc.MESSAGE_1:
+        handshake = _responder(sessions)
+        if handshake is None:
+            return None
+        sessions.begun += 1
+        sessions.log("handshake %d begins" % sessions.begun)
+    else:
+        handshake, sessions.responder = sessions.responder, None
+    assert handshake is not None  # sessions lets no message_3 through without one
+    sessions.stepped_ms = None
+    try:
+        made = yield from handshake.take(step, message)
+    except EdhocError as why:
+        sessions.log("a handshake was refused: %s" % why)
+        return bytes((edhoc.ERROR,)) + why.answer if why.answer else None
+    except MessageError:
+        return None
+    sessions.stepped_ms = sessions.clock.now_ms()
+    if step == edhoc.MESSAGE_1:
+        sessions.responder = handshake
+    else:
+        sessions.following = session_of(handshake, sessions.address, sessions.stepped_ms)
+        sessions.log("handshake %d is done" % sessions.begun)
+    return bytes((step + 1,)) + made
+
+
+def _responder(sessions: "Sessions") -> "edhoc.Responder | None":
+    # A new handshake with the one gateway that is known, under a name that no session of ours has.
+    known = known_gateway.load()
+    if known is None:
+        return None
+    identity, random = sessions.identity, sessions.random
     primitives = edhoc_keys.Primitives(
         lambda: p256_keys.make_key(random),
         p256_peer.decompress,
@@ -34,7 +65,8 @@ def responder(
         ciphers.ccm_seal,
         ciphers.ccm_open,
     )
-    peer = edhoc_keys.party(gateway, agree_key)
+    peer = edhoc_keys.party(known.gateway, known.agree_key)
+    taken = [session.connection for session in (sessions.session, sessions.following) if session is not None]
     free = [name for name in connections() if name not in taken]
     return edhoc.Responder(
         primitives,
@@ -45,30 +77,16 @@ def responder(
     )
 
 
-def answer(handshake: edhoc.Responder, step: int, message: bytes, log: "Callable[[str], None]") -> "Steps":
-    """The payload that answers a message: the next one, or an error when the handshake has failed.
-
-    None for what has no place in it. log: told why it failed; the gateway is not (protocol/README.md, 9.5).
-    """
-    try:
-        made = yield from handshake.take(step, message)
-    except EdhocError as why:
-        log("a handshake was refused: %s" % why)
-        return bytes((edhoc.ERROR,)) + why.answer if why.answer else None
-    except MessageError:
-        return None
-    return bytes((step + 1,)) + made
-
-
-def failed(handshake: edhoc.Responder) -> bool:
-    return handshake.state not in (edhoc.AWAITS_3, edhoc.DONE)
-
-
 def session_of(handshake: edhoc.Responder, address: int, now_ms: int) -> session.Session:
     """As session.session_of(), but nothing in it keeps the handshake's modules in memory."""
     sending = session.link_key(handshake.exporter, address, session.BOARD)
     receiving = session.link_key(handshake.exporter, address, session.GATEWAY)
     handshake.forget_keys()
     return session.Session(
-        ciphers, sending, receiving, handshake.connection, handshake.peer_connection, now_ms
+        ciphers,
+        sending,
+        receiving,
+        handshake.connection,
+        handshake.peer_connection,
+        now_ms,  # type: ignore[arg-type]
     )  # a module has ccm_seal and ccm_open, all that a session wants of Primitives

@@ -4,9 +4,10 @@ In memory only while one of them is judged. Each signature takes more than a sec
 steps. What is refused is told to the console, not to the line.
 """
 
-from laterne_firmware import p256_peer
+from laterne_firmware import known_gateway, p256_peer
 from laterne_firmware.identity import TRUST
 from laterne_firmware.p256 import KeyRefused
+from laterne_firmware.sessions import INTRODUCED, INTRODUCTION
 from laterne_firmware.store import Record
 from laterne_protocol import cose, gateway_credential, public_keys, trust
 from laterne_protocol.errors import ObjectError, SignatureError, WireError
@@ -16,11 +17,33 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
+    from laterne_firmware.sessions import Sessions
     from laterne_protocol.edhoc_keys import Steps
 
 
-def gateway_in(signed: bytes, log: "Callable[[str], None]") -> "Generator[None, None, list[object] | None]":
-    """What `sessions.Gateway.save` takes, of a credential that is believed; None of any other."""
+def work(sessions: "Sessions", step: int, body: bytes) -> "Generator[None, None, bytes | None]":
+    """What `sessions` answers to an introduction, None for one that is refused, or to a trust; it is told of both."""
+    if step == INTRODUCTION:
+        found = yield from gateway_in(body, sessions.log)
+        if found is None:
+            return None
+        found.save()
+        sessions.gateway_digest, sessions.gateway_kid = found.digest, found.kid
+        sessions.log("gateway %s was introduced" % found.gateway)
+        return bytes((INTRODUCED,)) + found.kid
+    taken = yield from trust_in(body, sessions.log)
+    if taken and sessions.gateway_digest and not _is_still_believed():
+        known_gateway.forget()
+        sessions.log("the gateway is not believed any more")
+        sessions.gateway_digest = sessions.gateway_kid = b""
+        sessions.session = sessions.following = None
+    return taken
+
+
+def gateway_in(
+    signed: bytes, log: "Callable[[str], None]"
+) -> "Generator[None, None, known_gateway.KnownGateway | None]":
+    """The gateway of a credential that is believed; None of any other."""
     try:
         believed = _stored()
         one = cose.parse(signed, gateway_credential.MAX_GATEWAY_CREDENTIAL_BYTES)
@@ -33,8 +56,9 @@ def gateway_in(signed: bytes, log: "Callable[[str], None]") -> "Generator[None, 
             # Only the key that it names: each try costs more than a second.
             if public_keys.kid(key) == one.kid and (yield from p256_peer.verify(key, message, one.signature)):
                 kid = public_keys.kid(found.agree_key)
-                first, last = found.versions
-                return [digest(signed), kid, found.gateway, found.agree_key, one.kid, first, last]
+                return known_gateway.KnownGateway(
+                    digest(signed), kid, found.gateway, found.agree_key, one.kid, found.versions
+                )
         raise SignatureError("not signed by a roster key of ours")
     except (WireError, KeyRefused) as why:
         log("a gateway's introduction was refused: %s" % why)
@@ -57,10 +81,14 @@ def trust_in(bundle: bytes, log: "Callable[[str], None]") -> "Steps":
         return b""
 
 
-def is_believed(signer: bytes, first: int, last: int) -> bool:
-    """Whether the stored trust has this signer (kid) of gateways' credentials, and a version from first to last."""
-    believed = _stored()
-    return first <= believed.version <= last and signer in [public_keys.kid(key) for key in believed.keys[trust.ROSTER]]
+def _is_still_believed() -> bool:
+    # Whether the stored trust has the signer among its roster keys, and a version for which the credential was made.
+    known, believed = known_gateway.load(), _stored()
+    if known is None:
+        return False
+    first, last = known.versions
+    kids = [public_keys.kid(key) for key in believed.keys[trust.ROSTER]]
+    return first <= believed.version <= last and known.signer in kids
 
 
 def _stored() -> trust.Trust:

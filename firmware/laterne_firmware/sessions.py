@@ -28,10 +28,7 @@ import gc
 from micropython import const
 
 from laterne_firmware.memory import unload
-from laterne_firmware.store import Record
 from laterne_firmware.supervisor import stepping
-from laterne_protocol import cbor, fields
-from laterne_protocol.errors import WireError
 from laterne_protocol.report import digest
 from laterne_protocol.session import SessionError
 
@@ -41,24 +38,32 @@ if TYPE_CHECKING:
 
     from laterne_firmware.clock import Clock
     from laterne_firmware.identity import Identity
-    from laterne_protocol.edhoc_keys import Steps
     from laterne_protocol.edhoc_responder import Responder
     from laterne_protocol.session import Session
 
 # Steps, the first byte of a handshake's frame: as in edhoc_responder, which is in memory for handshakes only.
 MESSAGE_1, MESSAGE_3, INTRODUCTION, INTRODUCED = 1, 3, 6, 7
-_TRUST = const(20)  # work of the same kind that comes in a record: a newer trust is to be verified
+TRUST = 20  # work of the same kind that comes in a record: a newer trust is to be verified
 
 ANSWER_WITHIN_MS = 100  # of the question's last byte; later it waits for the same question
 HOLDS_MS = 10000  # so long a handshake keeps others out after its last step
 _FORGOTTEN_MS = const(40000)  # a gateway gives up after 30 s: then the modules leave memory
 _LOOK_MS = const(20)
 # Free before any work begins: the most that it takes (README.md, "Memory"), and what all other tasks take meanwhile.
-NEEDED_BYTES = 44 * 1024
+NEEDED_BYTES = 40 * 1024
+
+# The first byte of a question -> who works at it. What is not here is not for a board.
+DONE_BY = {
+    INTRODUCTION: "laterne_firmware.introductions",
+    MESSAGE_1: "laterne_firmware.handshakes",
+    MESSAGE_3: "laterne_firmware.handshakes",
+    TRUST: "laterne_firmware.introductions",
+}
 
 LOADED_MEANWHILE = (
     "laterne_firmware.handshakes",
     "laterne_firmware.introductions",
+    "laterne_firmware.known_gateway",
     "laterne_firmware.p256_keys",
     "laterne_firmware.p256_peer",
     "laterne_protocol.edhoc_responder",
@@ -93,50 +98,13 @@ class Bucket:
         return True
 
 
-class Gateway:
-    """The one gateway that this board knows, as it stands on flash; no `digest` when there is none.
-
-    digest: of the credential by which it was introduced. kid, agree_key: of its agreement key. signer: kid of the
-    roster key that vouches for it. versions: first and last of the trust under which the credential is valid.
-    """
-
-    def __init__(self) -> None:
-        self._record = Record("/k/gateway")
-        self.digest = b""
-        self.kid = b""
-        try:
-            items = fields.array(cbor.decode(self._record.load() or b"", 512), "gateway", 7, 7)
-            self.digest = fields.byte_string(items[0], "digest", fields.DIGEST_BYTES)
-            self.kid = fields.byte_string(items[1], "kid", 8)
-        except WireError:  # none was ever introduced, or it was forgotten: then another introduction is needed
-            self.digest = b""
-
-    def load(self) -> "tuple[str, bytes, bytes, int, int]":
-        """id, agreement key, signer, first and last version of the trust; only while there is one. Raises WireError."""
-        items = fields.array(cbor.decode(self._record.load() or b"", 512), "gateway", 7, 7)
-        return (
-            fields.board_id(items[2], "gateway"),
-            fields.byte_string(items[3], "agreement key", 64),
-            fields.byte_string(items[4], "signer", 8),
-            fields.integer(items[5], "first version"),
-            fields.integer(items[6], "last version"),
-        )
-
-    def save(self, items: "list[object]") -> None:
-        """[digest, kid, id, agree_key, signer, first, last]; on flash when this returns."""
-        self._record.save(cbor.encode(items))
-        self.digest, self.kid = items[0], items[1]  # type: ignore[assignment]
-
-    def forget(self) -> None:
-        self._record.save(b"")
-        self.digest = self.kid = b""
-
-
 class Sessions:
     """random: for keys. log: a line for the technician. address: of this board on its bus.
 
-    begun: handshakes for which a message_1 was worked at. unserved: questions that the bucket left without an answer.
-    out_of_memory: pieces of work that ended for lack of memory.
+    session, following, responder: see above. stepped_ms: last step of the handshake that is not yet used, None when
+    there is none. gateway_digest, gateway_kid: of the gateway that is known, digest of its credential and kid of its
+    agreement key, empty when there is none. begun: handshakes for which a message_1 was worked at. unserved: questions
+    that the bucket left without an answer. out_of_memory: pieces of work that ended for lack of memory.
     """
 
     def __init__(
@@ -147,23 +115,28 @@ class Sessions:
         log: "Callable[[str], None]",
         address: int,
     ) -> None:
-        self._identity = identity
-        self._clock = clock
-        self._random = random
-        self._log = log
-        self._address = address
-        self._gateway = Gateway()
+        from laterne_firmware import known_gateway
+
+        self.identity = identity
+        self.clock = clock
+        self.random = random
+        self.log = log
+        self.address = address
+        known = known_gateway.load()
+        self.gateway_digest = known.digest if known else b""
+        self.gateway_kid = known.kid if known else b""
         self.session: "Session | None" = None
         self.following: "Session | None" = None
         self._question = b""
         self._answer = None  # type: bytes | None
         self._working = False  # at the question
-        self._responder: "Responder | None" = None
-        self._stepped_ms = None  # type: int | None  # last step of the handshake that is not yet used; None: no such
+        self.responder: "Responder | None" = None
+        self.stepped_ms = None  # type: int | None
         self._bucket = Bucket()
         self.begun = 0
         self.unserved = 0
         self.out_of_memory = 0
+        self._unload()
 
     # Records --------------------------------------------------------------------------------------------------------
 
@@ -173,7 +146,7 @@ class Sessions:
         if following is not None and record[:1] == following.connection:
             message = following.open(header, record, now_ms)
             self.session, self.following = following, None
-            self._question, self._answer, self._stepped_ms = b"", None, None
+            self._question, self._answer, self.stepped_ms = b"", None, None
             return message
         current = self.session
         if current is None or record[:1] != current.connection:
@@ -195,8 +168,8 @@ class Sessions:
     async def step(self, payload: bytes, now_ms: int) -> "bytes | None":
         """The answer to a step of a handshake that came at now_ms; None when there is none, or none yet."""
         if payload[:1] == bytes((INTRODUCTION,)) and self._knows(payload[1:]):
-            return bytes((INTRODUCED,)) + self._gateway.kid
-        if payload[:1] == bytes((_TRUST,)):
+            return bytes((INTRODUCED,)) + self.gateway_kid
+        if payload[:1] == bytes((TRUST,)):
             return None  # work, but no step of a handshake
         return await self._worked_out(payload, now_ms)
 
@@ -205,55 +178,55 @@ class Sessions:
 
         None: not yet known, to be asked again.
         """
-        return await self._worked_out(bytes((_TRUST,)) + bundle, now_ms)
+        return await self._worked_out(bytes((TRUST,)) + bundle, now_ms)
 
     async def _worked_out(self, question: bytes, now_ms: int) -> "bytes | None":
         if question != self._question and not self._begin(question, now_ms):
             return None
-        clock = self._clock
+        clock = self.clock
         while self._working and clock.now_ms() - now_ms < ANSWER_WITHIN_MS:
             await asyncio.sleep_ms(5)
         return None if self._working or clock.now_ms() - now_ms > ANSWER_WITHIN_MS else self._answer
 
     def _knows(self, credential: bytes) -> bool:
-        return digest(credential) == self._gateway.digest
+        return digest(credential) == self.gateway_digest
 
     def _begin(self, question: bytes, now_ms: int) -> bool:
         step = question[0]
-        if self._working or step not in self.WORK:
+        if self._working or step not in DONE_BY:
             return False
         if step == MESSAGE_3:
-            if self._responder is None:
+            if self.responder is None:
                 return False
         else:
-            if self._stepped_ms is not None and now_ms - self._stepped_ms < HOLDS_MS:
+            if self.stepped_ms is not None and now_ms - self.stepped_ms < HOLDS_MS:
                 return False
-            if step == MESSAGE_1 and not self._gateway.digest:
+            if step == MESSAGE_1 and not self.gateway_digest:
                 return False  # it could end in nothing but a refusal
-            if step != _TRUST and not self._bucket.take(now_ms):  # a trust comes from a gateway that we know
+            if step != TRUST and not self._bucket.take(now_ms):  # a trust comes from a gateway that we know
                 self.unserved += 1
                 if self.unserved == 1 or not self.unserved % 1000:
-                    self._log("%d handshakes were asked for too often and not answered" % self.unserved)
+                    self.log("%d handshakes were asked for too often and not answered" % self.unserved)
                 return False
-            self._responder = self._stepped_ms = None
+            self.responder = self.stepped_ms = None
         self._question, self._answer = question, None
         self._working = True
         return True
 
     def each_second(self) -> None:
         """A handshake that its gateway has given up leaves memory."""
-        stepped_ms = self._stepped_ms
-        if stepped_ms is not None and not self._working and self._clock.now_ms() - stepped_ms > _FORGOTTEN_MS:
+        stepped_ms = self.stepped_ms
+        if stepped_ms is not None and not self._working and self.clock.now_ms() - stepped_ms > _FORGOTTEN_MS:
             self._forget_handshake()
 
     def _forget_handshake(self) -> None:
         self._question, self._answer = b"", None
-        self._responder = None
-        self._stepped_ms = None
+        self.responder = None
+        self.stepped_ms = None
         self._unload()
 
     def _unload(self) -> None:
-        if self._responder is None:
+        if self.responder is None:
             unload(*LOADED_MEANWHILE)
 
     # The work, a task of its own --------------------------------------------------------------------------------------
@@ -270,65 +243,15 @@ class Sessions:
     async def _work(self, beat: "Callable[[], None]") -> None:
         # Work is refused here, and only here, when memory does not suffice: before it begins, or in the middle.
         try:
-            if self._responder is None:
+            if self.responder is None:
                 gc.collect()
                 if gc.mem_free() < NEEDED_BYTES:
                     raise MemoryError
-            self._answer = await stepping(self.WORK[self._question[0]](self, self._question[1:]), beat)
+            module = __import__(DONE_BY[self._question[0]], None, None, ("work",))
+            self._answer = await stepping(module.work(self, self._question[0], self._question[1:]), beat)
+            del module
             self._unload()
         except MemoryError:
             self._forget_handshake()
             self.out_of_memory += 1
-            self._log("no memory for a handshake, %d bytes are free" % gc.mem_free())
-
-    def _introduction(self, signed: bytes) -> "Steps":
-        from laterne_firmware import introductions
-
-        found = yield from introductions.gateway_in(signed, self._log)
-        if found is None:
-            return None
-        self._gateway.save(found)
-        self._log("gateway %s was introduced" % found[2])
-        return bytes((INTRODUCED,)) + self._gateway.kid
-
-    def _message_1(self, message: bytes) -> "Steps":
-        from laterne_firmware import handshakes
-
-        self.begun += 1
-        self._log("handshake %d begins" % self.begun)
-        taken = [session.connection for session in (self.session, self.following) if session is not None]
-        gateway, agree_key, _, _, _ = self._gateway.load()
-        responder = handshakes.responder(self._identity, gateway, agree_key, taken, self._random)
-        answer = yield from handshakes.answer(responder, MESSAGE_1, message, self._log)
-        if not handshakes.failed(responder):
-            self._responder = responder
-            self._stepped_ms = self._clock.now_ms()
-        return answer
-
-    def _message_3(self, message: bytes) -> "Steps":
-        from laterne_firmware import handshakes
-
-        responder = self._responder
-        assert responder is not None
-        answer = yield from handshakes.answer(responder, MESSAGE_3, message, self._log)
-        self._responder = self._stepped_ms = None
-        if not handshakes.failed(responder):
-            self._stepped_ms = self._clock.now_ms()
-            self.following = handshakes.session_of(responder, self._address, self._stepped_ms)
-            self._log("handshake %d is done" % self.begun)
-        return answer
-
-    def _trust(self, bundle: bytes) -> "Steps":
-        from laterne_firmware import introductions
-
-        taken = yield from introductions.trust_in(bundle, self._log)
-        if taken and self._gateway.digest:
-            _, _, signer, first, last = self._gateway.load()
-            if not introductions.is_believed(signer, first, last):
-                self._log("the gateway is not believed any more")
-                self._gateway.forget()
-                self.session = self.following = None
-        return taken
-
-    # The first byte of a question -> its work. What is not here is not for a board.
-    WORK = {INTRODUCTION: _introduction, MESSAGE_1: _message_1, MESSAGE_3: _message_3, _TRUST: _trust}  # noqa: RUF012
+            self.log("no memory for a handshake, %d bytes are free" % gc.mem_free())

@@ -3,9 +3,8 @@
 import sys
 
 sys.path.insert(0, "/a")
-from laterne_firmware import enrolment, introductions
+from laterne_firmware import enrolment, introductions, known_gateway
 from laterne_firmware.identity import TRUST
-from laterne_firmware.sessions import Gateway
 from laterne_firmware.steps import run
 from laterne_firmware.store import Record, make_directory
 from laterne_protocol import trust
@@ -18,17 +17,15 @@ def read(path: str) -> bytes:
 
 def start() -> None:
     make_directory("/k")
-    gateway = Gateway()
+    gateway = known_gateway.load()
     stored = Record(TRUST).load()
-    print("found", trust.digest(stored).hex() if stored else "nothing", gateway.digest.hex() or "nobody")
-    if gateway.digest:
-        print("loaded", gateway.load()[0])
+    print("found", trust.digest(stored).hex() if stored else "nothing", gateway.digest.hex() if gateway else "nobody")
     if not stored:
         print("trust", enrolment.take_trust(read("/first")).hex())
-    if not gateway.digest:
-        items = run(introductions.gateway_in(read("/gateway"), print))
-        assert items is not None
-        gateway.save(items)
+    if gateway is None:
+        gateway = run(introductions.gateway_in(read("/gateway"), print))
+        assert gateway is not None
+        gateway.save()
         print("gateway", gateway.digest.hex())
     print("trust", run(introductions.trust_in(read("/second"), print)).hex())
     print("done")
