@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ORACLES := .oracles
-SEED ?=
 
 .PHONY: setup demo test soak fuzz bench check lock clean
 
@@ -30,8 +29,19 @@ demo: $(READY)
 
 # ARGS is passed on to pytest: make test ARGS="-k roster"
 test: $(READY) $(ORACLES)/.ready
-	@.ci/debian mosquitto
+	@.ci/debian mosquitto softhsm2
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(ARGS)
+
+# What takes too long for every change: noise for a minute, and properties with examples nobody has tried (seed printed).
+soak: $(READY) $(ORACLES)/.ready
+	@.ci/debian mosquitto softhsm2
+	PATH="$(CURDIR)/$(BIN):$$PATH" LATERNE_NOISE_S=60 LATERNE_SEED=random $(BIN)/python -m pytest \
+		hil_tests/test_noise_on_one_line_costs_the_others_nothing.py tests/protocol $(ARGS)
+
+# make fuzz SECONDS=3600: each target in turn; what is found is kept in build/fuzz with the command that repeats it.
+SECONDS ?= 600
+fuzz: $(READY) $(ORACLES)/.ready
+	$(BIN)/python tests/fuzz/fuzz.py all --seconds $(SECONDS) --corpus build/fuzz $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -48,7 +58,7 @@ bench: $(READY) $(ORACLES)/.ready
 PIP_COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options
 lock: $(READY)
-	$(PIP_COMPILE) --extra emulator --extra development -o requirements.lock pyproject.toml
+	$(PIP_COMPILE) --extra emulator --extra hsm --extra development -o requirements.lock pyproject.toml
 	$(PIP_COMPILE) -o requirements-oracles.lock .ci/oracles.in
 
 clean:

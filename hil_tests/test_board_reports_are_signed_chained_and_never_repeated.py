@@ -8,6 +8,7 @@ import pytest
 import serialx
 from tests.firmware.questions import WITHIN_S, Asker, asking, sign
 
+from laterne_emulator.bench import NOISE_PIN
 from laterne_emulator.world import Fault, Quantity
 from laterne_protocol import channels, cose, frame, messages, report, report_reading
 
@@ -217,6 +218,18 @@ async def test_a_board_without_sensors_still_sends_its_empty_reports(emulated_bo
         await asker.enrol(NAME)
         (made,) = await asker.wait_for_reports(1)
         assert made.columns == []
+
+
+async def test_a_board_whose_noise_input_is_shorted_says_so_and_works(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False, powered=False)
+    board = bench.boards[NAME]
+    board.pins.adc[NOISE_PIN] = lambda: 0
+    await bench.power_on()
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        await _report_now(bench, asker)
+    assert board.usb.printed().count("random numbers are made without the noise input") == 1
+    assert board.lives == []
 
 
 async def test_ticks_that_wrap_change_nothing(emulated_boards: "Benches") -> None:

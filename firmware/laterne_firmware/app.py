@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _SERVICE_LOOK_MS = const(200)
 _GATEWAY_SILENT_MS = const(60000)  # then the LED says that nobody asks
 _PAUSE_BEFORE_RESET_MS = const(3000)
+_GC_AT_START_BYTES = const(2048)  # what stays lies close together, not between garbage
 _GC_AT_BYTES = const(16384)  # collect after this much garbage, so that a collection is short
 
 
@@ -92,11 +93,15 @@ class Post:
 
     async def _make_keys(self, beat: "Callable[[], None]") -> None:
         gc.collect()
-        from laterne_firmware import enrolment
-
-        await stepping(enrolment.make_keys(self._identity, self._random), beat)
+        await self._first_keys(beat)
+        _unload_what_enrolment_needs()
         self._log("keys made, kid %s, waiting for enrolment" % (self._identity.kid or b"").hex())
         self._supervisor.done("keys")
+
+    async def _first_keys(self, beat: "Callable[[], None]") -> None:
+        from laterne_firmware import first_keys
+
+        await stepping(first_keys.make(self._identity, self._random), beat)
 
     async def _run_line(self, beat: "Callable[[], None]") -> None:
         await self._line.run(self._answer, beat)
@@ -128,13 +133,12 @@ class Post:
                 await self._reporter.put(now_ms, row)
 
     def _find_sensors(self) -> "list[Sensor]":
-        for module in ("laterne_firmware.enrolment", "laterne_protocol.credential", "laterne_protocol.cose"):
-            unload(module)
-        unload("laterne_firmware.p256_keys")
+        _unload_what_enrolment_needs()
         from laterne_firmware.sensors import probing
 
         found = probing.find(self._i2c, self._log)
         unload("laterne_firmware.sensors.probing")
+        gc.threshold(_GC_AT_BYTES)  # from here on nothing stays that was not there before
         return found
 
     def _look_at_service_switch(self) -> None:
@@ -165,7 +169,7 @@ class Post:
 
 def run() -> None:
     """Runs the board; returns only by an exception that a technician made (Ctrl-C), or not at all."""
-    gc.threshold(_GC_AT_BYTES)
+    gc.threshold(_GC_AT_START_BYTES)
     try:
         asyncio.run(_post().run())
     except Exception as why:
@@ -180,8 +184,15 @@ def _post() -> Post:
     from laterne_firmware import start
 
     post = start.post()
-    for name in ("start", "settings", "recovery", "entropy", "board", "enrolment", "p256_keys"):
+    for name in ("start", "settings", "recovery", "entropy", "board"):
         unload("laterne_firmware." + name)
-    for name in ("pins", "laterne_protocol.credential", "laterne_protocol.cose"):
-        unload(name)
+    unload("pins")
+    _unload_what_enrolment_needs()
     return post
+
+
+def _unload_what_enrolment_needs() -> None:
+    for name in ("laterne_firmware.first_keys", "laterne_firmware.p256_keys", "laterne_firmware.enrolment"):
+        unload(name)
+    for name in ("laterne_protocol.credential", "laterne_protocol.cose"):
+        unload(name)

@@ -1,11 +1,10 @@
-"""How a board gets its keys and its credential: needed until it is enrolled, and taken out of memory then.
+"""How a board with keys gets its credential: needed until it is enrolled, and taken out of memory then.
 
 A credential is taken once, and only if it names exactly the keys that were made here; who signed it is for gateways
-and platform to judge. What takes long is a generator of steps, so that line and watchdog go on.
+and platform to judge.
 """
 
-from laterne_firmware import p256_keys
-from laterne_firmware.identity import CREDENTIAL, KEYS, NAME
+from laterne_firmware.identity import CREDENTIAL, NAME
 from laterne_firmware.store import Record
 from laterne_firmware.supervisor import stepping
 from laterne_protocol import board_messages as messages
@@ -14,7 +13,7 @@ from laterne_protocol.errors import WireError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
 
     from laterne_firmware.identity import Identity
 
@@ -24,15 +23,6 @@ if TYPE_CHECKING:
 
 class CredentialRefused(ValueError):
     """The credential is not one for this board: nothing was stored."""
-
-
-def make_keys(identity: "Identity", random: "Callable[[int], bytes]") -> "Generator[None, None, None]":
-    """Makes both key pairs and stores them."""
-    private_sign, sign_key = yield from p256_keys.make_key(random)
-    private_agree, agree_key = yield from p256_keys.make_key(random)
-    keys = private_sign + sign_key + private_agree + agree_key + credential.kid(sign_key)
-    Record(KEYS).save(keys)
-    identity.take_keys(keys)
 
 
 async def answer(

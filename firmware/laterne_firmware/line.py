@@ -36,6 +36,8 @@ class Line:
         self._address = address
         self._clock = clock
         self._decoder = frame.FrameDecoder()
+        self._reader = asyncio.StreamReader(uart)
+        self._buffer = bytearray(_READ_BYTES)
         self._reads = 0
         self._reads_seen = 0
         self.heard_ms = None  # type: int | None
@@ -55,11 +57,9 @@ class Line:
 
     async def run(self, answer: "Answer", beat: "Callable[[], None]") -> None:
         """Reads and answers for ever. answer(payload, milliseconds since boot, beat): the answer's payload, or None."""
-        reader = asyncio.StreamReader(self._uart)
-        buffer = bytearray(_READ_BYTES)
-        view = memoryview(buffer)
+        view = memoryview(self._buffer)
         while True:
-            count = await reader.readinto(buffer)
+            count = await self._reader.readinto(self._buffer)
             now_ms = self._clock.now_ms()
             self._reads += 1
             if not count:  # rp2: a timeout is reported as None; a line that hangs up as 0

@@ -14,7 +14,18 @@ from typing import Annotated
 import typer
 
 from laterne_protocol import trust
-from laterne_provisioning import audit_commands, backup_commands, files, keys, output, roster, verify
+from laterne_provisioning import (
+    audit_commands,
+    backup_commands,
+    board_commands,
+    files,
+    keys,
+    label_commands,
+    output,
+    roster,
+    rotation,
+    verify,
+)
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import enrol as enrolment
 from laterne_provisioning.errors import OperatorError, UsageError
@@ -33,6 +44,8 @@ app = typer.Typer(
 board_app = typer.Typer(no_args_is_help=True, help="Enrol boards and see which there are.")
 roster_app = typer.Typer(no_args_is_help=True, help="Tell gateways which boards they may serve.")
 trust_app = typer.Typer(no_args_is_help=True, help="The authority's public keys.")
+board_commands.add_to(board_app)
+board_app.command("label")(label_commands.label)
 app.add_typer(board_app, name="board")
 app.add_typer(roster_app, name="roster")
 app.add_typer(trust_app, name="trust")
@@ -83,29 +96,54 @@ def init(
 
 @board_app.command("enrol")
 def board_enrol(
-    port: Annotated[str, typer.Option(metavar="PORT", help="The board's line, such as /dev/ttyUSB0.")],
-    board_id: Annotated[str, typer.Option("--id", metavar="ID", help="What the board is called from now on.")],
     authority: AuthorityOption,
+    port: Annotated[str | None, typer.Option(metavar="PORT", help="The board's line, such as /dev/ttyUSB0.")] = None,
+    board_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="What the board is called from now on.")
+    ] = None,
     post: Annotated[str | None, typer.Option(help="The id of the post it hangs on.")] = None,
     latitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-90, max=90)] = None,
     longitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-180, max=180)] = None,
+    pending: Annotated[bool, typer.Option("--pending", help="A second person has to accept the board.")] = False,
+    table: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Many boards: id,port,post,latitude,longitude.")
+    ] = None,
+    port_from: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Ports for rows of FILE without one: '/dev/ttyUSB*'.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=32, help="How many boards of FILE at a time.")] = 8,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done with FILE.")] = False,
     passphrase_file: PassphraseOption = None,
     pin_file: PinOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Give the board on PORT its id and its credential. If it is interrupted, give the same command again."""
     place = _place(post, latitude, longitude)
-    enrolment.check_ids(board_id, place)
+    if table is not None:
+        if (port, board_id, place) != (None, None, None):
+            raise UsageError("--port, --id and a place belong to one board: leave them out with --csv.")
+    elif port is None or board_id is None:
+        raise UsageError("Which board? Give --port and --id, or --csv FILE for many.")
+    elif port_from or dry_run:
+        raise UsageError("--port-from and --dry-run belong to --csv.")
+    else:
+        enrolment.check_ids(board_id, place)
     opened = authorities.open_authority(authority)
     key = opened.signing_key("enrolment", keys.Secrets(passphrase_file, pin_file))
+    if table is not None:
+        board_commands.enrol_csv(opened, table, port_from or [], key, jobs, pending, dry_run, as_json)
+        return
+    assert port is not None
+    assert board_id is not None
     key.open()
     with opened.registry() as registry, Line(port) as line, output.progress() as say:
-        done = enrolment.enrol(line, opened, registry, key, board_id, place, int(time.time()), say)
+        done = enrolment.enrol(line, opened, registry, key, board_id, place, int(time.time()), say, pending)
     if as_json:
         output.print_json(output.board_document(done.board) | {"already": done.already})
         return
     document = output.board_document(done.board)
-    typer.echo(f"{board_id} {'is enrolled already' if done.already else 'is enrolled'}.")
+    waits = ", and waits for `laterne board accept`" if document["awaits"] == "decision" else ""
+    typer.echo(f"{board_id} is {document['state']}{' already' if done.already else ''}{waits}.")
     typer.echo(f"Key {document['kid']}, in words {document['words']}; {document['model']}, key in {document['tier']}.")
 
 
@@ -124,9 +162,14 @@ def board_list(authority: AuthorityOption, as_json: JsonOption = False) -> None:
 
 @board_app.command("show")
 def board_show(
-    board_id: Annotated[str, typer.Argument(metavar="ID")], authority: AuthorityOption, as_json: JsonOption = False
+    board_id: Annotated[str, typer.Argument(metavar="ID")],
+    authority: AuthorityOption,
+    qr: Annotated[bool, typer.Option("--qr", help="Also the code that stands on its label.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Everything about one board."""
+    if qr and as_json:
+        raise UsageError("--qr is for people and --json for programs: give one of them.")
     with authorities.open_authority(authority).registry() as registry:
         board = registry.board(board_id)
     if board is None:
@@ -138,6 +181,8 @@ def board_show(
     for name, value in document.items():
         shown = f"x {value['x']}  y {value['y']}" if isinstance(value, dict) else value
         typer.echo(f"{name:18}{'' if shown is None else shown}")
+    if qr:
+        label_commands.draw(board)
 
 
 @roster_app.command("export")
@@ -181,6 +226,60 @@ def trust_export(
     _require_writable(out)
     _write(out, opened.trust_file)
     typer.echo(f"The trust file of {opened.name}, version {opened.trusted.version}, is in {out}.")
+
+
+@trust_app.command("rotate")
+def trust_rotate(
+    authority: AuthorityOption,
+    role: Annotated[list[str] | None, typer.Option(metavar="ROLE", help="This role gets a new key.")] = None,
+    root: Annotated[
+        list[int] | None, typer.Option(metavar="NUMBER", help="This root is replaced; 1 is the first.")
+    ] = None,
+    key: KeysOption = None,
+    keep: Annotated[list[str] | None, typer.Option(metavar="ROLE", help="Its former keys stay valid, too.")] = None,
+    root_at: Annotated[
+        list[str] | None, typer.Option(metavar="NUMBER=URI", help="Where this root's private part is now.")
+    ] = None,
+    no_passphrase: Annotated[
+        bool, typer.Option("--no-passphrase", help="New keys in plain files, for trials.")
+    ] = False,
+    passphrase_file: PassphraseOption = None,
+    pin_file: PinOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """New keys for roles or roots. Needs the roots: enough of the former ones and enough of the new ones must sign."""
+    opened = authorities.open_authority(authority)
+    secrets = keys.Secrets(passphrase_file, pin_file)
+    change = rotation.Change(role or [], root or [], _given_keys(key or []), keep or [], _numbered(root_at or []))
+    to_make = len(set(change.roles)) + len(set(change.roots)) - len(change.there)
+    passphrase = secrets.choose("passphrase of the keys") if to_make > 0 and not no_passphrase else None
+    done = rotation.rotate(opened, change, passphrase, secrets)
+    trusted = done.authority.trusted
+    if as_json:
+        output.print_json(
+            {
+                "version": trusted.version,
+                "signed_by": [kid.hex() for kid in done.signers],
+                "keys": verify.key_documents(done.authority),
+                "retired": [place.uri for place in done.retired],
+            }
+        )
+        return
+    typer.echo(
+        f"The trust file of {trusted.authority} has version {trusted.version}; {len(done.signers)} roots signed."
+    )
+    typer.echo("Give it to all gateways and verifiers (`laterne trust export`), each with a new roster.")
+    typer.echo("These keys sign no more, destroy them: " + ", ".join(place.uri for place in done.retired))
+
+
+def _numbered(values: list[str]) -> dict[int, str]:
+    found = {}
+    for value in values:
+        number, _, uri = value.partition("=")
+        if not number.isdecimal() or ":" not in uri:
+            raise UsageError(f"--root-at {value!r} is not NUMBER=URI, such as 1=file2:/media/stick/root-1.pem.")
+        found[int(number)] = uri
+    return found
 
 
 def _given_keys(values: list[str]) -> list[tuple[str, str]]:

@@ -114,7 +114,11 @@ def _judge_unread(unread: bytes, at: int, record: Record, found: Judgement) -> N
             (record.number, f"Line {at} was torn by a power cut or a killed command, as record {record.number} says.")
         )
         return
-    found.wrong.append((record.number - 1, f"Line {at}, where record {record.number - 1} should be, was changed."))
+    expected = found.records[-1].number + 1 if found.records else 1
+    if record.number == expected:
+        found.wrong.append((None, f"Line {at}, ahead of record {expected}, is no record: it was put there."))
+    else:
+        found.wrong.append((expected, f"Line {at}, where record {expected} should be, was changed."))
 
 
 def _judge_place(record: Record, found: Judgement, after_unread: bool) -> None:

@@ -10,6 +10,7 @@ A directory is an authority when it has its name: it is built beside and renamed
 """
 
 import hashlib
+import shutil
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from laterne_protocol.errors import ObjectError, WireError
 from laterne_provisioning import audit, building, files, keys, primitives, registry
 from laterne_provisioning.errors import UsageError
 
+ROTATION: Final = "rotation"  # what the next trust file brings, complete and on its way to its place (rotation.py)
 CONFIGURATION, TRUST_FILE, REGISTRY, KEYS = "authority.toml", "trust.cbor", "registry.db", "keys"
 ROOT: Final = "root"
 ROOTS = 3
@@ -140,6 +142,7 @@ def create(
 def open_authority(directory: Path) -> Authority:
     """The authority in this directory, its trust file checked. Raises UsageError."""
     path = directory / CONFIGURATION
+    _finish_rotation(directory)
     if not path.is_file():
         raise UsageError(f"There is no authority in {directory}: make one with `laterne init {directory}`.")
     name, places = _configuration(path)
@@ -166,6 +169,27 @@ def read_trust(path: Path) -> tuple[bytes, trust.Trust]:
         raise UsageError(f"The trust file cannot be read: {why.strerror}: {path}") from why
     except WireError as why:
         raise UsageError(f"{path} is no trust file that can be believed: {why}. Fetch it again.") from why
+
+
+def _finish_rotation(directory: Path) -> None:
+    """Move what a rotation has made to its place; a rotation that was interrupted after it counted is finished so."""
+    made = directory / ROTATION
+    if not made.is_dir():
+        return
+    try:
+        for path in sorted((made / KEYS).glob("*")):
+            path.rename(directory / KEYS / path.name)
+        files.sync_directory(directory / KEYS)
+        for name in (TRUST_FILE, CONFIGURATION):
+            if (made / name).exists():
+                (made / name).replace(directory / name)
+        files.sync_directory(directory)
+        shutil.rmtree(made)
+        files.sync_directory(directory)
+    except OSError as why:
+        raise UsageError(
+            f"{directory} has new keys that cannot be moved to their place: {why.strerror}. Repeat the command."
+        ) from why
 
 
 def _fill(directory: Path, name: str, passphrase: str | None, there: list[KeyPlace], secrets: keys.Secrets) -> None:

@@ -8,8 +8,10 @@ goes to the board, and becomes enrolled when the board has confirmed. Repeating 
     not enrolled         pending, this key        proof, the same credential again, confirmed
     not enrolled         enrolled, this key       proof, the same credential again (the board had lost it)
     this id              pending, this key        the same credential again, confirmed
-    this id              enrolled, this key       done already
+    this id              confirmed, this key      done already
     anything else                                 refused, with the reason
+
+When a second person is to decide, the row stays pending after the board has confirmed: decisions.py.
 """
 
 import secrets
@@ -23,7 +25,7 @@ from laterne_provisioning import audit, keys, primitives
 from laterne_provisioning.authority import Authority, sign_object
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.line import Line, Refused
-from laterne_provisioning.registry import ENROLLED, PENDING, REVOKED, Board, Place, Registry
+from laterne_provisioning.registry import ENDED, ENROLLED, PENDING, Board, Place, Registry
 from laterne_provisioning.words import words
 
 AGAIN_S = 1.0  # a question is 20 bytes, its answer 80: 9 ms on the line, and a board reads its line every 0.1 s
@@ -60,38 +62,66 @@ def enrol(
     place: Place | None,
     now: int,
     say: Callable[[str], None],
+    decision: bool = False,
 ) -> Enrolment:
     """Enrol the board on this line. key: the enrolment key. now: Unix seconds. say: what happens, for people.
+
+    decision: a board that is new stays pending until a second person accepts it.
 
     Raises UsageError, OperatorError; then the same command can be given again.
     """
     check_ids(board_id, place)
     key.open()
     say(f"Asking who is on {line.port}")
-    identity = _identity(line)
-    kid = identity.kid
+    found = identity(line)
+    kid = found.kid
     assert kid is not None
-    say(f"A {identity.model} with firmware {identity.release}, key {fingerprint(kid)}")
-    if identity.board is not None:
-        board = _enrolled_before(line.port, identity.board, kid, board_id, registry)
-        already = board.state == ENROLLED
+    say(f"A {found.model} with firmware {found.release}, key {fingerprint(kid)}")
+    if found.board is not None:
+        board = _enrolled_before(line.port, found.board, kid, board_id, registry)
+        already = board.delivered is not None
     else:
-        board, already = _proven(line, kid, authority, registry, key, board_id, place, now, say), False
+        board = _proven(line, kid, authority, registry, key, board_id, place, now, say, decision)
+        already = False
     if not already:
         say(f"Giving {board_id} its credential")
         _deliver(line, board)
     with registry.transaction():
-        if board.state == PENDING:
-            authority.log.append("confirm", board_id, _details(board) | {"state": ENROLLED})
+        if board.delivered is None:
+            state = PENDING if board.decision else ENROLLED
+            authority.log.append("confirm", board_id, _details(board) | {"state": state})
         registry.confirm(board_id, now)
-        if place is not None:
-            if place != board.place:
-                authority.log.append("hang", board_id, {"post": place.post})
-            registry.hang(board_id, place)
+        if place is not None and place != board.place:
+            hang(authority, registry, board_id, place, now)
     authority.sign_log(key, every=audit.SIGN_EVERY)
     enrolled = registry.board(board_id)
     assert enrolled is not None
     return Enrolment(enrolled, already)
+
+
+def foreseen(line: Line, registry: Registry, board_id: str) -> str:
+    """What enrolling the board on this line would do, for people; nothing is changed. Raises OperatorError."""
+    found = identity(line)
+    assert found.kid is not None
+    shown = f"{found.model}, key {fingerprint(found.kid)}"
+    if found.board is not None:
+        _enrolled_before(line.port, found.board, found.kid, board_id, registry)
+        return f"{shown}: it has the credential and is to confirm it"
+    former = registry.board(board_id)
+    if former is not None:
+        _require_not_ended(former)
+        if credential.kid(former.sign_key) != found.kid:
+            raise _belongs_to_another(former)
+    for board in registry.boards():
+        if credential.kid(board.sign_key) == found.kid and board.id != board_id:
+            raise _stands_there_as(line.port, board)
+    return shown
+
+
+def hang(authority: Authority, registry: Registry, board_id: str, place: Place, now: int) -> None:
+    """The board hangs there from now on, Unix seconds. Within a transaction."""
+    authority.log.append("hang", board_id, {"post": place.post})
+    registry.hang(board_id, place, now)
 
 
 def check_ids(board_id: str, place: Place | None) -> None:
@@ -104,10 +134,11 @@ def check_ids(board_id: str, place: Place | None) -> None:
             raise UsageError(f"{value!r} will not do: {why}.") from why
 
 
-def _identity(line: Line) -> messages.Identity:
-    identity = line.ask(messages.Hello, messages.Identity, AGAIN_S, HELLO_WITHIN_S)
-    if identity.kid is not None:
-        return identity
+def identity(line: Line) -> messages.Identity:
+    """Who is there, once it has its keys. Raises OperatorError."""
+    found = line.ask(messages.Hello, messages.Identity, AGAIN_S, HELLO_WITHIN_S)
+    if found.kid is not None:
+        return found
     return line.ask(
         messages.Hello, messages.Identity, AGAIN_S, KEYS_WITHIN_S, ready=lambda found: found.kid is not None
     )
@@ -125,7 +156,7 @@ def _enrolled_before(port: str, says: str, kid: bytes, board_id: str, registry: 
             f"The board on {port} is enrolled already as {says} (key {fingerprint(kid)}): "
             f"take another board, or name it with --id {says}."
         )
-    _require_not_revoked(board)
+    _require_not_ended(board)
     return board
 
 
@@ -139,20 +170,24 @@ def _proven(
     place: Place | None,
     now: int,
     say: Callable[[str], None],
+    decision: bool,
 ) -> Board:
     say("Asking for a proof that it holds its keys")
     proof = _proof(line, kid)
     with registry.transaction():
         known = registry.board_with_key(proof.sign_key)
         if known is not None and known.id != board_id:
-            raise OperatorError(
-                f"The board on {line.port} stands in the registry as {known.id} ({known.state}): "
-                f"repeat with --id {known.id}, or take another board."
-            )
+            raise _stands_there_as(line.port, known)
         former = registry.board(board_id)
         if former is not None:
             _require_same(former, proof)
             return former
+        known = registry.board_with_agree_key(proof.agree_key)
+        if known is not None:
+            raise OperatorError(
+                f"The board on {line.port} has the agreement key of {known.id}: one is a copy of the other. "
+                "Wipe this one, so that it makes keys of its own."
+            )
         issued = _credential(authority, key, board_id, proof, now)
         board = Board(
             board_id,
@@ -164,15 +199,20 @@ def _proven(
             proof.hardware,
             issued,
             credential.digest(issued),
-            place,
             now,
-            None,
-            None,
-            None,
+            decision,
         )
-        authority.log.append("enrol", board_id, _details(board) | {"credential": board.credential_digest.hex()})
+        more: audit.Details = {
+            "credential": board.credential_digest.hex(),
+            "post": None if place is None else place.post,
+        }
+        authority.log.append("enrol", board_id, {**_details(board), **more})
         registry.add(board)
-    return board
+        if place is not None:
+            registry.hang(board_id, place, now)
+        added = registry.board(board_id)
+        assert added is not None
+    return added
 
 
 def _details(board: Board) -> dict[str, audit.Json]:
@@ -220,12 +260,9 @@ def _proof(line: Line, kid: bytes) -> credential.Possession:
 
 
 def _require_same(former: Board, proof: credential.Possession) -> None:
-    _require_not_revoked(former)
+    _require_not_ended(former)
     if former.sign_key != proof.sign_key:
-        raise OperatorError(
-            f"The id {former.id} belongs to another board ({former.state}, key "
-            f"{fingerprint(credential.kid(former.sign_key))}): choose another id for this one."
-        )
+        raise _belongs_to_another(former)
     if former.agree_key != proof.agree_key:
         raise OperatorError(
             f"{former.id} comes with another agreement key than it was enrolled with: wipe the board and give it "
@@ -233,9 +270,25 @@ def _require_same(former: Board, proof: credential.Possession) -> None:
         )
 
 
-def _require_not_revoked(board: Board) -> None:
-    if board.state == REVOKED:
-        raise OperatorError(f"{board.id} is revoked ({board.reason}): wipe the board and enrol it under a new id.")
+def _stands_there_as(port: str, known: Board) -> OperatorError:
+    return OperatorError(
+        f"The board on {port} stands in the registry as {known.id} ({known.state}): "
+        f"repeat with --id {known.id}, or take another board."
+    )
+
+
+def _belongs_to_another(former: Board) -> OperatorError:
+    return OperatorError(
+        f"The id {former.id} belongs to another board ({former.state}, key "
+        f"{fingerprint(credential.kid(former.sign_key))}): choose another id for this one."
+    )
+
+
+def _require_not_ended(board: Board) -> None:
+    if board.state in ENDED:
+        raise OperatorError(
+            f"{board.id} is {board.state} ({board.reason}): wipe the board and enrol it under a new id."
+        )
 
 
 def _credential(

@@ -9,6 +9,7 @@ person at the terminal, never from an argument.
 """
 
 import sys
+import threading
 from pathlib import Path
 
 import typer
@@ -119,25 +120,28 @@ class SigningKey:
         self._directory = directory
         self._secrets = secrets
         self._signer: Signer | None = None
+        self._turn = threading.RLock()  # a token has one login: one signature at a time
 
     def open(self) -> None:
         """Ask for what is needed now, so that nothing is begun with a key that cannot be used. Raises OperatorError."""
-        if self._signer is None:
-            self._signer = self._opened()
-            if not self.uri.startswith(_FILE):
-                # Only a signature shows that the token is there, the PIN right and the key the one we mean.
-                try:
-                    self.sign(_TRIAL)
-                except OperatorError:
-                    self._signer = None
-                    raise
+        with self._turn:
+            if self._signer is None:
+                self._signer = self._opened()
+                if not self.uri.startswith(_FILE):
+                    # Only a signature shows that the token is there, the PIN right and the key the one we mean.
+                    try:
+                        self.sign(_TRIAL)
+                    except OperatorError:
+                        self._signer = None
+                        raise
 
     def sign(self, message: bytes) -> bytes:
         """r and s, 64 bytes, low s, over SHA-256 of the message. Raises OperatorError."""
         self.open()
         assert self._signer is not None
         try:
-            der = bytes.fromhex(self._signer.sign(message).signature)
+            with self._turn:
+                der = bytes.fromhex(self._signer.sign(message).signature)
             signature = primitives.raw_signature(der)
         except (SigningError, ValueError, OSError, RuntimeError) as why:
             # RuntimeError is the base of all that python-pkcs11 raises.

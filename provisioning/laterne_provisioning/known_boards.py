@@ -6,17 +6,22 @@ from pathlib import Path
 
 from laterne_protocol import cose, credential, roster, trust
 from laterne_protocol.errors import SignatureError, WireError
-from laterne_provisioning import primitives
+from laterne_provisioning import output, primitives
 from laterne_provisioning.authority import Authority, read_trust
 from laterne_provisioning.errors import UsageError
-from laterne_provisioning.registry import REVOKED
+from laterne_provisioning.registry import Board
 from laterne_provisioning.verifier import KnownBoard
 
 
-def of_authority(authority: Authority) -> list[KnownBoard]:
-    """All boards of the registry that are not revoked, each credential checked. Raises UsageError."""
+def of_authority(authority: Authority, received_by: int | None = None) -> list[KnownBoard]:
+    """All boards of the registry, each credential checked. Raises UsageError.
+
+    received_by: Unix seconds at which all reports in question had been received, as far as the asker knows; boards
+    that ended after that are believed. Without it nothing is believed of a board that has ended: a board's clock and
+    its sequences are in the hands of whoever has its key.
+    """
     with authority.registry() as registry:
-        boards = [board for board in registry.boards() if board.state != REVOKED]
+        boards = registry.boards()
     known = []
     for board in boards:
         try:
@@ -34,13 +39,26 @@ def of_authority(authority: Authority) -> list[KnownBoard]:
                 f"The credential of {board.id} in the registry is that of another board or key. "
                 "Bring the registry back from a backup."
             )
-        known.append(KnownBoard(board.id, board.sign_key, credential.digest(board.credential)))
+        refused = _why_not(board, received_by)
+        known.append(KnownBoard(board.id, board.sign_key, credential.digest(board.credential), refused))
     return known
 
 
-def of_rosters(paths: Sequence[Path], trust_path: Path) -> list[KnownBoard]:
-    """The boards of these rosters, believed as far as the trust file says. Raises UsageError."""
+def _why_not(board: Board, received_by: int | None) -> str | None:
+    if board.enrolled is None:
+        return f"{board.id} is {board.state}: it was never accepted"
+    if board.ended is None or (received_by is not None and received_by < board.ended):
+        return None
+    return f"{board.id} was {board.state} at {output.moment(board.ended)} ({board.reason})"
+
+
+def of_rosters(paths: Sequence[Path], trust_path: Path) -> tuple[list[KnownBoard], dict[bytes, str]]:
+    """The boards of these rosters, believed as far as the trust file says, and the kids they deny, with the reason.
+
+    What one roster denies, none of the others lets in. Raises UsageError.
+    """
     _, trusted = read_trust(trust_path)
+    denied: dict[bytes, str] = {}
     known: dict[str, KnownBoard] = {}
     for path in paths:
         try:
@@ -56,7 +74,9 @@ def of_rosters(paths: Sequence[Path], trust_path: Path) -> list[KnownBoard]:
             board = KnownBoard(entry.board, entry.sign_key, entry.credential_digest)
             if known.setdefault(entry.board, board) != board:
                 raise UsageError(f"The rosters give {entry.board} two keys: leave out the older one.")
-    return list(known.values())
+        denied |= {kid: f"{board} is on the roster's deny list ({reason})" for board, kid, reason in listed.revoked}
+    kept = [board for board in known.values() if credential.kid(board.sign_key) not in denied]
+    return kept, denied
 
 
 def _payload(signed: cose.Sign1, domain: str, keys: Sequence[bytes]) -> bytes:

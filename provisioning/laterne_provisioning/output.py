@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from laterne_protocol import credential
-from laterne_provisioning.registry import Board
+from laterne_provisioning.registry import PENDING, Board
 from laterne_provisioning.words import words
 
 _PIPE_COLUMNS = 200  # wide enough for every line of ours: a pipe has no width
@@ -93,9 +93,15 @@ def board_document(board: Board) -> dict[str, object]:
         "credential": base64url(board.credential),
         "credential_digest": board.credential_digest.hex(),
         "begun": moment(board.begun),
+        "awaits": None if board.state != PENDING else "board" if board.delivered is None else "decision",
         "enrolled": moment(board.enrolled),
-        "revoked": moment(board.revoked),
+        "ended": moment(board.ended),
         "reason": board.reason,
+        "replaced_by": board.replaced_by,
+        "posts": [
+            {"post": hanging.place.post, "since": moment(hanging.since), "until": moment(hanging.until)}
+            for hanging in board.hangings
+        ],
     }
 
 

@@ -14,16 +14,18 @@ from pathlib import Path
 from laterne_provisioning import files
 from laterne_provisioning.errors import OperatorError, UsageError
 
-VERSION = 1
+VERSION = 2
 WAIT_S = 10  # for another command that is writing: one transaction with one signature
 
-PENDING, ENROLLED, REVOKED = "pending", "enrolled", "revoked"
+PENDING, ENROLLED, REVOKED, REJECTED, REPLACED = "pending", "enrolled", "revoked", "rejected", "replaced"
+ENDED = (REVOKED, REJECTED, REPLACED)  # no way leads back from these
 
-SCHEMA = """
+BOARDS = """
 create table board (
-    id                text    primary key,          -- painted on the post, 1..32 characters
-    state             text    not null check (state in ('pending', 'enrolled', 'revoked')),
-                      -- pending: the credential is signed and may be on the board; the board has not confirmed it
+    id                text    primary key,          -- painted on the board, 1..32 characters
+    state             text    not null check (state in ('pending', 'enrolled', 'revoked', 'rejected', 'replaced')),
+                      -- pending: the credential is signed and may be on the board; something is still missing:
+                      -- that the board confirms it, or that a second person accepts the board
     sign_key          blob    not null unique,      -- x and y, 64 bytes
     agree_key         blob    not null,             -- x and y, 64 bytes
     tier              integer not null,             -- 0 software, 1 chip, 2 secure element
@@ -31,17 +33,32 @@ create table board (
     hardware          blob    not null,             -- machine.unique_id()
     credential        blob    not null,             -- the COSE_Sign1 that the board holds, byte for byte
     credential_digest blob    not null,             -- 16 bytes; the predecessor of its first report
-    post              text,                         -- the id of its post
-    latitude          integer,                      -- WGS 84, 1e-7 degrees
-    longitude         integer,
     begun             integer not null,             -- Unix seconds: the credential was signed
-    enrolled          integer,                      -- Unix seconds: the board confirmed
-    revoked           integer,                      -- Unix seconds
-    reason            text,                         -- why it was revoked
-    check ((latitude is null) = (longitude is null)),
+    decision          integer not null,             -- 1: a second person must accept it
+    delivered         integer,                      -- Unix seconds: the board confirmed
+    enrolled          integer,                      -- Unix seconds: confirmed, and accepted if that was needed
+    ended             integer,                      -- Unix seconds: revoked, rejected or replaced
+    reason            text,                         -- why it ended
+    replaced_by       text,                         -- the board that took its post
     check ((enrolled is null) or state <> 'pending'),
-    check ((revoked is null) = (state <> 'revoked'))
-) strict;
+    check ((ended is null) = (state in ('pending', 'enrolled')))
+) strict
+"""
+HANGINGS = """
+create table hanging (                              -- which board hung at which post: never deleted
+    board     text    not null,
+    post      text    not null,                     -- the id of the post
+    latitude  integer,                              -- WGS 84, 1e-7 degrees
+    longitude integer,
+    since     integer not null,                     -- Unix seconds
+    until     integer,                              -- Unix seconds; null: it hangs there
+    check ((latitude is null) = (longitude is null))
+) strict
+"""
+SCHEMA = f"""
+{BOARDS};
+{HANGINGS};
+create unique index hangs on hanging (board) where until is null;
 create table roster (
     gateway text    not null,
     version integer not null,                       -- one more for each roster of a gateway
@@ -53,6 +70,19 @@ create table roster (
 create table if not exists roster_floor (           -- after a restore: what may have been given out since the backup
     version integer not null                        -- no roster gets a lower one
 ) strict;
+"""
+# Version 1 had the place in the board's row, and knew no second person and no replacing.
+FROM_1 = f"""
+alter table board rename to former;
+{BOARDS};
+{HANGINGS};
+create unique index hangs on hanging (board) where until is null;
+insert into board select id, state, sign_key, agree_key, tier, model, hardware, credential, credential_digest, begun, 0,
+    enrolled, enrolled, revoked, reason, null from former;
+insert into hanging select id, post, latitude, longitude, coalesce(enrolled, begun), revoked
+    from former where post is not null;
+drop table former;
+create table if not exists roster_floor (version integer not null) strict
 """
 
 
@@ -66,8 +96,20 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Hanging:
+    """That a board hung at a place. since, until: Unix seconds; until is None while it hangs there."""
+
+    place: Place
+    since: int
+    until: int | None
+
+
+@dataclass(frozen=True)
 class Board:
-    """A row of the registry. Times are Unix seconds, keys 64 bytes x and y."""
+    """A row of the registry. Times are Unix seconds, keys 64 bytes x and y.
+
+    hangings: where it hung and hangs, the oldest first. decision: whether a second person must accept it.
+    """
 
     id: str
     state: str
@@ -78,11 +120,19 @@ class Board:
     hardware: bytes
     credential: bytes
     credential_digest: bytes
-    place: Place | None
     begun: int
-    enrolled: int | None
-    revoked: int | None
-    reason: str | None
+    decision: bool
+    delivered: int | None = None
+    enrolled: int | None = None
+    ended: int | None = None
+    reason: str | None = None
+    replaced_by: str | None = None
+    hangings: tuple[Hanging, ...] = ()
+
+    @property
+    def place(self) -> Place | None:
+        """Where it hangs now."""
+        return next((hanging.place for hanging in self.hangings if hanging.until is None), None)
 
 
 @dataclass(frozen=True)
@@ -117,6 +167,8 @@ class Registry:
             with self._plainly():
                 self._database.execute("pragma synchronous = full")
                 version = self._database.execute("pragma user_version").fetchone()[0]
+            if version == 1:
+                version = self._from_1()
             if version != VERSION:
                 raise UsageError(
                     f"{path} is a registry of version {version}, this program knows {VERSION}: use the laterne "
@@ -153,17 +205,19 @@ class Registry:
         """The board with this signing key."""
         return next(iter(self._boards("where sign_key = ?", sign_key)), None)
 
+    def board_with_agree_key(self, agree_key: bytes) -> Board | None:
+        """A board with this agreement key."""
+        return next(iter(self._boards("where agree_key = ?", agree_key)), None)
+
     def boards(self) -> list[Board]:
         """All boards, by id."""
         return self._boards("order by id")
 
     def add(self, board: Board) -> None:
-        """A new row; its place comes with it."""
-        place = board.place or Place("")
+        """A new row, without a place."""
         with self._plainly():
             self._database.execute(
-                "insert into board (id, state, sign_key, agree_key, tier, model, hardware, credential,"
-                " credential_digest, post, latitude, longitude, begun) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "insert into board values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     board.id,
                     board.state,
@@ -174,27 +228,70 @@ class Registry:
                     board.hardware,
                     board.credential,
                     board.credential_digest,
-                    place.post or None,
-                    place.latitude,
-                    place.longitude,
                     board.begun,
+                    int(board.decision),
+                    board.delivered,
+                    board.enrolled,
+                    board.ended,
+                    board.reason,
+                    board.replaced_by,
                 ),
             )
 
-    def hang(self, board_id: str, place: Place) -> None:
-        """The board hangs there now."""
+    def hang(self, board_id: str, place: Place, now: int) -> None:
+        """The board hangs there from now on, Unix seconds; where it hung before stays known."""
         with self._plainly():
+            found = self._database.execute(
+                "update hanging set latitude = ?, longitude = ? where board = ? and post = ? and until is null",
+                (place.latitude, place.longitude, board_id, place.post),
+            )
+            if found.rowcount:
+                return  # the same post; its place may have been measured anew
+            self.take_down(board_id, now)
             self._database.execute(
-                "update board set post = ?, latitude = ?, longitude = ? where id = ?",
-                (place.post, place.latitude, place.longitude, board_id),
+                "insert into hanging values (?, ?, ?, ?, ?, null)",
+                (board_id, place.post, place.latitude, place.longitude, now),
             )
 
+    def take_down(self, board_id: str, now: int) -> None:
+        """The board hangs nowhere from now on, Unix seconds."""
+        with self._plainly():
+            self._database.execute("update hanging set until = ? where board = ? and until is null", (now, board_id))
+
     def confirm(self, board_id: str, now: int) -> None:
-        """The board has confirmed its credential. now: Unix seconds."""
+        """The board has confirmed its credential; it is enrolled, unless a second person decides. now: Unix seconds."""
         with self._plainly():
             self._database.execute(
-                "update board set state = 'enrolled', enrolled = ? where id = ? and state = 'pending'", (now, board_id)
+                "update board set delivered = ? where id = ? and state = 'pending' and delivered is null",
+                (now, board_id),
             )
+            self._database.execute(
+                "update board set state = 'enrolled', enrolled = ? where id = ? and state = 'pending' and decision = 0",
+                (now, board_id),
+            )
+
+    def accept(self, board_id: str, now: int) -> None:
+        """A second person has accepted the board. now: Unix seconds."""
+        with self._plainly():
+            self._database.execute(
+                "update board set state = 'enrolled', enrolled = ?"
+                " where id = ? and state = 'pending' and delivered is not null",
+                (now, board_id),
+            )
+
+    def end(self, board_id: str, state: str, now: int, reason: str) -> None:
+        """The board is one of ENDED from now on, Unix seconds, and hangs nowhere."""
+        with self._plainly():
+            self._database.execute(
+                "update board set state = ?, ended = ?, reason = ? where id = ? and state in ('pending', 'enrolled')",
+                (state, now, reason, board_id),
+            )
+            self.take_down(board_id, now)
+
+    def succeed(self, old: str, new: str) -> None:
+        """The board `new` has taken the place of `old`."""
+        with self._plainly():
+            self._database.execute("update board set replaced_by = ? where id = ?", (new, old))
 
     def newest_roster(self, gateway: str) -> IssuedRoster | None:
         """The roster of a gateway with the highest version."""
@@ -241,14 +338,27 @@ class Registry:
         with self._plainly():
             rows = self._database.execute(
                 "select id, state, sign_key, agree_key, tier, model, hardware, credential, credential_digest,"
-                " post, latitude, longitude, begun, enrolled, revoked, reason from board " + condition,
+                " begun, decision, delivered, enrolled, ended, reason, replaced_by from board " + condition,
                 values,
             ).fetchall()
-        boards = []
-        for row in rows:
-            place = None if row[9] is None else Place(row[9], row[10], row[11])
-            boards.append(Board(*[*row[:9], place, *row[12:]]))
-        return boards
+            hung = self._database.execute(
+                "select board, post, latitude, longitude, since, until from hanging order by rowid"
+            ).fetchall()
+        hangings: dict[str, list[Hanging]] = {}
+        for board, post, latitude, longitude, since, until in hung:
+            hangings.setdefault(board, []).append(Hanging(Place(post, latitude, longitude), since, until))
+        return [Board(*[*row[:10], bool(row[10]), *row[11:], tuple(hangings.get(row[0], ()))]) for row in rows]
+
+    def _from_1(self) -> int:
+        """Bring a registry of version 1 to this one. Its version now: another command may have been faster."""
+        with self.transaction(), self._plainly():
+            version: int = self._database.execute("pragma user_version").fetchone()[0]
+            if version == 1:
+                for statement in FROM_1.split(";\n"):
+                    self._database.execute(statement)
+                version = VERSION
+                self._database.execute(f"pragma user_version = {version}")
+        return version
 
     @contextmanager
     def _plainly(self) -> Iterator[None]:

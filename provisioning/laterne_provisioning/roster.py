@@ -12,7 +12,7 @@ from laterne_protocol.errors import ObjectError
 from laterne_provisioning import keys
 from laterne_provisioning.authority import Authority, sign_object
 from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.registry import ENROLLED, PENDING, REVOKED, Board, Registry
+from laterne_provisioning.registry import ENDED, ENROLLED, PENDING, REVOKED, Board, Registry
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def issue(
     with registry.transaction():
         boards = registry.boards()
         served = _served(boards, wanted)
-        revoked = [board for board in boards if board.state == REVOKED]
+        revoked = [board for board in boards if board.state in ENDED]
         if len(served) > wire.MAX_BOARDS:
             raise UsageError(
                 f"{len(served)} boards are enrolled and a roster holds {wire.MAX_BOARDS}: name this gateway's "
@@ -49,7 +49,7 @@ def issue(
             )
         if len(revoked) > wire.MAX_REVOKED:
             # Who is not on the roster is not served either; naming the newest says why in the gateway's log.
-            revoked = sorted(revoked, key=lambda board: board.revoked or 0)[-wire.MAX_REVOKED :]
+            revoked = sorted(revoked, key=lambda board: (board.state == REVOKED, board.ended or 0))[-wire.MAX_REVOKED :]
         former = registry.newest_roster(gateway)
         version = max(1 if former is None else former.version + 1, registry.roster_floor())
         payload = wire.Roster(
@@ -57,9 +57,13 @@ def issue(
             version,
             now,
             [_entry(board) for board in served],
-            [(board.id, credential.kid(board.sign_key), board.reason or "revoked") for board in revoked],
+            [(board.id, credential.kid(board.sign_key), board.reason or board.state) for board in revoked],
             None if former is None else former.digest,
         ).to_payload()
+        try:
+            wire.roster_of(payload)  # what a gateway would refuse is not signed
+        except ObjectError as why:
+            raise OperatorError(f"No gateway would take this roster: {why}. Leave one of the boards out.") from why
         body = sign_object(key, cose.ROSTER, payload)
         authority.log.append(
             "roster export",
@@ -86,10 +90,12 @@ def _served(boards: list[Board], wanted: Sequence[str]) -> list[Board]:
         if board_id not in known:
             raise UsageError(f"{board_id} is not in the registry: see `laterne board list`.")
         board = known[board_id]
+        if board.state == PENDING and board.delivered is not None:
+            raise OperatorError(f"{board_id} waits for a second person: `laterne board accept {board_id}`.")
         if board.state == PENDING:
             raise OperatorError(f"{board_id} has not confirmed its credential: repeat `laterne board enrol` with it.")
-        if board.state == REVOKED:
-            raise OperatorError(f"{board_id} is revoked: leave it out.")
+        if board.state in ENDED:
+            raise OperatorError(f"{board_id} is {board.state}: leave it out.")
         served.append(board)
     return served
 

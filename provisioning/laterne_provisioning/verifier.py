@@ -5,7 +5,7 @@ The steps are those of protocol/README.md, 6: the object, its signature, its boa
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -22,11 +22,15 @@ _ID_THEN_SEQUENCE = re.compile(rb"[\x60-\x7b](.{1,33}?)\x02(?=[\x00-\x1b])", re.
 
 @dataclass(frozen=True)
 class KnownBoard:
-    """What is known of a board beforehand. sign_key: 64 bytes. credential_digest: 16 bytes."""
+    """What is known of a board beforehand. sign_key: 64 bytes. credential_digest: 16 bytes.
+
+    refused: why nothing it signs is believed, though it is its signature; None for a board in service.
+    """
 
     board: str
     sign_key: bytes
     credential_digest: bytes
+    refused: str | None = None
 
 
 class Reading(NamedTuple):
@@ -89,7 +93,9 @@ class Account:
 class Verifier:
     """Checks reports one after the other and keeps account of every board."""
 
-    def __init__(self, boards: Iterable[KnownBoard]) -> None:
+    def __init__(self, boards: Iterable[KnownBoard], denied: Mapping[bytes, str] | None = None) -> None:
+        """denied: kids of keys that are known only as not to be believed, and why."""
+        self._denied = denied or {}
         self._boards = {board.board: board for board in boards}
         self._by_kid: dict[bytes, list[KnownBoard]] = {}  # kids may collide (RFC 9679): a list
         for board in self._boards.values():
@@ -141,6 +147,8 @@ class Verifier:
             return self._refused(body, signed, addressed, self._why_not(content.board, signed))
         if signed.kid != credential.kid(known.sign_key):
             return self._refused(body, signed, addressed, "it names another key than the one that signed it")
+        if known.refused is not None:
+            return self._refused(body, signed, addressed, known.refused)
         if addressed is not None and addressed != known.board:
             return self._refused(body, signed, addressed, f"it is a report of {known.board}, sent under another name")
         try:
@@ -187,6 +195,8 @@ class Verifier:
         signer = self._signer(signed)
         if signer is not None:
             return f"{unknown}it is signed by the key of {signer.board}"
+        if signed.kid in self._denied:
+            return f"it names a key that is not to be believed: {self._denied[signed.kid]}"
         named = [board.board for board in self._by_kid.get(signed.kid, []) if board.board != claimed]
         hint = f" (it names the key of {named[0]})" if named else ""
         if unknown:

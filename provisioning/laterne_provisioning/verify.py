@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
@@ -21,7 +22,7 @@ from laterne_protocol import channels, credential, report
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import files, known_boards, output, report_files, subscriber
 from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.verifier import Account, KnownBoard, Refused, Verified, Verifier
+from laterne_provisioning.verifier import Account, Refused, Verified, Verifier
 
 MAX_REFUSED_SHOWN = 1000  # a flood of forged reports is counted, not kept
 
@@ -81,6 +82,14 @@ def verify(
     authority: Annotated[Path | None, typer.Option(metavar="DIR", help="Whose boards these are.")] = None,
     roster: Annotated[list[Path] | None, typer.Option(metavar="FILE", help="Instead: rosters, with --trust.")] = None,
     trust: Annotated[Path | None, typer.Option(metavar="FILE", help="The trust file that the rosters need.")] = None,
+    received_by: Annotated[
+        datetime | None,
+        typer.Option(
+            metavar="TIME",
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"],
+            help="UTC. You know that all of FILE had come by then: boards revoked later are believed.",
+        ),
+    ] = None,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after this time.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after this many reports.")] = None,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep what is verified, as a new file.")] = None,
@@ -100,7 +109,11 @@ def verify(
         raise UsageError("--seconds and --count belong to --broker: a file ends by itself.")
     if as_json and json_lines:
         raise UsageError("--json and --json-lines contradict each other: give one of them.")
-    verifier = Verifier(_known(authority, roster, trust))
+    if received_by is not None and (broker is not None or authority is None):
+        raise UsageError(
+            "--received-by belongs to FILEs and an --authority: only its registry knows when a board ended."
+        )
+    verifier = _verifier(authority, roster, trust, received_by)
     with _saved(save) as kept:
         tally = Tally(verifier, _show_line if json_lines else _show_nothing if as_json else _show_refused, kept)
         if broker is None:
@@ -131,14 +144,17 @@ def key_documents(authority: authorities.Authority) -> list[dict[str, str]]:
     ]
 
 
-def _known(authority: Path | None, roster: list[Path] | None, trust: Path | None) -> list[KnownBoard]:
+def _verifier(
+    authority: Path | None, roster: list[Path] | None, trust: Path | None, received_by: datetime | None
+) -> Verifier:
     if authority is not None:
         if roster or trust is not None:
             raise UsageError("--authority and --roster/--trust contradict each other: give one or the other.")
-        return known_boards.of_authority(authorities.open_authority(authority))
+        by = None if received_by is None else int(received_by.replace(tzinfo=UTC).timestamp())
+        return Verifier(known_boards.of_authority(authorities.open_authority(authority), by))
     if not roster or trust is None:
         raise UsageError("Whose signatures count? Give --authority DIR, or --roster FILE and --trust FILE.")
-    return known_boards.of_rosters(roster, trust)
+    return Verifier(*known_boards.of_rosters(roster, trust))
 
 
 @contextlib.contextmanager

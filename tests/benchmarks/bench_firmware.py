@@ -1,4 +1,4 @@
-"""What the whole firmware costs on an emulated board with three sensors: heap, and the time from a closed report to flash.
+"""What the whole firmware costs on an emulated board with three sensors: heap, and time from closing a report to flash.
 
 The unix port has objects twice as large as a board's: its heap is the stricter one (firmware/README.md, "Memory").
 """

@@ -17,7 +17,6 @@ import random
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -105,15 +104,16 @@ def all_of_them(names: list[str], seconds: float, folder: Path, seed: int) -> in
     """Each target in a process of its own; prints a line for each. Returns how many failed."""
     failed = 0
     for name in names:
+        print(f"{name}: ", end="", flush=True)
         command = [sys.executable, str(HERE), name, "--seconds", str(seconds), "--corpus", str(folder)]
         done = subprocess.run([*command, "--seed", str(seed)], capture_output=True, text=True, check=False)
         if done.returncode:
             failed += 1
-            print(f"{name}: FAILED ({done.returncode})\n{done.stdout[-3000:]}{done.stderr[-3000:]}", flush=True)
+            print(f"FAILED ({done.returncode})\n{done.stdout[-3000:]}{done.stderr[-3000:]}", flush=True)
         else:
             said = done.stdout + done.stderr
             runs = re.search(r"Done (\d+) runs", said) or re.search(r"(\d+) inputs", said)
-            print(f"{name}: {runs.group(1) if runs else 'no'} inputs in {seconds:g} s", flush=True)
+            print(f"{runs.group(1) if runs else 'no'} inputs in {seconds:g} s", flush=True)
     return failed
 
 
@@ -121,7 +121,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", help="one of the targets, or all")
     parser.add_argument("--seconds", type=float, default=60.0, help="for each target (default: 60)")
-    parser.add_argument("--corpus", type=Path, help="where inputs are kept (default: nowhere)")
+    parser.add_argument(
+        "--corpus", type=Path, default=REPOSITORY / "build" / "fuzz", help="where inputs are kept (build/fuzz)"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(1, 2**31), help="of the run (default: a new one)")
     parser.add_argument("--input", type=Path, help="judge this one input instead")
     chosen = parser.parse_args(arguments)
@@ -133,13 +135,11 @@ def main(arguments: list[str]) -> int:
         for name in names:
             judge(known[name][0], chosen.input.read_bytes())
         return 0
-    with tempfile.TemporaryDirectory() as unkept:
-        folder = chosen.corpus or Path(unkept)
-        if chosen.target == "all":
-            return 1 if all_of_them(names, chosen.seconds, folder, chosen.seed) else 0
-        if atheris_or_none():
-            led_by_coverage(names[0], chosen.seconds, folder, chosen.seed)
-        print(f"{plain(names[0], chosen.seconds, folder, chosen.seed)} inputs")
+    if chosen.target == "all":
+        return 1 if all_of_them(names, chosen.seconds, chosen.corpus, chosen.seed) else 0
+    if atheris_or_none():
+        led_by_coverage(names[0], chosen.seconds, chosen.corpus, chosen.seed)
+    print(f"{plain(names[0], chosen.seconds, chosen.corpus, chosen.seed)} inputs")
     return 0
 
 

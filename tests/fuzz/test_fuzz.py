@@ -111,12 +111,12 @@ def test_cwt_believes_every_object_that_we_believe() -> None:
     cases = [
         (data, one, domain)
         for data in corpus.good("sign1")
-        for one in known_keys()
+        for one in sorted(known_keys())
         for domain in DOMAINS
         if believed((data, one, domain))
     ]
     assert len(cases) >= len(corpus.good("sign1"))
-    payloads = mutate.inputs([payload for domain in DOMAINS for payload in known_payloads(domain)], draw)
+    payloads = mutate.inputs([payload for domain in DOMAINS for payload in sorted(known_payloads(domain))], draw)
     for payload in itertools.islice(payloads, 300):
         domain = draw.choice(DOMAINS)
         protected = cose.protected_header(credential.kid(key), draw.choice((cose.ESP256, cose.ES256)))

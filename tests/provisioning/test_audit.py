@@ -1,5 +1,6 @@
 """The audit log tells what was done, and whoever changes it is found out."""
 
+import dataclasses
 import itertools
 import json
 import sqlite3
@@ -84,6 +85,8 @@ def test_every_record_that_is_removed_doubled_or_exchanged_is_found_and_named(lo
     for at in range(len(lines) - 1):  # the last one is the signature: see the test of cuts
         gone = wrongs(b"".join(lines[:at] + lines[at + 1 :]), opened)
         assert any(number == at + 1 and "missing before" in reason for number, reason in gone), at
+        put = wrongs(b"".join([*lines[:at], b"anything\n", *lines[at:]]), opened)
+        assert any("it was put there" in reason for _, reason in put), at
     for first, second in itertools.combinations(range(len(lines)), 2):
         swapped = list(lines)
         swapped[first], swapped[second] = swapped[second], swapped[first]
@@ -102,6 +105,15 @@ def test_a_log_that_was_rewritten_with_good_digests_is_found_by_its_signatures(l
             new = audit.Record(record.number, record.time, who, record.act, record.subject, record.details, former)
             lines, former = lines + new.to_line(), new.digest
         assert any("rewritten before it" in reason for _, reason in wrongs(lines, opened)), at
+
+
+def test_one_record_that_was_rewritten_with_a_good_digest_is_named(log: Path, authority: Path) -> None:
+    opened = open_authority(authority)
+    lines = log.read_bytes().splitlines(keepends=True)
+    for at, record in enumerate(judged(authority).records[:-1]):
+        changed = dataclasses.replace(record, who="mallory@elsewhere").to_line()
+        found = wrongs(b"".join([*lines[:at], changed, *lines[at + 1 :]]), opened)
+        assert any(number == at + 1 and "was changed" in reason for number, reason in found), at
 
 
 def test_a_log_of_an_authority_that_somebody_else_made_up_is_not_believed(log: Path, tmp_path: Path) -> None:
