@@ -13,8 +13,7 @@ from typing import Annotated
 
 import typer
 
-from laterne_protocol import trust
-from laterne_protocol import credential
+from laterne_protocol import credential, trust
 from laterne_provisioning import (
     audit_commands,
     backup_commands,
