@@ -83,10 +83,10 @@ def session_of(handshake: edhoc.Responder, address: int, now_ms: int) -> session
     receiving = session.link_key(handshake.exporter, address, session.GATEWAY)
     handshake.forget_keys()
     return session.Session(
-        ciphers,
+        ciphers,  # type: ignore[arg-type]  # a module with ccm_seal and ccm_open, all that a session wants of Primitives
         sending,
         receiving,
         handshake.connection,
         handshake.peer_connection,
-        now_ms,  # type: ignore[arg-type]
-    )  # a module has ccm_seal and ccm_open, all that a session wants of Primitives
+        now_ms,
+    )
