@@ -1,4 +1,4 @@
-"""Runs the board: one event loop, four tasks, one watchdog (README.md, "Which tasks run?")."""
+"""Runs the board: one event loop, five tasks, one watchdog (README.md, "Which tasks run?")."""
 
 import asyncio
 import gc
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from laterne_firmware.randomness import Random
     from laterne_firmware.reports import Reporter
     from laterne_firmware.sensors.fitted import Sensor
+    from laterne_firmware.sessions import Sessions
+    from laterne_protocol.frame import Frame
 
 _SERVICE_LOOK_MS = const(200)
 _GATEWAY_SILENT_MS = const(60000)  # then the LED says that nobody asks
@@ -78,6 +80,7 @@ class Post:
         self._link = link
         self._supervisor = Supervisor(watchdog, self._log, machine.reset)
         self._sensors = None  # type: list[Sensor] | None  # not asked for yet
+        self._sessions: "Sessions | None" = None  # not before enrolment
         self._in_service = False
         self._second = 0
 
@@ -86,6 +89,8 @@ class Post:
         if self._identity.kid is None:
             self._log("first start: making keys")
             self._supervisor.start("keys", self._make_keys)
+        if self._identity.board is not None:
+            self._begin_sessions()
         self._supervisor.start("line", self._run_line)
         self._supervisor.start("sampling", self._sample)
         self._supervisor.start("reports", self._reporter.run)
@@ -106,10 +111,21 @@ class Post:
     async def _run_line(self, beat: "Callable[[], None]") -> None:
         await self._line.run(self._answer, beat)
 
-    async def _answer(self, payload: bytes, now_ms: int, beat: "Callable[[], None]") -> "bytes | None":
-        answer = await self._link.answer(payload, now_ms, beat)
-        self._console.name = self._identity.board or self._console.name
+    async def _answer(self, question: "Frame", now_ms: int, beat: "Callable[[], None]") -> "tuple[int, bytes] | None":
+        answer = await self._link.answer(question, now_ms, beat)
+        if self._sessions is None and self._identity.board is not None:
+            self._console.name = self._identity.board
+            _unload_what_enrolment_needs()
+            self._begin_sessions()
         return answer
+
+    def _begin_sessions(self) -> None:
+        from laterne_firmware.sessions import Sessions
+
+        self._sessions = self._link.sessions = Sessions(
+            self._identity, self._clock, self._random, self._log, self._line.address
+        )
+        self._supervisor.start("sessions", self._sessions.run)
 
     async def _sample(self, beat: "Callable[[], None]") -> None:
         clock = self._clock
@@ -124,7 +140,7 @@ class Post:
             next_ms += self._sample_ms
             if next_ms <= now_ms:  # ticks jumped, or the loop was held up: begin a new grid
                 next_ms = now_ms + self._sample_ms
-            if self._in_service or self._identity.board is None:
+            if self._in_service or self._sessions is None:
                 continue
             if self._sensors is None:  # not before: drivers and enrolment need not be in memory together
                 self._sensors = self._find_sensors()
@@ -133,7 +149,6 @@ class Post:
                 await self._reporter.put(now_ms, row)
 
     def _find_sensors(self) -> "list[Sensor]":
-        _unload_what_enrolment_needs()
         from laterne_firmware.sensors import probing
 
         found = probing.find(self._i2c, self._log)
@@ -154,6 +169,8 @@ class Post:
         self._clock.now_ms()  # ticks wrap: somebody has to look
         if self._line.progress():
             self._supervisor.beat("line")
+        if self._sessions is not None:
+            self._sessions.each_second()
         self._second += 1
         self._led_pin.value(self._led())
 
@@ -192,7 +209,7 @@ def _post() -> Post:
 
 
 def _unload_what_enrolment_needs() -> None:
-    for name in ("laterne_firmware.first_keys", "laterne_firmware.p256_keys", "laterne_firmware.enrolment"):
-        unload(name)
-    for name in ("laterne_protocol.credential", "laterne_protocol.cose"):
-        unload(name)
+    for name in ("first_keys", "p256_keys", "enrolment"):
+        unload("laterne_firmware." + name)
+    for name in ("credential", "public_keys", "cose"):
+        unload("laterne_protocol." + name)

@@ -1,10 +1,11 @@
 """How a board with keys gets its credential: needed until it is enrolled, and taken out of memory then.
 
-A credential is taken once, and only if it names exactly the keys that were made here; who signed it is for gateways
-and platform to judge.
+First the trust: a board that knows nobody believes whoever holds it, once. Then the credential, taken once, and only
+if it names exactly the keys that were made here; who signed it is for gateways and platform to judge.
 """
 
-from laterne_firmware.identity import CREDENTIAL, NAME
+from laterne_firmware.identity import CREDENTIAL, NAME, TRUST
+from laterne_firmware.memory import unload
 from laterne_firmware.store import Record
 from laterne_firmware.supervisor import stepping
 from laterne_protocol import board_messages as messages
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class CredentialRefused(ValueError):
-    """The credential is not one for this board: nothing was stored."""
+    """The credential, or the trust, is not one for this board: nothing was stored."""
 
 
 async def answer(
@@ -40,12 +41,33 @@ async def answer(
         steps = identity.sign(cose.POSSESSION, claims.to_payload(), random)
         return messages.Enrolment(question.number, messages.POSSESSION, await stepping(steps, beat))
     try:
+        if question.step == messages.TRUST:
+            return messages.Enrolment(question.number, messages.TRUST_TAKEN, take_trust(question.body))
+        if Record(TRUST).load() is None:
+            return messages.Refusal(question.number, messages.NOT_READY)
         enrol(identity, question.body)
     except CredentialRefused as why:
         log("a credential was refused: %s" % why)
         return messages.Refusal(question.number, messages.CREDENTIAL_REFUSED)
     log("enrolled as %s" % identity.board)
     return messages.Enrolment(question.number, messages.ENROLLED, identity.credential_digest)
+
+
+def take_trust(bundle: bytes) -> bytes:
+    """Stores the payload of a trust bundle; its digest. Raises CredentialRefused; OSError when the flash refuses."""
+    from laterne_protocol import trust
+
+    try:
+        payload = trust.unpack(bundle)[0].payload
+        # No check of the signatures: by whose keys? It has to be a trust, so that it can be read when it is needed.
+        trust.trust_payload_of(payload)
+        taken = trust.digest(payload)
+    except WireError as why:
+        raise CredentialRefused(str(why))
+    finally:
+        unload("laterne_protocol.trust")
+    Record(TRUST).save(payload)
+    return taken
 
 
 def enrol(identity: "Identity", signed: bytes) -> None:

@@ -3,7 +3,7 @@
 from laterne_firmware import p256_keys
 from laterne_firmware.identity import KEYS
 from laterne_firmware.store import Record
-from laterne_protocol import credential
+from laterne_protocol import public_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +16,6 @@ def make(identity: "Identity", random: "Callable[[int], bytes]") -> "Generator[N
     """Makes both key pairs, stores them and hands them to the identity. OSError when the flash refuses."""
     private_sign, sign_key = yield from p256_keys.make_key(random)
     private_agree, agree_key = yield from p256_keys.make_key(random)
-    keys = private_sign + sign_key + private_agree + agree_key + credential.kid(sign_key)
+    keys = private_sign + sign_key + private_agree + agree_key + public_keys.kid(sign_key)
     Record(KEYS).save(keys)
     identity.take_keys(keys)

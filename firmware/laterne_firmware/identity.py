@@ -1,10 +1,11 @@
 """Who this board is: two key pairs that never leave it, and the name that a credential gave it.
 
 On flash are three records: the keys, the credential as received, and what a running board needs of it. `recovery`
-reads them at a start, `enrolment` writes them.
+reads them at a start, `enrolment` writes them. A fourth holds the trust: whom this board believes.
 """
 
 from laterne_firmware import p256
+from laterne_firmware.store import Record
 from laterne_protocol import cose_writing
 
 TYPE_CHECKING = False
@@ -15,6 +16,7 @@ DIRECTORY = "/k"
 KEYS = "/k/keys"  # two private keys of 32 bytes, two public ones of 64, the kid of the first
 CREDENTIAL = "/k/credential"
 NAME = "/k/name"  # kid, board id, digest of the credential
+TRUST = "/k/trust"  # the payload of the trust, as its roots signed it
 
 
 class Identity:
@@ -37,6 +39,13 @@ class Identity:
         self.sign_key = keys[32:96]
         self.agree_key = keys[128:192]
         self.kid = keys[192:]
+
+    def agree_private(self) -> bytes:
+        """The private agreement key, 32 bytes: in memory for a handshake only. OSError when flash has lost it."""
+        keys = Record(KEYS).load()
+        if keys is None:
+            raise OSError("the keys on flash cannot be read any more")
+        return keys[96:128]
 
     def sign(self, domain: str, payload: bytes, random: "Callable[[int], bytes]") -> "Generator[None, None, bytes]":
         """The COSE_Sign1 of a payload under this board's key, in steps."""

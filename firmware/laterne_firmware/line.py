@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     from laterne_firmware.clock import Clock
 
-    Answer = Callable[[bytes, int, Callable[[], None]], Awaitable["bytes | None"]]
+    Answer = Callable[[frame.Frame, int, Callable[[], None]], Awaitable["tuple[int, bytes] | None"]]
 
 _READ_BYTES = const(256)
+_KINDS = (frame.MESSAGE, frame.HANDSHAKE, frame.RECORD)
 
 
 class Line:
@@ -33,7 +34,7 @@ class Line:
     def __init__(self, uart: "UART", driver_enable: "Pin | None", address: int, clock: "Clock") -> None:
         self._uart = uart
         self._driver_enable = driver_enable
-        self._address = address
+        self.address = address
         self._clock = clock
         self._decoder = frame.FrameDecoder()
         self._reader = asyncio.StreamReader(uart)
@@ -56,7 +57,7 @@ class Line:
         return moved or not self._uart.any()
 
     async def run(self, answer: "Answer", beat: "Callable[[], None]") -> None:
-        """Reads and answers for ever. answer(payload, milliseconds since boot, beat): the answer's payload, or None."""
+        """Reads and answers for ever. answer(question, milliseconds since boot, beat): kind and payload, or None."""
         view = memoryview(self._buffer)
         while True:
             count = await self._reader.readinto(self._buffer)
@@ -66,16 +67,17 @@ class Line:
                 await asyncio.sleep_ms(10)
                 continue
             for question in self._decoder.feed(view[:count]):
-                if question.kind == frame.MESSAGE and question.destination in (self._address, frame.ANY_BOARD):
+                if question.kind in _KINDS and question.destination in (self.address, frame.ANY_BOARD):
                     await self._take(question, now_ms, answer, beat)
 
     async def _take(self, question: frame.Frame, now_ms: int, answer: "Answer", beat: "Callable[[], None]") -> None:
-        payload = await answer(question.payload, now_ms, beat)
-        if payload is None:
+        answered = await answer(question, now_ms, beat)
+        if answered is None:
             self.refused += 1
             return
         self.heard_ms = now_ms
-        await self._send(frame.Frame(frame.MESSAGE, question.source, self._address, payload).to_bytes())
+        kind, payload = answered
+        await self._send(frame.Frame(kind, question.source, self.address, payload).to_bytes())
 
     async def _send(self, data: bytes) -> None:
         uart = self._uart

@@ -2,8 +2,10 @@
 
 from laterne_firmware import RELEASE
 from laterne_protocol import board_messages as messages
+from laterne_protocol import frame
 from laterne_protocol.errors import MessageError
 from laterne_protocol.report import digest
+from laterne_protocol.session import RecordError, SessionError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,10 +15,17 @@ if TYPE_CHECKING:
     from laterne_firmware.clock import Clock
     from laterne_firmware.identity import Identity
     from laterne_firmware.reports import Reporter
+    from laterne_firmware.sessions import Sessions
+
+    Beat = Callable[[], None]
 
 
 class Link:
-    """about: protection tier, model, hardware id of this board. random: for signing the possession object."""
+    """about: protection tier, model, hardware id of this board. random: for signing the possession object. address: on
+    the bus.
+
+    sessions: set once the board is enrolled; None before.
+    """
 
     def __init__(
         self,
@@ -27,6 +36,7 @@ class Link:
         random: "Callable[[int], bytes]",
         log: "Callable[[str], None]",
         about: "tuple[int, str, bytes]",
+        address: int,
     ) -> None:
         self._identity = identity
         self._backlog = backlog
@@ -35,20 +45,68 @@ class Link:
         self._random = random
         self._log = log
         self._about = about
+        self._address = address
+        self.sessions: "Sessions | None" = None
 
-    async def answer(self, payload: bytes, now_ms: int, beat: "Callable[[], None]") -> "bytes | None":
-        """The answer to a message that came at now_ms; None when there is none to give."""
+    async def answer(self, question: frame.Frame, now_ms: int, beat: "Beat") -> "tuple[int, bytes] | None":
+        """Kind and payload that answer a frame which came at now_ms; None when there is no answer to give.
+
+        None is counted by the line: the sender repeats what was damaged, and a stranger gets nothing.
+        """
+        work = ANSWERS.get((self.sessions is not None, question.kind))
+        if work is None:
+            return None
         try:
-            question = messages.question_of(payload)
-        except MessageError:
-            return None  # counted by the line; the sender repeats what was damaged, and a stranger gets nothing
+            return await work(self, question, now_ms, beat)
+        except (MessageError, RecordError):
+            return None
+
+    # Frames, by what the board is ----------------------------------------------------------------------------------
+
+    async def _in_the_clear(self, received: frame.Frame, now_ms: int, beat: "Beat") -> "tuple[int, bytes] | None":
+        answer = await self._message(received.payload, now_ms, beat)
+        return None if answer is None else (frame.MESSAGE, answer)
+
+    async def _only_in_a_session(self, received: frame.Frame, now_ms: int, beat: "Beat") -> "tuple[int, bytes] | None":
+        question = messages.question_of(received.payload)
+        if question is None:
+            return None
+        # An answer with nothing in it of which a stranger learns who we are; `enrolled` holds a digest he must know.
+        answer = messages.Refusal(question.number, messages.SESSION_NEEDED)  # type: messages.Refusal | messages.Enrolment
+        if isinstance(question, messages.Enrolment) and self._is_ours(question):
+            answer = self._enrolled(question)
+        return frame.MESSAGE, answer.to_bytes()
+
+    async def _handshake(self, received: frame.Frame, now_ms: int, beat: "Beat") -> "tuple[int, bytes] | None":
+        assert self.sessions is not None
+        answer = await self.sessions.step(received.payload, now_ms)
+        return None if answer is None else (frame.HANDSHAKE, answer)
+
+    async def _record(self, received: frame.Frame, now_ms: int, beat: "Beat") -> "tuple[int, bytes] | None":
+        sessions = self.sessions
+        assert sessions is not None
+        header = frame.header(frame.RECORD, received.destination, received.source)
+        try:
+            message = sessions.open(header, received.payload, now_ms)
+            answer = await self._message(message, now_ms, beat)
+            if answer is None:
+                return None
+            header = frame.header(frame.RECORD, received.source, self._address)
+            return frame.RECORD, sessions.seal(header, answer, now_ms)
+        except SessionError:
+            return frame.MESSAGE, messages.HINT.to_bytes()
+
+    # Messages -------------------------------------------------------------------------------------------------------
+
+    async def _message(self, payload: bytes, now_ms: int, beat: "Beat") -> "bytes | None":
+        question = messages.question_of(payload)
         if isinstance(question, messages.Poll):
             return self._poll(question, now_ms)
         if isinstance(question, messages.Hello):
             return self._hello(question)
         if question is None:
             return None  # an answer of another board on the bus
-        return (await self._enrolment(question, beat)).to_bytes()
+        return (await self._enrolment(question, now_ms, beat)).to_bytes()
 
     def _hello(self, question: messages.Hello) -> bytes:
         identity = self._identity
@@ -71,17 +129,39 @@ class Link:
         ).to_bytes()
 
     async def _enrolment(
-        self, question: messages.Enrolment, beat: "Callable[[], None]"
+        self, question: messages.Enrolment, now_ms: int, beat: "Beat"
     ) -> "messages.Enrolment | messages.Refusal":
         identity = self._identity
-        if identity.board is None:
+        if self.sessions is None:
             if identity.kid is None:
                 return messages.Refusal(question.number, messages.NOT_READY)
             from laterne_firmware import enrolment
 
             return await enrolment.answer(question, identity, self._about, self._random, self._log, beat)
+        if question.step == messages.TRUST:
+            taken = await self.sessions.trust(question.body, now_ms)
+            if taken is None:
+                return messages.Refusal(question.number, messages.NOT_READY)
+            if not taken:
+                return messages.Refusal(question.number, messages.CREDENTIAL_REFUSED)
+            return messages.Enrolment(question.number, messages.TRUST_TAKEN, taken)
         # The same credential again is no error: the answer may have been lost.
-        if question.step == messages.ENROL and digest(question.body) == identity.credential_digest:
-            return messages.Enrolment(question.number, messages.ENROLLED, identity.credential_digest)
+        if self._is_ours(question):
+            return self._enrolled(question)
         self._log("a second enrolment was refused")
         return messages.Refusal(question.number, messages.ALREADY_ENROLLED)
+
+    def _is_ours(self, question: messages.Enrolment) -> bool:
+        return question.step == messages.ENROL and digest(question.body) == self._identity.credential_digest
+
+    def _enrolled(self, question: messages.Enrolment) -> messages.Enrolment:
+        return messages.Enrolment(question.number, messages.ENROLLED, self._identity.credential_digest)
+
+
+# (whether the board is enrolled, kind of frame) -> what answers it. Whatever is not here gets no answer.
+ANSWERS = {
+    (False, frame.MESSAGE): Link._in_the_clear,
+    (True, frame.MESSAGE): Link._only_in_a_session,
+    (True, frame.HANDSHAKE): Link._handshake,
+    (True, frame.RECORD): Link._record,
+}

@@ -8,11 +8,12 @@ import gc
 import sys
 
 
-def unload(name: str) -> None:
-    """Forgets a module, "module" or "package.module"; nothing happens when it is not loaded."""
-    if name in sys.modules:
-        del sys.modules[name]
-        package, _, module = name.rpartition(".")
-        if package in sys.modules and hasattr(sys.modules[package], module):
-            delattr(sys.modules[package], module)
+def unload(*names: str) -> None:
+    """Forgets modules, "module" or "package.module"; nothing happens to those that are not loaded."""
+    for name in names:
+        if name in sys.modules:
+            del sys.modules[name]
+            package, _, module = name.rpartition(".")
+            if package in sys.modules and hasattr(sys.modules[package], module):
+                delattr(sys.modules[package], module)
     gc.collect()

@@ -54,7 +54,16 @@ def post() -> Post:
         random,
         reporter,
         Line(board.uart(), board.driver_enable(), set_by_operator.address, clock),
-        Link(identity, backlog, reporter, clock, random, log, (board.TIER, board.MODEL, hardware)),
+        Link(
+            identity,
+            backlog,
+            reporter,
+            clock,
+            random,
+            log,
+            (board.TIER, board.MODEL, hardware),
+            set_by_operator.address,
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""laterne-gateway run | check | status: the command line of the gateway.
+"""laterne-gateway run | check | status | key: the command line of the gateway.
 
 Exit codes: 0 done, 1 found wrong or failed, 2 bad usage or configuration. What a command needs is imported when it
 runs.
@@ -35,6 +35,8 @@ def run_command(arguments: list[str]) -> int:
         return BAD_CONFIGURATION
     if asked.command == "run":
         return _run(config)
+    if asked.command == "key":
+        return _key(config)
     if asked.command == "check":
         from laterne_gateway.check import check
 
@@ -64,6 +66,22 @@ def _run(config: "Config") -> int:
     return DONE
 
 
+def _key(config: "Config") -> int:
+    from laterne_gateway.identity import IdentityError, jwk, make_key
+
+    try:
+        print(jwk(make_key(config.gateway.key)))
+    except IdentityError as why:
+        print(why, file=sys.stderr)
+        return WRONG
+    print(
+        f"{config.gateway.key}: made. Give the line above to the authority: "
+        f"laterne gateway enrol --id {config.gateway.id} --key FILE",
+        file=sys.stderr,
+    )
+    return DONE
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="laterne-gateway", description="The gateway agent of laterne.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -71,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         ("run", "serve boards and deliver their reports until SIGTERM"),
         ("check", "say whether everything that the configuration names can be used"),
         ("status", "say how the running gateway is"),
+        ("key", "make the key with which the gateway shakes hands with boards, and print its public half"),
     ):
         command = commands.add_parser(name, help=summary, description=summary)
         command.add_argument("--config", required=True, metavar="FILE", help="the configuration, a TOML file")

@@ -9,10 +9,11 @@ import asyncio
 import logging
 import signal
 
+from laterne_gateway import identity
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.bus import Bus
 from laterne_gateway.clock import Clock, SystemClock
-from laterne_gateway.config import Config
+from laterne_gateway.config import Config, GatewaySettings
 from laterne_gateway.database import FILE_NAME, DirectoryLock, open_database
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
@@ -20,6 +21,7 @@ from laterne_gateway.roster import RosterKeeper, read_bounded
 from laterne_gateway.routes.mqtt import NAME as MQTT
 from laterne_gateway.routes.mqtt import MqttRoute
 from laterne_gateway.serial_line import SerialLine
+from laterne_gateway.sessions import Sessions
 from laterne_gateway.status import StatusServer
 from laterne_protocol.roster import MAX_ROSTER_BYTES
 from laterne_protocol.trust import MAX_TRUST_BYTES
@@ -53,8 +55,11 @@ async def _run(config: Config, buffer: Buffer, clock: Clock, stop: asyncio.Event
     gateway, health = config.gateway, Health()
     roster = RosterKeeper(gateway.id, gateway.trust, gateway.roster, buffer, health)
     await roster.load()
+    sessions = Sessions(identity.load(gateway, roster.trusted), roster, clock, health)
     inbox = Inbox(roster, buffer, clock, health)
-    buses = [Bus(SerialLine(line, health), line.boards, roster, inbox, clock, health) for line in config.lines]
+    buses = [
+        Bus(SerialLine(line, health), line.boards, roster, sessions, inbox, clock, health) for line in config.lines
+    ]
     route = MqttRoute(gateway, config.mqtt, buffer, clock, health)
     status = StatusServer(config, buffer, roster, health, clock)
     log.info(
@@ -70,7 +75,7 @@ async def _run(config: Config, buffer: Buffer, clock: Clock, stop: asyncio.Event
         others = [
             parts.create_task(buffer.run()),
             parts.create_task(status.run()),
-            parts.create_task(_reload(roster, buses)),
+            parts.create_task(_reload(gateway, roster, sessions, buses, health)),
         ]
         await stop.wait()
         log.info("gateway %s: stopping", gateway.id)
@@ -81,12 +86,21 @@ async def _run(config: Config, buffer: Buffer, clock: Clock, stop: asyncio.Event
     log.info("gateway %s: stopped, %d reports waiting", gateway.id, buffer.waiting(MQTT))
 
 
-async def _reload(roster: RosterKeeper, buses: list[Bus]) -> None:
+async def _reload(
+    settings: GatewaySettings, roster: RosterKeeper, sessions: Sessions, buses: list[Bus], health: Health
+) -> None:
     hang_up = _on_signals(signal.SIGHUP)
     while True:
         await hang_up.wait()
         hang_up.clear()
-        if await roster.reload() is None:
+        problem = await roster.reload()
+        try:
+            sessions.identity = identity.load(settings, roster.trusted)
+            health.clear("gateway", "credential", "the credential is good again")
+        except identity.IdentityError as why:
+            # Boards decide by the trust that they hold: the one in use may serve them for long yet.
+            health.alarm("gateway", "credential", f"{why}; the one in use stays")
+        if problem is None:
             for bus in buses:
                 bus.wake()
 

@@ -2,30 +2,39 @@
 
 Each board is a contact with a moment when it is due. The one that is due longest is asked next; so boards with a
 backlog take turns, and one question after the other goes out while there is anything to fetch. A board that does not
-answer is asked less and less often: dead boards must not eat the time of the living.
+answer is asked less and less often: dead boards must not eat the time of the living. A handshake takes a board
+seconds: its link (sessions) says when its next step is due, and the others are asked in between.
+
+What is asked next at an address:
+
+    no session, none wanted     hello in the clear: is anybody there, must it be enrolled?
+    a handshake step is due     that step
+    a session, board not known  hello in the session: which boot, which release?
+    otherwise                   a poll in the session
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from laterne_gateway.backoff import Backoff
 from laterne_gateway.board_clock import BoardClock
 from laterne_gateway.clock import Clock
+from laterne_gateway.exchange import Answer, Exchange
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import ACCEPTED, REFUSED, Inbox
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.serial_line import LineLost, SerialLine
+from laterne_gateway.sessions import Link, Sessions
 from laterne_protocol import credential, frame, messages
 from laterne_protocol.errors import MessageError
 from laterne_protocol.frame import Frame
 from laterne_protocol.roster import Entry
+from laterne_protocol.session import Session
 
 log = logging.getLogger("laterne")
 
-BITS_A_BYTE = 10  # 8N1: a start and a stop bit
-BOARD_TURNS_ROUND_S = 0.45  # a board erases a flash block (RP2040: 45 ms typical, 400 ms at most) before it answers
-ADAPTERS_S = 0.05  # FTDI holds back short data for 16 ms each way (facts/gateway.md, 10), and the scheduler's share
 ASK_TIMES = 3  # of a board that has answered before; one that has not is asked once
 
 # A board is heard at least this often: it shows that it lives, its clock is compared, and a report that closed early
@@ -43,33 +52,28 @@ SILENT_CAP_A_BOARD_S = 2.0  # on a bus with n boards every 2n s: at 0.6 s each, 
 REOPEN_BASE_S, REOPEN_CAP_S = 0.5, 5.0  # an adapter that is plugged in again serves within 5 s
 
 
-def answer_within_s(question_bytes: int, baud: int) -> float:
-    """How long a question and the longest answer can take: bytes on the line, the board's turn-round, the adapters."""
-    on_the_line = question_bytes + frame.MAX_FRAME_BYTES + len(frame.DELIMITER)
-    return on_the_line * BITS_A_BYTE / baud + BOARD_TURNS_ROUND_S + ADAPTERS_S
-
-
 @dataclass
 class Contact:
-    """What we know of the board at an address. board: its id once it has said hello. due_s: monotonic."""
+    """What we know of an address. due_s: monotonic. identified: the session in which the board has said who it is."""
 
     address: int
+    link: Link
     silence: Backoff
     due_s: float = 0.0
     number: int = 0
-    entry: Entry | None = None
     answers: bool = False
     known: tuple[str, bytes] | None = None  # board and kid that `clock` is of
+    identified: Session | None = None
+    greeted: Session | None = None  # the session whose opening has been said
     said: str = ""  # what was logged last: a thing is said when it changes
     clock: BoardClock = field(default_factory=BoardClock)
 
-
-@dataclass(frozen=True)
-class Answer:
-    message: object
-    asked_s: float
-    answered_s: float
-    repeated: bool
+    @property
+    def next_s(self) -> float:
+        """When the next question is due. Without a session there is nothing to ask while a handshake is under way."""
+        if self.link.session is None and self.link.is_shaking:
+            return self.link.due_s
+        return min(self.due_s, self.link.due_s)
 
 
 class Bus:
@@ -78,11 +82,13 @@ class Bus:
         line: SerialLine,
         addresses: tuple[int, ...],
         roster: RosterKeeper,
+        sessions: Sessions,
         inbox: Inbox,
         clock: Clock,
         health: Health,
     ) -> None:
         self._line = line
+        self._exchange = Exchange(line, clock, health)
         self._subject = f"line {line.name}"
         self._roster = roster
         self._inbox = inbox
@@ -91,7 +97,8 @@ class Bus:
         cap_s = max(SILENT_CAP_S, SILENT_CAP_A_BOARD_S * len(addresses))
         self._poll_within_s = max(POLL_WITHIN_S, POLL_WITHIN_A_BOARD_S * len(addresses))
         self._contacts = [
-            Contact(address, Backoff(1.0, cap_s, floor_s=0.5)) for address in addresses or (frame.ANY_BOARD,)
+            Contact(address, sessions.link(line.name, address), Backoff(1.0, cap_s, floor_s=0.5))
+            for address in addresses or (frame.ANY_BOARD,)
         ]
 
     async def run(self) -> None:
@@ -116,51 +123,98 @@ class Bus:
             await self._line.close()
 
     def wake(self) -> None:
-        """The roster has changed: boards that were turned away are asked again at once."""
+        """The roster or our credential has changed: boards that were turned away are asked again at once."""
         for contact in self._contacts:
-            if contact.entry is None or self._roster.entry(contact.entry.board) is not contact.entry:
+            link = contact.link
+            link.forgive()
+            if link.entry is None or self._roster.entry(link.entry.board) is not link.entry:
                 contact.due_s = 0.0
         self._line.stir()
 
     async def _ask_in_turn(self) -> None:
         for contact in self._contacts:
-            contact.entry, contact.due_s = None, 0.0  # it may be another board that is plugged in now
+            # It may be another board that is plugged in now: a session tells, and its name is asked for again.
+            contact.identified, contact.answers, contact.due_s = None, False, 0.0
         while True:
-            contact = min(self._contacts, key=lambda one: one.due_s)
-            pause_s = contact.due_s - self._clock.monotonic_s()
+            contact = min(self._contacts, key=lambda one: one.next_s)
+            pause_s = contact.next_s - self._clock.monotonic_s()
             if pause_s > 0:
                 await self._line.rest(pause_s)
                 continue  # woken or not: look again who is due
             await self._serve(contact)
 
     async def _serve(self, contact: Contact) -> None:
-        if contact.entry is not None:
-            # The roster in force decides at each question.
-            current = self._roster.entry(contact.entry.board)
-            if current is None:
-                self._turn_away(contact, contact.entry.board)
-                return
-            contact.entry = current
-        pause_s = await (self._greet(contact) if contact.entry is None else self._poll(contact, contact.entry))
+        link = contact.link
+        refused = link.check_roster()  # the roster in force decides at each question
+        if refused is not None:
+            pause_s = self._turn_away(contact, refused)
+        elif link.due_s <= self._clock.monotonic_s():
+            await self._shake_hands(contact)
+            return
+        elif link.session is None or link.entry is None:
+            pause_s = await self._greet(contact)
+        elif contact.identified is not link.session:
+            pause_s = await self._identify(contact, link.entry)
+        else:
+            pause_s = await self._poll(contact, link.entry)
         contact.due_s = self._clock.monotonic_s() + pause_s
 
+    async def _shake_hands(self, contact: Contact) -> None:
+        link = contact.link
+        answer = await self._exchange.ask(link.question, lambda received: link.take(received) or None, 1)
+        if answer is None:
+            link.unanswered()
+        else:
+            contact.answers = True
+            contact.silence.reset()
+        farewell = link.farewell_frame()
+        if farewell is not None:
+            self._exchange.tell(farewell)
+        if not link.is_shaking:
+            # Open: ask at once. Failed, and no older session to go on with: greet the board when it is time again.
+            now_s = self._clock.monotonic_s()
+            contact.due_s = now_s if link.session is not None else max(now_s, link.rests_until_s)
+
     async def _greet(self, contact: Contact) -> float:
-        answer = await self._ask(contact, messages.Hello(contact.number), messages.Identity)
+        contact.number = (contact.number + 1) & 0xFF
+        question = messages.Hello(contact.number)
+        asked = Frame(frame.MESSAGE, contact.address, frame.GATEWAY, question.to_bytes())
+        answer = await self._exchange.ask(
+            lambda: asked,
+            lambda received: self._plain(contact, received, messages.Identity),
+            ASK_TIMES if contact.answers else 1,
+        )
         if answer is None:
             return self._silent(contact)
-        if not isinstance(answer.message, messages.Identity):
-            return self._declined(contact, answer.message)
-        identity = answer.message
+        if isinstance(answer.what, messages.Refusal) and answer.what.reason == messages.SESSION_NEEDED:
+            contact.answers = True
+            contact.silence.reset()
+            contact.link.call()
+            return 0.0
+        if not isinstance(answer.what, messages.Identity):
+            return self._declined(contact, answer.what)
+        if answer.what.board is None:
+            return self._not_enrolled(contact)
+        self._health.count(self._subject, "refused: enrolled, but speaks in the clear")
+        self._say(contact, f"line {self._line.name}: a board answers without a session: bring it a newer release")
+        return UNKNOWN_PAUSE_S
+
+    async def _identify(self, contact: Contact, entry: Entry) -> float:
+        session = contact.link.session
+        answer = await self._ask(contact, messages.Hello, messages.Identity)
+        if answer is None:
+            return self._unanswered(contact)
+        identity = answer.what
+        if not isinstance(identity, messages.Identity):
+            return self._declined(contact, identity)
         where = f"line {self._line.name}"
-        if identity.board is None:
-            self._say(contact, f"{where}: a board that is not enrolled answers: laterne board enrol")
-            self._health.count(self._subject, "not enrolled")
+        if identity.board != entry.board:
+            self._health.count(entry.board, "refused: speaks for another")
+            self._health.alarm(
+                entry.board, "speaks for another", f"{where}: it says in its session that it is {identity.board}"
+            )
             return UNKNOWN_PAUSE_S
-        entry = self._roster.entry(identity.board)
-        if entry is None:
-            return self._turn_away(contact, identity.board)
         if identity.kid != credential.kid(entry.sign_key):
-            # A hint, not a proof: it saves asking for what the inbox would refuse.
             self._health.count(entry.board, "answers with another key")
             self._say(
                 contact, f"{entry.board}: {where}: holds another key than the roster says: export the roster anew"
@@ -169,7 +223,7 @@ class Bus:
         if contact.known != (entry.board, identity.kid):
             # Another board may count the same boot: its clock is another one all the same.
             contact.known, contact.clock = (entry.board, identity.kid), BoardClock()
-        contact.entry = entry
+        contact.identified = session
         contact.answers = True
         contact.silence.reset()
         self._health.note(entry.board, "line", self._line.name)
@@ -182,25 +236,28 @@ class Bus:
         if self._inbox.uncommitted(entry) >= MAX_UNCOMMITTED:
             return POLL_FLOOR_S
         now_s = self._clock.monotonic_s()
-        after = self._inbox.after(entry)
-        question = messages.Poll(
-            contact.number,
-            self._inbox.acknowledged(entry),
-            after,
-            contact.clock.time(now_s, self._clock.utc_ms()),
+        acknowledged, after = self._inbox.acknowledged(entry), self._inbox.after(entry)
+        time = contact.clock.time(now_s, self._clock.utc_ms())
+        answer = await self._ask(
+            contact, lambda number: messages.Poll(number, acknowledged, after, time), messages.ReportAnswer
         )
-        answer = await self._ask(contact, question, messages.ReportAnswer)
         if answer is None:
-            return self._silent(contact)
-        if not isinstance(answer.message, messages.ReportAnswer):
-            return self._declined(contact, answer.message)
+            return self._unanswered(contact)
+        if not isinstance(answer.what, messages.ReportAnswer):
+            return self._declined(contact, answer.what)
         if self._inbox.after(entry) < after:
             # A report before this answer could not be stored meanwhile (Inbox.after).
             self._health.count(entry.board, "answers dropped: not stored before")
             return POLL_FLOOR_S
-        return self._answered(contact, entry, answer, answer.message)
+        return self._answered(contact, entry, answer, answer.what)
 
-    def _answered(self, contact: Contact, entry: Entry, answer: Answer, said: messages.ReportAnswer) -> float:
+    def _answered(
+        self, contact: Contact, entry: Entry, answer: "Answer[messages.Message]", said: messages.ReportAnswer
+    ) -> float:
+        if contact.greeted is not contact.link.session:
+            contact.greeted = contact.link.session
+            self._health.note(entry.board, "session opened utc_ms", self._clock.utc_ms())
+            log.info("%s: session opened, %d reports waiting", entry.board, said.waiting)
         contact.answers = True
         contact.silence.reset()
         if contact.clock.boot not in (None, said.boot):
@@ -219,25 +276,39 @@ class Bus:
             return REFUSED_PAUSE_S if outcome == REFUSED else self._poll_within_s
         return min(self._poll_within_s, max(POLL_FLOOR_S, said.due_ms / 1000 + AFTER_DUE_S))
 
+    def _unanswered(self, contact: Contact) -> float:
+        if contact.link.session is None:  # it was at its end
+            return 0.0
+        if contact.link.hinted:
+            # Perhaps a stranger's word: the session stays until there is a new one.
+            self._health.count(self._subject, "questions without answer")
+            return self._poll_within_s
+        return self._silent(contact)
+
     def _silent(self, contact: Contact) -> float:
-        # Who answers next is asked for its name first: it may be another board.
-        if contact.answers and contact.entry is not None:
-            self._say(contact, f"{contact.entry.board}: line {self._line.name}: does not answer any more")
-            self._health.count(contact.entry.board, "fell silent")
+        # Who answers next shakes hands first: it may be another board, or this one after a restart.
+        entry = contact.link.entry
+        if entry is not None:
+            if contact.answers:
+                self._say(contact, f"{entry.board}: line {self._line.name}: does not answer any more")
+                self._health.count(entry.board, "fell silent")
+            contact.link.drop("no answer")
         contact.answers = False
-        contact.entry = None
         self._health.count(self._subject, "questions without answer")
         return contact.silence.failed()
 
     def _declined(self, contact: Contact, message: object) -> float:
         reason = message.reason if isinstance(message, messages.Refusal) else 0
         if reason == messages.NOT_ENROLLED:
-            self._say(contact, f"line {self._line.name}: a board that is not enrolled answers: laterne board enrol")
-            contact.entry = None
-            return UNKNOWN_PAUSE_S
+            return self._not_enrolled(contact)
         contact.answers = True
         self._health.count(self._subject, "questions declined")
         return BUSY_PAUSE_S
+
+    def _not_enrolled(self, contact: Contact) -> float:
+        self._health.count(self._subject, "not enrolled")
+        self._say(contact, f"line {self._line.name}: a board that is not enrolled answers: laterne board enrol")
+        return UNKNOWN_PAUSE_S
 
     def _turn_away(self, contact: Contact, board: str) -> float:
         # Its reports stay on the board: nothing is acknowledged, nothing asked for.
@@ -245,8 +316,6 @@ class Bus:
         self._health.count(self._subject, "refused: revoked board" if revoked else "refused: unknown board")
         remedy = "is revoked and not served" if revoked else "is not in the roster: enrol it and export the roster anew"
         self._say(contact, f"{board}: line {self._line.name}: {remedy}")
-        contact.entry = None
-        contact.due_s = self._clock.monotonic_s() + UNKNOWN_PAUSE_S
         return UNKNOWN_PAUSE_S
 
     def _say(self, contact: Contact, sentence: str) -> None:
@@ -255,38 +324,47 @@ class Bus:
             log.info("%s", sentence)
 
     async def _ask(
-        self, contact: Contact, question: messages.Hello | messages.Poll, expected: "type[messages.Message]"
-    ) -> Answer | None:
-        """The answer, or None when there was none in time. Raises LineLost."""
+        self, contact: Contact, question: "Callable[[int], messages.Message]", expected: "type[messages.Message]"
+    ) -> "Answer[messages.Message] | None":
+        """Asks in the session. The answer, or None when there was none in time. Raises LineLost."""
         # A repeated question keeps its number, so that a late answer to the first one counts; the next has another.
         contact.number = (contact.number + 1) & 0xFF
-        data = Frame(frame.MESSAGE, contact.address, frame.GATEWAY, question.to_bytes()).to_bytes()
-        for attempt in range(ASK_TIMES if contact.answers else 1):
-            self._line.forget()
-            # The zero ahead closes whatever noise the line has left in the board's decoder.
-            self._line.write(frame.DELIMITER + data)
-            asked_s = self._clock.monotonic_s()
-            if attempt:
-                self._health.count(self._subject, "questions repeated")
-            else:
-                first_s = asked_s
-            until_s = asked_s + answer_within_s(len(data) + 1, self._line.baud)
-            while (received := await self._line.frame(until_s)) is not None:
-                message = self._message(contact, received[0])
-                if message is None or message.number != question.number:
-                    self._health.count(self._subject, "frames unasked")
-                elif isinstance(message, (expected, messages.Refusal)):
-                    return Answer(message, first_s, received[1], attempt > 0)
-        return None
+        link, message = contact.link, question(contact.number).to_bytes()
+        link.ask()
 
-    def _message(self, contact: Contact, received: Frame) -> "messages.Message | None":
+        def judge(received: Frame) -> "messages.Message | None":
+            if received.kind == frame.MESSAGE:
+                if received.payload == messages.HINT.to_bytes():
+                    link.hint(received)
+                return None
+            opened = link.open(received) if received.kind == frame.RECORD else None
+            return None if opened is None else self._message(contact, opened, expected)
+
+        return await self._exchange.ask(
+            lambda: None if link.session is None or link.hinted else link.seal(message),
+            judge,
+            ASK_TIMES if contact.answers else 1,
+        )
+
+    def _plain(
+        self, contact: Contact, received: Frame, expected: "type[messages.Message]"
+    ) -> "messages.Message | None":
         if received.kind != frame.MESSAGE or received.destination != frame.GATEWAY:
             return None
         if received.source == frame.GATEWAY or contact.address not in (received.source, frame.ANY_BOARD):
             return None
+        return self._message(contact, received.payload, expected)
+
+    def _message(
+        self, contact: Contact, payload: bytes, expected: "type[messages.Message]"
+    ) -> "messages.Message | None":
+        """The message, if it answers the question under way."""
         try:
-            return messages.message_of(received.payload)
+            message = messages.message_of(payload)
         except MessageError as why:
             self._health.count(self._subject, "messages malformed")
-            log.debug("line %s: %s: %s", self._line.name, why, received.payload[:32].hex())
+            log.debug("line %s: %s: %s", self._line.name, why, payload[:32].hex())
             return None
+        if message.number != contact.number or not isinstance(message, (expected, messages.Refusal)):
+            return None
+        return message

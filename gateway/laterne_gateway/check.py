@@ -7,8 +7,8 @@ import ssl
 import stat
 from pathlib import Path
 
-from laterne_gateway import primitives
-from laterne_gateway.config import Config, LineSettings
+from laterne_gateway import identity, primitives
+from laterne_gateway.config import Config, GatewaySettings, LineSettings
 from laterne_gateway.database import FILE_NAME, DatabaseError, check_format
 from laterne_gateway.roster import RosterError, read_bounded, verified_roster
 from laterne_protocol import roster, trust
@@ -46,6 +46,10 @@ def _signed_files(config: Config) -> bool:
     except WireError as why:
         return _wrong(f"{gateway.trust}: {why}: bring the trust that the authority published last")
     _good(f"trust: version {trusted.version} of {trusted.authority}")
+    return all([_roster(gateway, trusted), _identity(gateway, trusted)])
+
+
+def _roster(gateway: GatewaySettings, trusted: trust.Trust) -> bool:
     try:
         found = verified_roster(read_bounded(gateway.roster, roster.MAX_ROSTER_BYTES), trusted, gateway.id)
     except RosterError as why:
@@ -53,6 +57,18 @@ def _signed_files(config: Config) -> bool:
     except WireError as why:
         return _wrong(f"{gateway.roster}: {why}: export this gateway's roster anew")
     return _good(f"roster: version {found.version}, {len(found.entries)} boards, {len(found.revoked)} revoked")
+
+
+def _identity(gateway: GatewaySettings, trusted: trust.Trust) -> bool:
+    try:
+        found = identity.load(gateway, trusted)
+        mode = stat.S_IMODE(gateway.key.stat().st_mode)
+    except identity.IdentityError as why:
+        return _wrong(str(why))
+    if mode & 0o077:
+        return _wrong(f"{gateway.key}: others may read it: chmod 600")
+    first, last = found.credential.versions
+    return _good(f"credential: key {found.party.kid.hex()}, valid under trust versions {first} to {last}")
 
 
 def _database(config: Config) -> bool:

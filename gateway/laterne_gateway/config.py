@@ -20,6 +20,7 @@ MIN_BAUD, MAX_BAUD = 1200, 4_000_000  # slowest line that still carries a report
 DEFAULT_BAUD = 115_200
 DEFAULT_IN_FLIGHT = 20  # mosquitto's max_inflight_messages
 MAX_IN_FLIGHT = 1000  # a report is at most 960 bytes: at most 1 MiB unacknowledged in memory
+KEY_NAME = "agree.key"  # in the gateway's directory unless another file is named
 MQTT_PORT, MQTTS_PORT = 1883, 8883  # IANA
 
 
@@ -33,13 +34,18 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True)
 class GatewaySettings:
-    """Who this gateway is and where its files are. directory: its state. trust, roster: signed by the authority."""
+    """Who this gateway is and where its files are.
+
+    directory: its state. trust, roster, credential: signed by the authority. key: for shaking hands with boards.
+    """
 
     id: str
     tenant: str
     directory: Path
     trust: Path
     roster: Path
+    credential: Path
+    key: Path
 
 
 @dataclass(frozen=True)
@@ -198,14 +204,19 @@ class _Reader:
         return _Table(self, name, None, value)
 
     def _gateway(self, table: _Table) -> GatewaySettings:
+        name = table.name("id", "give the gateway's id as in `laterne roster export --gateway ID`")
+        tenant = table.name("tenant", 'give the part of the topic that is yours, such as "cityname"')
+        directory = table.path("directory", "give the directory for the gateway's database")
         settings = GatewaySettings(
-            table.name("id", "give the gateway's id as in `laterne roster export --gateway ID`"),
-            table.name("tenant", 'give the part of the topic that is yours, such as "cityname"'),
-            table.path("directory", "give the directory for the gateway's database"),
+            name,
+            tenant,
+            directory,
             table.path("trust", "give the file of the authority's public keys, trust.cbor"),
             table.path("roster", "give the file that `laterne roster export` wrote"),
+            table.path("credential", "give the file that `laterne gateway enrol` wrote for this gateway's key"),
+            table.optional_path("key", "give the file that `laterne-gateway key` makes") or directory / KEY_NAME,
         )
-        table.end("id, tenant, directory, trust, roster")
+        table.end("id, tenant, directory, trust, roster, credential, key")
         return settings
 
     def _lines(self, value: object) -> tuple[LineSettings, ...]:

@@ -12,11 +12,14 @@ What may be acknowledged, and when. A board forgets what we acknowledge, so:
    line must go on: a report that is damaged on the board's flash would otherwise hold back all others for ever.
    The number in a report that is not validly signed is a stranger's word. It is never believed upwards: we pass over
    one number when it says nothing readable, and at most MAX_STEP towards the number it claims, where an honest board
-   has nothing in between. Until sessions protect the line, a forger on it could do as much by acknowledging in our
-   name.
+   has nothing in between.
 4. The board forgets when it sees the acknowledgement in a later question, which it answers. If either is lost, the
    question comes again: "acknowledged by the next one before forgotten." The gateway forgets a report when every route
    has delivered it (buffer).
+
+Reports come in a session, and the session's board is known before its report is read. So a report that names another
+board, or that another board of the roster has signed, is no forger's noise: the board itself hands it over. It is
+refused, and a person is told.
 
 A repeated report is stored once. One that bears a stored number but is another report, or does not follow the one
 before, is validly signed all the same: two boards hold one key. It is set aside, and a person is told.
@@ -45,6 +48,8 @@ MAX_STEP = 64  # a gap of 10,000 reports before a damaged one is crossed in 157 
 
 # Of one board: each costs a synced commit, and a forger could have one every 3 s. Enough to cross that gap in an hour.
 MAX_SET_ASIDE_AN_HOUR, HOUR_S = 160, 3600.0
+
+ANOTHER = "speaks for another"
 
 ACCEPTED, REFUSED, REPEATED = "accepted", "refused", "repeated"
 
@@ -94,11 +99,13 @@ def examine(body: bytes, entry: Entry) -> tuple[report.Report, bytes]:
             raise CoseError(f"it names key {signed.kid.hex()}, the roster {credential.kid(entry.sign_key).hex()}")
         cose.verify(signed, cose.REPORT, partial(primitives.valid, entry.sign_key))
     except CoseError as why:
+        if claimed is not None and claimed.board != entry.board:
+            raise RefusedReport(ANOTHER, f"it hands over a report of {claimed.board}", None, False) from why
         raise RefusedReport("signature", str(why), sequence, False) from why
     if claimed is None:
         raise RefusedReport("malformed payload", malformed, None, True)
     if claimed.board != entry.board:
-        raise RefusedReport("names another board", f"it says it is {claimed.board}", None, True)
+        raise RefusedReport(ANOTHER, f"it says it is {claimed.board}", None, True)
     return claimed, report.digest(signed.payload)
 
 
@@ -265,6 +272,8 @@ class Inbox:
                 "clone",
                 f"report {why.sequence} does not follow the one before: {why}; look for a second board with its key",
             )
+        if why.reason == ANOTHER:
+            self._health.alarm(board, ANOTHER, f"speaks for another: {why}; find out what has happened to this board")
         if intake.refusals >= ASK_TIMES and self._set_aside_enough(intake):
             self._health.count(board, "refused: too many set aside this hour")
             return  # it is asked for again until there is room

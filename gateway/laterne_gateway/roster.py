@@ -24,15 +24,13 @@ class RosterError(Exception):
     """No roster can be used; the sentence says what to do."""
 
 
-def read_bounded(file: Path, max_bytes: int) -> bytes:
-    """A file of at most max_bytes. Raises RosterError."""
+def read_bounded(file: Path, max_bytes: int, made_by: str = "laterne roster export") -> bytes:
+    """A file of at most max_bytes. made_by: the operator's command. Raises RosterError."""
     try:
         with file.open("rb") as source:
             data = source.read(max_bytes + 1)
     except OSError as why:
-        raise RosterError(
-            f"{file}: cannot be read ({why.strerror}): bring it from the authority (laterne roster export)"
-        ) from why
+        raise RosterError(f"{file}: cannot be read ({why.strerror}): bring it from the authority ({made_by})") from why
     if len(data) > max_bytes:
         raise RosterError(f"{file}: more than {max_bytes} bytes: it is not what the authority exports")
     return data
@@ -65,6 +63,7 @@ class RosterKeeper:
         self._digest = b""
         self._entries: dict[str, roster.Entry] = {}
         self._revoked: set[str] = set()
+        self._boards_of_keys: dict[bytes, str] = {}  # kid of the agreement key -> the board that has or had it
 
     @property
     def version(self) -> int | None:
@@ -77,6 +76,21 @@ class RosterKeeper:
     def entry(self, board: str) -> roster.Entry | None:
         """What the roster says of a board; None: we may not serve it."""
         return None if board in self._revoked else self._entries.get(board)
+
+    def entry_of_key(self, kid: bytes) -> roster.Entry | None:
+        """The board that may be served and whose agreement key has this kid; protocol/README.md, 9.2."""
+        entry = self.entry(self._boards_of_keys.get(kid, ""))
+        return entry if entry is not None and credential.kid(entry.agree_key) == kid else None
+
+    def name_of_key(self, kid: bytes) -> str | None:
+        """The board that has this agreement key, or had it when this process last saw it in a roster."""
+        return self._boards_of_keys.get(kid)
+
+    @property
+    def trusted(self) -> trust.Trust:
+        """The trust in force, once loaded."""
+        assert self._trusted is not None
+        return self._trusted
 
     def is_revoked(self, board: str) -> bool:
         return board in self._revoked
@@ -159,5 +173,10 @@ class RosterKeeper:
             if (entry.board, credential.kid(entry.sign_key)) not in revoked_kids
         }
         self._revoked = {board for board, _, _ in found.revoked} - self._entries.keys()
+        # Keys of boards that are not named any more are forgotten, so this cannot grow.
+        named = self._entries.keys() | self._revoked
+        former = {board: kid for kid, board in self._boards_of_keys.items() if board in named}
+        former |= {entry.board: credential.kid(entry.agree_key) for entry in found.entries}
+        self._boards_of_keys = {kid: board for board, kid in former.items()}
         self._health.note(SUBJECT, "version", found.version)
         self._health.note(SUBJECT, "boards", self.boards)

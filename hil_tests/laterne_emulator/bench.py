@@ -23,6 +23,7 @@ from laterne_emulator.world import Probe, World
 
 NOISE_PIN = 26  # firmware/boards/emulated.py: an open analogue input
 BUS_NAME = "bus"
+TAP_NAME = "line.bin"  # in the folder of the board, or of the bus
 
 
 class Bench:
@@ -135,6 +136,11 @@ class Bench:
                 (board.folder / "uart").unlink(missing_ok=True)
         if failures:
             raise ExceptionGroup("emulated boards failed", failures)
+
+    def tap(self, on: bool) -> None:
+        """Record what is on all lines, each in a file line.bin beside its port, or stop it."""
+        for line in dict.fromkeys(self.lines.values()):
+            line.tap(line.path.with_name(TAP_NAME) if on else None)
 
     def readings_served(self, board: str) -> int:
         """How many readings the board could take from its sensors, counted in the sensors."""

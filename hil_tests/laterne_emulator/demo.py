@@ -128,7 +128,7 @@ class _Demo:
             await self._make_authority(children)
             async with await self._start_boards(children) as control:
                 await self._enrol(children)
-                self._configure_gateway(broker)
+                await self._set_up_gateway(children, broker)
                 await self._count(control)
                 self._enrolment_bytes = self.figures.line_bytes
                 async with asyncio.TaskGroup() as group:
@@ -175,7 +175,8 @@ class _Demo:
             "-o", str(self._place / "roster.cbor"),
         )  # fmt: skip
 
-    def _configure_gateway(self, broker: str) -> None:
+    async def _set_up_gateway(self, children: Children, broker: str) -> None:
+        self.view.step("making the gateway's key")
         lines = "".join(f'\n[[line]]\nname = "{name}"\npath = "boards/{name}/uart"\n' for name in self._ids)
         (self._place / "gateway").mkdir()
         (self._place / "gateway.toml").write_text(
@@ -186,11 +187,19 @@ tenant = "{TENANT}"
 directory = "gateway"
 trust = "authority/trust.cbor"
 roster = "roster.cbor"
+credential = "gateway.cbor"
 
 [mqtt]
 url = "{broker}"
 {lines}"""
         )
+        command = [console_script("laterne-gateway"), "key", "--config", str(self._place / "gateway.toml")]
+        public = self._place / "gateway.jwk"
+        public.write_bytes(await children.run("laterne-gateway key", command, log=self._place / "set-up.log"))
+        await self._laterne(
+            children, "gateway", "enrol", "--id", GATEWAY, "--key", str(public), "--authority", str(self._authority),
+            "-o", str(self._place / "gateway.cbor"),
+        )  # fmt: skip
 
     async def _start_subscriber(self, children: Children, broker: str, group: asyncio.TaskGroup) -> Child:
         self.view.step("subscribing")

@@ -41,6 +41,7 @@ class Desk:
             "plug": self._plug,
             "unplug": self._unplug,
             "babble": self._babble,
+            "tap": self._tap,
             "world": self._world,
         }
 
@@ -169,6 +170,11 @@ class Desk:
         """{"board", "on"}"""
         line, board = self._line_of(request), self._board(request)
         line.babble(line.ends.index(board.uart), bool(request["on"]))
+        return {}
+
+    async def _tap(self, request: Request) -> Request:
+        """{"on"}: record what is on all lines from now on, in line.bin beside each port, or stop it."""
+        self._bench.tap(bool(request["on"]))
         return {}
 
     async def _world(self, request: Request) -> Request:

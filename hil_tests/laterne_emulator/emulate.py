@@ -32,8 +32,9 @@ def emulate(
     sample_ms: Annotated[
         int | None, typer.Option(min=200, max=3_600_000, help="New boards read their sensors this often.")
     ] = None,
-    heap_kib: Annotated[int, typer.Option(min=64, help="Heap of a board's firmware, in KiB.")] = 128,
+    heap_kib: Annotated[int, typer.Option(min=64, help="Heap of a board's firmware, in KiB.")] = 176,
     bus: Annotated[bool, typer.Option("--bus", help="All boards on one half-duplex line, DIR/bus.")] = False,
+    tap: Annotated[bool, typer.Option("--tap", help="Record what is on a line in line.bin beside its port.")] = False,
 ) -> None:
     """Run emulated sensor boards with serial ports DIR/NAME/uart and DIR/NAME/usb, until Ctrl-C."""
     # These need the extra `emulator`; without it the other commands of laterne still work.
@@ -59,7 +60,7 @@ def emulate(
         bench = Bench(
             directory, boards, firmware=sources, settings=settings, bus=bus, seed=seed, heap_bytes=heap_kib * 1024
         )
-        asyncio.run(_run(bench))
+        asyncio.run(_run(bench, tap))
     except (NoFirmware, EmulatorUnusable, SyntaxError, ValueError, OSError) as why:
         print(f"emulate: {why}", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -89,7 +90,7 @@ def _each(failures: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return found
 
 
-async def _run(bench: "Bench") -> None:
+async def _run(bench: "Bench", tap: bool) -> None:
     from laterne_emulator.control import MAX_LINE_BYTES, reachable
     from laterne_emulator.desk import Desk
 
@@ -100,6 +101,7 @@ async def _run(bench: "Bench") -> None:
     socket = bench.folder / "control"
     socket.unlink(missing_ok=True)
     async with bench:
+        bench.tap(tap)
         await bench.power_on()
         server = await asyncio.start_unix_server(Desk(bench).serve, reachable(socket), limit=MAX_LINE_BYTES)
         try:

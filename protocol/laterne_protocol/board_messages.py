@@ -12,10 +12,10 @@ MAX_MESSAGE_BYTES = 1000  # a frame's payload less what a record adds
 MAX_MESSAGE_ITEMS = 11  # a poll: 5 and the 3 of its time; the rest is room. It bounds what a stranger makes us hold
 
 HELLO, IDENTITY, POLL, REPORT, REFUSAL = 1, 2, 3, 4, 5
-PROVE, POSSESSION, ENROL, ENROLLED = 16, 17, 18, 19  # steps of an enrolment
+PROVE, POSSESSION, ENROL, ENROLLED, TRUST, TRUST_TAKEN = 16, 17, 18, 19, 20, 21  # steps of an enrolment
 
 # Why a board refuses a question.
-ALREADY_ENROLLED, NOT_ENROLLED, CREDENTIAL_REFUSED, NOT_READY = 1, 2, 3, 4
+ALREADY_ENROLLED, NOT_ENROLLED, CREDENTIAL_REFUSED, NOT_READY, SESSION_NEEDED = 1, 2, 3, 4, 5
 
 
 class Hello:
@@ -94,7 +94,10 @@ class ReportAnswer:
 
 
 class Refusal:
-    """Board: I will not, because. reason: 1..255, a key of messages.REFUSALS."""
+    """Board: I will not, because. reason: 1..255, a key of messages.REFUSALS.
+
+    HINT, in the clear: the answer to a record of a session that the board does not have, whose number it cannot read.
+    """
 
     def __init__(self, number: int, reason: int) -> None:
         self.number = number
@@ -104,12 +107,16 @@ class Refusal:
         return cbor.encode([REFUSAL, self.number, self.reason])
 
 
+HINT = Refusal(0, SESSION_NEEDED)
+
+
 class Enrolment:
     """One step of an enrolment; each carries one string of bytes.
 
     PROVE, technician: a fresh nonce of 16 bytes, prove over it that you hold your keys. POSSESSION, board: a COSE_Sign1
     under laterne/possession/1. ENROL, technician: the credential, a COSE_Sign1 under laterne/credential/1.
-    ENROLLED, board: the credential is on my flash, its digest of 16 bytes.
+    ENROLLED, board: the credential is on my flash, its digest of 16 bytes. TRUST, technician: whom to believe, a trust
+    bundle (trust.pack). TRUST_TAKEN, board: it is on my flash, the digest of its payload, 16 bytes.
     """
 
     def __init__(self, number: int, step: int, body: bytes) -> None:
@@ -154,6 +161,8 @@ def question_in(items: "list[object]") -> "Question | None":
         return Enrolment(number, kind, fields.byte_string(items[2], "nonce", fields.DIGEST_BYTES))
     if kind == ENROL and size == 3:
         return Enrolment(number, kind, fields.byte_string(items[2], "credential", 1, fields.MAX_CREDENTIAL_BYTES))
+    if kind == TRUST and size == 3:
+        return Enrolment(number, kind, fields.byte_string(items[2], "trust bundle", 1, fields.MAX_TRUST_BUNDLE_BYTES))
     return None
 
 

@@ -24,6 +24,7 @@ __all__ = (
     "CREDENTIAL",
     "ES256",
     "ESP256",
+    "GATEWAY",
     "KID_BYTES",
     "POSSESSION",
     "REPORT",
@@ -50,6 +51,7 @@ ES256 = -7  # the former name of the same, still written by others
 CREDENTIAL = "laterne/credential/1"
 ROSTER = "laterne/roster/1"
 TRUST = "laterne/trust/1"
+GATEWAY = "laterne/gateway/1"
 
 _ALGORITHM, _KID = 1, 4  # RFC 9052, 3.1: header labels
 _HALF_ORDER = 0x7FFFFFFF800000007FFFFFFFFFFFFFFFDE737D56D38BCF4279DCE5617E3192A8

@@ -8,12 +8,35 @@ import hashlib
 
 from laterne_protocol import cbor, fields
 from laterne_protocol.errors import ObjectError
+from laterne_protocol.public_keys import KEY_BYTES, cose_key, key_of, kid, thumbprint
 
-KEY_BYTES = 64  # x and y of a P-256 point, 32 bytes each, big endian
+__all__ = (
+    "CHIP",
+    "DIGEST_BYTES",
+    "KEY_BYTES",
+    "MAX_AUTHORITY_BYTES",
+    "MAX_CREDENTIAL_BYTES",
+    "MAX_MODEL_BYTES",
+    "MAX_POSSESSION_BYTES",
+    "NONCE_BYTES",
+    "SECURE_ELEMENT",
+    "SOFTWARE",
+    "TIERS",
+    "Credential",
+    "Possession",
+    "cose_key",
+    "credential_of",
+    "digest",
+    "key_of",
+    "kid",
+    "possession_of",
+    "thumbprint",
+)
+
 NONCE_BYTES = DIGEST_BYTES = fields.DIGEST_BYTES
 MAX_CREDENTIAL_BYTES = MAX_POSSESSION_BYTES = fields.MAX_CREDENTIAL_BYTES
 MAX_MODEL_BYTES = fields.MAX_MODEL_BYTES
-MAX_AUTHORITY_BYTES = 64
+MAX_AUTHORITY_BYTES = fields.MAX_AUTHORITY_BYTES
 
 # What protects a board's private keys (facts of the hardware, claimed by the operator who enrols).
 SOFTWARE, CHIP, SECURE_ELEMENT = 0, 1, 2
@@ -24,34 +47,6 @@ _ISS, _SUB, _IAT, _CTI, _CNF = 1, 2, 6, 7, 8
 _CNF_COSE_KEY = 1
 # RFC 8392, 9.1: claims below -65536 are for private use.
 _AGREE_KEY, _TIER, _MODEL, _EPOCH = -65537, -65538, -65539, -65540
-
-
-def cose_key(key: bytes) -> "dict[object, object]":
-    """The COSE_Key (RFC 9053, 7.1) of a P-256 point. key: 64 bytes x and y."""
-    if len(key) != KEY_BYTES:
-        raise ObjectError("a public key has %d bytes" % KEY_BYTES)
-    return {1: 2, -1: 1, -2: key[:32], -3: key[32:]}
-
-
-def key_of(value: object, name: str) -> bytes:
-    """The 64 bytes x and y of a COSE_Key as cose_key() makes it. Raises ObjectError.
-
-    Not checked here: that the point is on the curve. The primitive that takes the key does it.
-    """
-    parts = fields.mapping(value, name, (1, -1, -2, -3))
-    fields.integer(parts[1], name + " type", 2, 2)
-    fields.integer(parts[-1], name + " curve", 1, 1)
-    return fields.byte_string(parts[-2], name + " x", 32) + fields.byte_string(parts[-3], name + " y", 32)
-
-
-def kid(key: bytes) -> bytes:
-    """The short name of a public key: the first 8 bytes of its RFC 9679 thumbprint. key: 64 bytes x and y."""
-    return thumbprint(key)[:8]
-
-
-def thumbprint(key: bytes) -> bytes:
-    """RFC 9679: SHA-256 over the deterministic COSE_Key with its required members only, 32 bytes."""
-    return hashlib.sha256(cbor.encode(cose_key(key))).digest()
 
 
 def digest(credential: bytes) -> bytes:

@@ -7,7 +7,7 @@ long on a board are step generators: they yield while they work and return their
 
 from hashlib import sha256
 
-from laterne_protocol import cbor, credential
+from laterne_protocol import cbor, public_keys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,13 +82,13 @@ def party(subject: str, public_key: bytes) -> Party:
     The credential is a CCS (RFC 8392 claims, not signed): what binds the key to the id is the signed roster or
     credential in which the caller found both.
     """
-    kid = credential.kid(public_key)
+    kid = public_keys.kid(public_key)
     return Party(kid, ccs(subject, kid, public_key), public_key)
 
 
 def ccs(subject: str, kid: bytes, public_key: bytes) -> bytes:
     """CRED_x: the CWT claims set {sub, cnf: {COSE_Key with its kid}}, deterministic."""
-    key = credential.cose_key(public_key)
+    key = public_keys.cose_key(public_key)
     key[2] = kid
     return cbor.encode({2: subject, 8: {1: key}})
 

@@ -14,6 +14,8 @@ MAX_UTC_MS = MAX_UTC_S * 1000 + 999
 DIGEST_BYTES = 16  # of a credential, of a report; and of a nonce
 MAX_CREDENTIAL_BYTES = 512  # of a possession object, too
 MAX_MODEL_BYTES = 32
+MAX_AUTHORITY_BYTES = 64
+MAX_TRUST_BUNDLE_BYTES = 960  # as a report: what a record and the message around it leave of a frame
 
 _ID_INSIDE = "._-"
 _ID_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789" + _ID_INSIDE

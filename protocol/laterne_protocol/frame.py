@@ -19,14 +19,19 @@ DELIMITER = b"\x00"
 
 # Kinds (4 bits).
 MESSAGE = 1  # a message in the clear (protocol/README.md, 3)
-HANDSHAKE = 2  # reserved for EDHOC
-RECORD = 3  # reserved for what a session carries
+HANDSHAKE = 2  # a step of a handshake: one byte that says which, and its bytes (9.3)
+RECORD = 3  # a message in a session (10)
 
 # Bus addresses.
 GATEWAY = 0
 FIRST_BOARD = 1
 LAST_BOARD = 32
 ANY_BOARD = 255  # on a line with one board: whoever is there
+
+
+def header(kind: int, destination: int, source: int) -> bytes:
+    """The three bytes before a frame's payload. A record authenticates them."""
+    return bytes((VERSION << 4 | kind, destination, source))
 
 
 class Frame:
@@ -47,7 +52,7 @@ class Frame:
             raise FrameError("a payload of %d bytes, at most %d fit" % (len(self.payload), MAX_PAYLOAD_BYTES))
         if not (0 <= self.kind < 16 and 0 <= self.destination < 256 and 0 <= self.source < 256):
             raise FrameError("kind %d, %d to %d: out of range" % (self.kind, self.source, self.destination))
-        head = bytes((VERSION << 4 | self.kind, self.destination, self.source))
+        head = header(self.kind, self.destination, self.source)
         crc = binascii.crc32(self.payload, binascii.crc32(head)).to_bytes(CRC_BYTES, "little")
         return _stuff(b"".join((head, self.payload, crc)))
 

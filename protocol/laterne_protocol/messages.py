@@ -9,6 +9,7 @@ from laterne_protocol.board_messages import (
     CREDENTIAL_REFUSED,
     ENROL,
     ENROLLED,
+    HINT,
     IDENTITY,
     MAX_MESSAGE_BYTES,
     MAX_MESSAGE_ITEMS,
@@ -18,6 +19,9 @@ from laterne_protocol.board_messages import (
     PROVE,
     REFUSAL,
     REPORT,
+    SESSION_NEEDED,
+    TRUST,
+    TRUST_TAKEN,
     Enrolment,
     Hello,
     Identity,
@@ -35,6 +39,7 @@ __all__ = (
     "CREDENTIAL_REFUSED",
     "ENROL",
     "ENROLLED",
+    "HINT",
     "MAX_MESSAGE_BYTES",
     "MAX_MESSAGE_ITEMS",
     "MAX_RELEASE_BYTES",
@@ -43,6 +48,9 @@ __all__ = (
     "POSSESSION",
     "PROVE",
     "REFUSALS",
+    "SESSION_NEEDED",
+    "TRUST",
+    "TRUST_TAKEN",
     "Enrolment",
     "Hello",
     "Identity",
@@ -58,7 +66,8 @@ REFUSALS = {
     ALREADY_ENROLLED: "the board is enrolled already",
     NOT_ENROLLED: "the board is not enrolled yet",
     CREDENTIAL_REFUSED: "the credential is not one for this board",
-    NOT_READY: "the board is busy with something that takes seconds, ask again",
+    NOT_READY: "the board is busy with something that takes seconds, or is asked too early: ask again",
+    SESSION_NEEDED: "the board is enrolled and answers in a session only",
 }
 
 if False:  # for type checkers: MicroPython has no unions
@@ -102,7 +111,7 @@ def _answer_in(items: "list[object]") -> "Identity | ReportAnswer | Refusal | En
         )
     if kind == REFUSAL and size == 3:
         return Refusal(number, fields.integer(items[2], "reason", 1, 255))
-    if kind == ENROLLED and size == 3:
+    if kind in (ENROLLED, TRUST_TAKEN) and size == 3:
         return Enrolment(number, kind, fields.byte_string(items[2], "digest", fields.DIGEST_BYTES))
     if kind == POSSESSION and size == 3:
         return Enrolment(number, kind, fields.byte_string(items[2], "possession", 1, fields.MAX_CREDENTIAL_BYTES))

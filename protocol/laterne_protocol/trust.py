@@ -5,12 +5,16 @@ each root that signed. It is installed by hand once; a later one counts only whe
 trusted now has signed it, and a threshold of its own roots as well (TUF 5.3: root rotation).
 """
 
-from laterne_protocol import cbor, cose, credential, fields
+from hashlib import sha256
+
+from laterne_protocol import cbor, cose, fields, public_keys
 from laterne_protocol.errors import ObjectError, SignatureError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
+
+    Verification = Generator[None, None, bool]
 
 MAX_TRUST_BYTES = 16384
 MAX_KEYS_A_ROLE = 8
@@ -54,11 +58,11 @@ def trust_payload_of(payload: bytes) -> Trust:
         keys[role] = _keys_of(by_role[role], role + " keys")
         for key in keys[role]:
             if key in held:  # whoever holds one role must not hold another by accident
-                raise ObjectError("the %s key %s has another role, too" % (role, credential.kid(key).hex()))
+                raise ObjectError("the %s key %s has another role, too" % (role, public_keys.kid(key).hex()))
             held.add(key)
     return Trust(
         fields.integer(parts[1], "version", 1),
-        fields.text(parts[2], "authority", credential.MAX_AUTHORITY_BYTES),
+        fields.text(parts[2], "authority", fields.MAX_AUTHORITY_BYTES),
         fields.integer(parts[3], "threshold", 1, len(roots)),
         roots,
         keys,
@@ -77,50 +81,115 @@ def trust_of(data: bytes, valid: "Callable[[bytes, bytes, bytes], bool]", former
     trusted now; None when the file itself is the beginning of trust, installed by hand.
     Raises CborError, CoseError, ObjectError, SignatureError.
     """
-    signed = []
-    for item in fields.array(cbor.decode(data, MAX_TRUST_BYTES), "trust file", 1, MAX_KEYS_A_ROLE):
-        signed.append(cose.parse(fields.byte_string(item, "signed trust", 1, MAX_TRUST_BYTES), MAX_TRUST_BYTES))
+
+    def at_once(key: bytes, message: bytes, signature: bytes) -> "Verification":
+        return valid(key, message, signature)
+        yield
+
+    steps = verified(_signed_of(data), at_once, former)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            return finished.value  # type: ignore[no-any-return]
+
+
+def verified(
+    signed: "list[cose.Sign1]", valid: "Callable[[bytes, bytes, bytes], Verification]", former: "Trust | None" = None
+) -> "Generator[None, None, Trust]":
+    """As trust_of(), for what unpack() gave, in steps: each signature costs a board more than a second.
+
+    valid(key, message, signature): steps to whether the signature is that key's.
+    """
     payload = signed[0].payload
-    for one in signed:
-        if one.payload != payload:
-            raise ObjectError("the roots have not signed the same trust")
     found = trust_payload_of(payload)
-    _require(signed, found.roots, found.threshold, valid)
     if former is not None:
+        # All that is cheap comes first.
         if found.version < former.version:
             raise ObjectError("trust version %d is older than %d" % (found.version, former.version))
         if found.version == former.version and payload != former.to_payload():
             raise ObjectError("two different trusts of version %d" % found.version)
-        _require(signed, former.roots, former.threshold, valid)
+        yield from _require(signed, former.roots, former.threshold, valid)
+    yield from _require(signed, found.roots, found.threshold, valid)
     return found
 
 
+def pack(data: bytes) -> bytes:
+    """The trust bundle: what a trust file says, its payload once, so that it fits into one message to a board.
+
+    Raises CborError, CoseError, ObjectError: not a trust file, or one that does not fit.
+    """
+    signed = _signed_of(data)
+    for one in signed:
+        if one.algorithm != cose.ESP256:
+            raise ObjectError("a signature under the former name of its algorithm has no place in a trust bundle")
+    bundle = cbor.encode([signed[0].payload, [[one.kid, one.signature] for one in signed]])
+    if len(bundle) > fields.MAX_TRUST_BUNDLE_BYTES:
+        raise ObjectError(
+            "the trust has %d bytes for a board, at most %d fit: it needs fewer keys"
+            % (len(bundle), fields.MAX_TRUST_BUNDLE_BYTES)
+        )
+    return bundle
+
+
+def unpack(bundle: bytes) -> "list[cose.Sign1]":
+    """The signed objects in a bundle, all of one payload, nothing verified yet. Raises CborError or ObjectError."""
+    parts = fields.array(cbor.decode(bundle, fields.MAX_TRUST_BUNDLE_BYTES), "trust bundle", 2, 2)
+    payload = fields.byte_string(parts[0], "trust", 1, fields.MAX_TRUST_BUNDLE_BYTES)
+    signed = []
+    for item in fields.array(parts[1], "signatures", 1, MAX_KEYS_A_ROLE):
+        pair = fields.array(item, "signature with its kid", 2, 2)
+        kid = fields.byte_string(pair[0], "kid", cose.KID_BYTES)
+        signature = fields.byte_string(pair[1], "signature", cose.SIGNATURE_BYTES)
+        signed.append(cose.Sign1(cose.protected_header(kid), cose.ESP256, kid, payload, signature))
+    return signed
+
+
+def digest(payload: bytes) -> bytes:
+    """How a board says which trust it has taken: SHA-256 of the payload, first 16 bytes."""
+    return sha256(payload).digest()[: fields.DIGEST_BYTES]
+
+
+def _signed_of(data: bytes) -> "list[cose.Sign1]":
+    signed = []
+    for item in fields.array(cbor.decode(data, MAX_TRUST_BYTES), "trust file", 1, MAX_KEYS_A_ROLE):
+        signed.append(cose.parse(fields.byte_string(item, "signed trust", 1, MAX_TRUST_BYTES), MAX_TRUST_BYTES))
+    for one in signed:
+        if one.payload != signed[0].payload:
+            raise ObjectError("the roots have not signed the same trust")
+    return signed
+
+
 def _require(
-    signed: "list[cose.Sign1]", roots: "list[bytes]", threshold: int, valid: "Callable[[bytes, bytes, bytes], bool]"
-) -> None:
+    signed: "list[cose.Sign1]",
+    roots: "list[bytes]",
+    threshold: int,
+    valid: "Callable[[bytes, bytes, bytes], Verification]",
+) -> "Generator[None, None, None]":
     # Count keys, not signatures: one root that signs twice is one.
     found = set()
     for one in signed:
         for root in roots:
-            if root not in found and _is_by(one, root, valid):
+            # Only the root that it names: on a board each try costs more than a second.
+            if root not in found and public_keys.kid(root) == one.kid and (yield from _is_by(one, root, valid)):
                 found.add(root)
                 break
     if len(found) < threshold:
         raise SignatureError("%d of %d roots have signed, %d are needed" % (len(found), len(roots), threshold))
 
 
-def _is_by(one: "cose.Sign1", key: bytes, valid: "Callable[[bytes, bytes, bytes], bool]") -> bool:
+def _is_by(one: "cose.Sign1", key: bytes, valid: "Callable[[bytes, bytes, bytes], Verification]") -> "Verification":
     try:
-        cose.verify(one, cose.TRUST, lambda message, signature: valid(key, message, signature))
+        cose.check_low_s(one.signature)
     except SignatureError:
         return False
-    return True
+    return (yield from valid(key, cose.to_be_signed(cose.TRUST, one.protected, one.payload), one.signature))
 
 
 def _keys_of(value: object, name: str) -> "list[bytes]":
     keys = []
     for item in fields.array(value, name, 1, MAX_KEYS_A_ROLE):
-        key = fields.byte_string(item, name, credential.KEY_BYTES)
+        key = fields.byte_string(item, name, public_keys.KEY_BYTES)
         if key in keys:
             raise ObjectError("the %s hold one key twice" % name)
         keys.append(key)

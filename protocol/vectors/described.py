@@ -9,7 +9,18 @@ ASCII, {"utf8": hex}. The file runs on MicroPython too.
 
 import hashlib
 
-from laterne_protocol import cbor, cose, credential, frame, messages, report, report_reading, roster, trust
+from laterne_protocol import (
+    cbor,
+    cose,
+    credential,
+    frame,
+    gateway_credential,
+    messages,
+    report,
+    report_reading,
+    roster,
+    trust,
+)
 from laterne_protocol.errors import WireError
 
 
@@ -99,6 +110,11 @@ def _possession(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     return _object(found, found.to_payload(), data)
 
 
+def _gateway(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    found = gateway_credential.gateway_credential_of(data)
+    return _object(found, found.to_payload(), data)
+
+
 def _roster(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     found = roster.roster_of(data)
     described = _object(found, found.to_payload(), data)
@@ -123,6 +139,17 @@ def _trust_file(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     return {"version": found.version, "authority": found.authority}
 
 
+def _bundle(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    signed = trust.unpack(data)
+    whole = [cose.assemble(one.protected, one.payload, one.signature) for one in signed]
+    return {
+        "payload": signed[0].payload.hex(),
+        "digest": trust.digest(signed[0].payload).hex(),
+        "kids": [one.kid.hex() for one in signed],
+        "again": trust.pack(trust.trust_file(whole)) == data,
+    }
+
+
 def _sign1(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     found = cose.parse(data, 65536)
     cose.check_low_s(found.signature)
@@ -138,8 +165,10 @@ READERS = {
     "report": _report,
     "credential": _credential,
     "possession": _possession,
+    "gateway": _gateway,
     "roster": _roster,
     "trust": _trust,
     "trust file": _trust_file,
+    "trust bundle": _bundle,
     "sign1": _sign1,
 }

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from described import describe
 
-from laterne_protocol import cbor, cose, credential, frame, messages, report, roster, trust
+from laterne_protocol import cbor, cose, credential, frame, gateway_credential, messages, report, roster, trust
 
 HERE = Path(__file__).parent
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -51,6 +51,7 @@ class Key:
 
 
 BOARD, AGREE, ENROLMENT, ROSTER = Key("board"), Key("agree"), Key("enrolment"), Key("roster")
+GATEWAY = Key("gateway")
 ROOTS = [Key("root 1"), Key("root 2"), Key("root 3")]
 
 
@@ -172,6 +173,15 @@ def a_trust(version: int = 1, roots: list[Key] | None = None) -> trust.Trust:
     )  # fmt: skip
 
 
+def a_gateway() -> gateway_credential.GatewayCredential:
+    return gateway_credential.GatewayCredential("GW-01", GATEWAY.public, (1, 10), 1_790_000_000)
+
+
+def a_bundle() -> bytes:
+    payload = a_trust().to_payload()
+    return trust.pack(trust.trust_file([key.sign(cose.TRUST, payload) for key in ROOTS[:2]]))
+
+
 def all_messages() -> list[tuple[str, messages.Message]]:
     """One of each, and the corners of those that have some."""
     signed = BOARD.sign(cose.REPORT, first_report().to_payload())
@@ -194,6 +204,9 @@ def all_messages() -> list[tuple[str, messages.Message]]:
         ),
         ("enrol", messages.Enrolment(6, messages.ENROL, signed_credential())),
         ("enrolled", messages.Enrolment(6, messages.ENROLLED, credential.digest(signed_credential()))),
+        ("whom to believe", messages.Enrolment(7, messages.TRUST, a_bundle())),
+        ("trust taken", messages.Enrolment(7, messages.TRUST_TAKEN, trust.digest(a_trust().to_payload()))),
+        ("no such session", messages.HINT),
     ]
 
 
@@ -299,6 +312,9 @@ def message_vectors() -> list[Vector]:
         ("an empty credential", [18, 0, b""]),
         ("a credential of 513 bytes", [18, 0, bytes(513)]),
         ("a digest of 17 bytes", [19, 0, bytes(17)]),
+        ("a trust bundle of 961 bytes", [20, 0, bytes(961)]),
+        ("an empty trust bundle", [20, 0, b""]),
+        ("a digest of taken trust of 15 bytes", [21, 0, bytes(15)]),
     ]
     made += [vector(name, "message", cbor.encode(value)) for name, value in wrong]
     changes: list[tuple[str, bytes, Callable[[Any], None]]] = [
@@ -410,6 +426,27 @@ def credential_vectors() -> list[Vector]:
     ]
 
 
+def gateway_vectors() -> list[Vector]:
+    whole = a_gateway().to_payload()
+    changes: list[tuple[str, Callable[[Any], None]]] = [
+        ("a gateway id with a slash", put(1, "GW/1")),
+        ("no gateway id", put(1, None)),
+        ("a key of another curve", put(2, -1, 2)),
+        ("a y of 33 bytes", put(2, -3, bytes(33))),
+        ("a key with a kid of its own", put(2, 2, bytes(8))),
+        ("trust version 0", put(3, 0, 0)),
+        ("versions that run backwards", put(3, [2, 1])),
+        ("three versions", put(3, [1, 2, 3])),
+        ("issued after the year 9999", put(4, 253_402_300_800)),
+        ("a field that is not ours", put(5, 0)),
+    ]
+    return [
+        vector("gateway credential", "gateway", whole),
+        *[vector(name, "gateway", changed(whole, change)) for name, change in changes],
+        vector("a board's credential", "gateway", a_credential().to_payload()),
+    ]
+
+
 def roster_vectors() -> list[Vector]:
     first = a_roster().to_payload()
     whole = a_roster(roster.digest(first)).to_payload()
@@ -456,6 +493,14 @@ def trust_vectors() -> list[Vector]:
         ("a role without a key", put(5, "order", [])),
         ("a role that is not ours", put(5, "mayor", [ROOTS[0].public])),
     ]
+    bundles: list[tuple[str, Callable[[Any], None]]] = [
+        ("a bundle without signatures", put(1, [])),
+        ("a bundle of nine signatures", put(1, [[bytes(8), bytes(64)]] * 9)),
+        ("a bundle whose kid has 7 bytes", put(1, 0, 0, bytes(7))),
+        ("a bundle whose signature has 63 bytes", put(1, 1, 1, bytes(63))),
+        ("a bundle of an empty trust", put(0, b"")),
+        ("a bundle that holds a list", put(0, [])),
+    ]
     return [
         vector("trust", "trust", whole),
         *[vector(name, "trust", changed(whole, change)) for name, change in changes],
@@ -468,6 +513,8 @@ def trust_vectors() -> list[Vector]:
         file("the new roots alone", next_one, [ROOTS[2], fourth], whole),
         file("an older version", whole, ROOTS[:2], next_one),
         file("another content of the same version", other, ROOTS[:2], whole),
+        vector("trust bundle", "trust bundle", a_bundle()),
+        *[vector(name, "trust bundle", changed(a_bundle(), change)) for name, change in bundles],
     ]
 
 
@@ -501,6 +548,7 @@ def cose_vectors() -> list[Vector]:
         vector("a possession", "sign1", BOARD.sign(cose.POSSESSION, a_possession().to_payload()),
                domain=cose.POSSESSION),
         vector("a roster", "sign1", ROSTER.sign(cose.ROSTER, a_roster().to_payload()), domain=cose.ROSTER),
+        vector("a gateway", "sign1", ROSTER.sign(cose.GATEWAY, a_gateway().to_payload()), domain=cose.GATEWAY),
         sign1("the high-s form of a good signature", tagged(protected, {}, payload, high)),
         sign1("no tag", [protected, {}, payload, signature]),
         sign1("five parts", tagged(protected, {}, payload, signature, None)),
@@ -521,6 +569,7 @@ FILES: dict[str, tuple[str, Callable[[], list[Vector]]]] = {
     "messages": ("protocol/README.md, 3", message_vectors),
     "cose": ("protocol/README.md, 4", cose_vectors),
     "credential": ("protocol/README.md, 5", credential_vectors),
+    "gateway": ("protocol/README.md, 5.4", gateway_vectors),
     "report": ("protocol/README.md, 6", report_vectors),
     "roster": ("protocol/README.md, 7", roster_vectors),
     "trust": ("protocol/README.md, 8", trust_vectors),

@@ -13,12 +13,13 @@ from typing import Annotated
 
 import typer
 
-from laterne_protocol import trust
+from laterne_protocol import credential, trust
 from laterne_provisioning import (
     audit_commands,
     backup_commands,
     board_commands,
     files,
+    gateways,
     keys,
     label_commands,
     output,
@@ -43,12 +44,14 @@ app = typer.Typer(
 )
 board_app = typer.Typer(no_args_is_help=True, help="Enrol boards and see which there are.")
 roster_app = typer.Typer(no_args_is_help=True, help="Tell gateways which boards they may serve.")
+gateway_app = typer.Typer(no_args_is_help=True, help="Say which gateways there are.")
 trust_app = typer.Typer(no_args_is_help=True, help="The authority's public keys.")
 board_commands.add_to(board_app)
 board_app.command("label")(label_commands.label)
 app.add_typer(board_app, name="board")
 app.add_typer(roster_app, name="roster")
 app.add_typer(trust_app, name="trust")
+app.add_typer(gateway_app, name="gateway")
 app.add_typer(audit_commands.app, name="audit")
 app.command("verify")(verify.verify)
 app.command("backup")(backup_commands.backup)
@@ -216,6 +219,29 @@ def roster_export(
     typer.echo(f"Roster {issued.version} of {gateway} with {len(issued.boards)} boards is in {out}.")
 
 
+@gateway_app.command("enrol")
+def gateway_enrol(
+    gateway: Annotated[str, typer.Option("--id", metavar="ID", help="As in the gateway's configuration.")],
+    public: Annotated[Path, typer.Option("--key", metavar="FILE", help="What `laterne-gateway key` has printed.")],
+    authority: AuthorityOption,
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the credential goes.")],
+    passphrase_file: PassphraseOption = None,
+    pin_file: PinOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign the credential of a gateway: boards shake hands only with who shows one."""
+    key = gateways.key_in(public)
+    opened = authorities.open_authority(authority)
+    _require_writable(out)
+    signer = opened.signing_key("roster", keys.Secrets(passphrase_file, pin_file))
+    _write(out, gateways.enrol(opened, gateway, key, signer, int(time.time())))
+    kid = credential.kid(key)
+    if as_json:
+        output.print_json({"gateway": gateway, "kid": kid.hex(), "file": str(out)})
+        return
+    typer.echo(f"The credential of {gateway}, key {enrolment.fingerprint(kid)}, is in {out}.")
+
+
 @trust_app.command("export")
 def trust_export(
     authority: AuthorityOption,
@@ -319,7 +345,14 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _add_commands_of_others(arguments: list[str]) -> None:
-    own = {command.name or "" for command in app.registered_commands} | {"init", "board", "roster", "trust", "audit"}
+    own = {command.name or "" for command in app.registered_commands} | {
+        "init",
+        "board",
+        "roster",
+        "trust",
+        "gateway",
+        "audit",
+    }
     if arguments and arguments[0] in own:
         return  # others take their time to be imported
     for entry in sorted(entry_points(group=COMMANDS), key=lambda found: found.name):

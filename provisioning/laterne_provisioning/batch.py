@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from laterne_protocol import credential, messages
+from laterne_protocol import credential
 from laterne_provisioning import enrol, keys
 from laterne_provisioning.authority import Authority
 from laterne_provisioning.errors import OperatorError, UsageError
@@ -39,6 +39,9 @@ Job = TypeVar("Job")
 Done = TypeVar("Done")
 
 ENROLLED, ALREADY, WOULD, FAILED = RESULTS = "enrolled", "already", "would enrol", "failed"
+
+
+BLANK = ""  # in place of an id: a board that no row knows
 
 
 @dataclass(frozen=True)
@@ -163,22 +166,33 @@ def _with_ports(
     authority: Authority, rows: Sequence[Row], ports: Sequence[str], jobs: int
 ) -> Generator[Result, None, list[Row]]:
     """The rows with a port each; those for which there is none are yielded as failed."""
-    with authority.registry() as registry:
-        ids = {credential.kid(board.sign_key): board.id for board in registry.boards()}
-    found: dict[str, messages.Identity] = {}
-    for port, identity in _side_by_side(_asked, ports, jobs):
-        if identity is not None:
-            found[port] = identity
     wanted = {row.board for row in rows if row.port is None}
+    with authority.registry() as registry:
+        boards = registry.boards()
+    ids = {credential.kid(board.sign_key): board.id for board in boards}
+    # Who may hang on a port and be enrolled: boards whose confirmation was lost. The others are not asked for any more.
+    unconfirmed = [board for board in boards if board.id in wanted and board.delivered is None]
+
+    def asked(port: str) -> tuple[str, str | None]:
+        try:
+            with Line(port) as line:
+                identity = enrol.identity(line)
+                if identity is not None:
+                    return port, ids.get(identity.kid or b"", BLANK)
+                board = enrol.whose(line, unconfirmed)
+                return port, None if board is None else board.id
+        except OperatorError:
+            return port, None  # nobody there: the rows that are left without a board say so
+
+    found = dict(_side_by_side(asked, ports, jobs))
     by_id: dict[str, str] = {}
     blank: list[str] = []
     for port in ports:
-        if port in found:
-            board = found[port].board or ids.get(found[port].kid or b"")
-            if board is None:
-                blank.append(port)
-            elif board in wanted:
-                by_id.setdefault(board, port)
+        board_id = found[port]
+        if board_id == BLANK:
+            blank.append(port)
+        elif board_id in wanted:
+            by_id.setdefault(board_id, port)
     ready: list[Row] = []
     for row in rows:
         chosen = row.port or by_id.get(row.board)
@@ -189,14 +203,6 @@ def _with_ports(
         else:
             ready.append(replace(row, port=chosen))
     return ready
-
-
-def _asked(port: str) -> tuple[str, messages.Identity | None]:
-    try:
-        with Line(port) as line:
-            return port, enrol.identity(line)
-    except OperatorError:
-        return port, None  # nobody there: the rows that are left without a board say so
 
 
 def _side_by_side(work: Callable[[Job], Done], jobs: Sequence[Job], at_a_time: int) -> Iterator[Done]:

@@ -7,19 +7,22 @@ goes to the board, and becomes enrolled when the board has confirmed. Repeating 
     not enrolled         nothing of id or key     proof, new row, credential to the board, confirmed
     not enrolled         pending, this key        proof, the same credential again, confirmed
     not enrolled         enrolled, this key       proof, the same credential again (the board had lost it)
-    this id              pending, this key        the same credential again, confirmed
-    this id              confirmed, this key      done already
+    enrolled             pending, this id         the same credential again, confirmed
+    enrolled             confirmed, this id       the same credential again: done already
     anything else                                 refused, with the reason
+
+An enrolled board does not say in the clear who it is (protocol/README.md, 3). But it answers the credential that it
+holds, and so the registry's row tells. Before its credential a new board is told whom to believe: the trust.
 
 When a second person is to decide, the row stays pending after the board has confirmed: decisions.py.
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from laterne_protocol import cose, credential, fields, messages
+from laterne_protocol import cose, credential, fields, messages, trust
 from laterne_protocol.errors import ObjectError, WireError
 from laterne_provisioning import audit, keys, primitives
 from laterne_provisioning.authority import Authority, sign_object
@@ -38,6 +41,10 @@ WORK_WITHIN_S = 30.0
 # A credential is valid from the trust epoch it was made in until the roster drops it (protocol/README.md, 5).
 LAST_EPOCH = 0xFFFFFFFF
 CREDENTIAL_NUMBER_BYTES = 8
+
+
+class BoardRefuses(OperatorError):
+    """The board does not take the credential."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +80,20 @@ def enrol(
     check_ids(board_id, place)
     key.open()
     say(f"Asking who is on {line.port}")
+    told = _bundle(authority)
     found = identity(line)
-    kid = found.kid
-    assert kid is not None
-    say(f"A {found.model} with firmware {found.release}, key {fingerprint(kid)}")
-    if found.board is not None:
-        board = _enrolled_before(line.port, found.board, kid, board_id, registry)
+    if found is None:
+        say(f"It is enrolled: asking whether as {board_id}")
+        board = _enrolled_before(line, board_id, registry)
         already = board.delivered is not None
     else:
+        kid = found.kid
+        assert kid is not None
+        say(f"A {found.model} with firmware {found.release}, key {fingerprint(kid)}")
         board = _proven(line, kid, authority, registry, key, board_id, place, now, say, decision)
         already = False
-    if not already:
+        say(f"Telling {board_id} whom to believe")
+        _tell(line, told)
         say(f"Giving {board_id} its credential")
         _deliver(line, board)
     with registry.transaction():
@@ -102,11 +112,11 @@ def enrol(
 def foreseen(line: Line, registry: Registry, board_id: str) -> str:
     """What enrolling the board on this line would do, for people; nothing is changed. Raises OperatorError."""
     found = identity(line)
+    if found is None:
+        board = _enrolled_before(line, board_id, registry)
+        return f"{board.model}, key {fingerprint(credential.kid(board.sign_key))}: it has its credential already"
     assert found.kid is not None
     shown = f"{found.model}, key {fingerprint(found.kid)}"
-    if found.board is not None:
-        _enrolled_before(line.port, found.board, found.kid, board_id, registry)
-        return f"{shown}: it has the credential and is to confirm it"
     former = registry.board(board_id)
     if former is not None:
         _require_not_ended(former)
@@ -134,29 +144,53 @@ def check_ids(board_id: str, place: Place | None) -> None:
             raise UsageError(f"{value!r} will not do: {why}.") from why
 
 
-def identity(line: Line) -> messages.Identity:
-    """Who is there, once it has its keys. Raises OperatorError."""
-    found = line.ask(messages.Hello, messages.Identity, AGAIN_S, HELLO_WITHIN_S)
-    if found.kid is not None:
-        return found
-    return line.ask(
-        messages.Hello, messages.Identity, AGAIN_S, KEYS_WITHIN_S, ready=lambda found: found.kid is not None
-    )
+def identity(line: Line) -> messages.Identity | None:
+    """Who is there, once it has its keys; None: a board that is enrolled, which in the clear says no more than that.
+
+    Raises OperatorError.
+    """
+    try:
+        found = line.ask(messages.Hello, messages.Identity, AGAIN_S, HELLO_WITHIN_S)
+        if found.kid is None:
+            found = line.ask(
+                messages.Hello, messages.Identity, AGAIN_S, KEYS_WITHIN_S, ready=lambda found: found.kid is not None
+            )
+    except Refused as why:
+        if why.reason == messages.SESSION_NEEDED:
+            return None
+        raise
+    if found.board is not None:
+        raise OperatorError(
+            f"The board on {line.port} says in the clear that it is {found.board}: its firmware knows no sessions. "
+            "Flash it with a newer release first."
+        )
+    return found
 
 
-def _enrolled_before(port: str, says: str, kid: bytes, board_id: str, registry: Registry) -> Board:
-    board = registry.board(says)
-    if board is None or credential.kid(board.sign_key) != kid:
+def whose(line: Line, candidates: Sequence[Board]) -> Board | None:
+    """Which of these the enrolled board on this line is: it confirms the credential that it holds, and no other.
+
+    Nothing is changed by asking. Raises OperatorError: no answer.
+    """
+    for board in candidates:
+        try:
+            _deliver(line, board)
+        except BoardRefuses:
+            continue
+        return board
+    return None
+
+
+def _enrolled_before(line: Line, board_id: str, registry: Registry) -> Board:
+    former = registry.board(board_id)
+    if former is not None:
+        _require_not_ended(former)
+    board = None if former is None else whose(line, [former])
+    if board is None:
         raise OperatorError(
-            f"The board on {port} is enrolled already as {says}, by another authority: this one does not know "
-            f"its key {fingerprint(kid)}. Use that authority, or wipe the board first."
+            f"The board on {line.port} is enrolled already, and not as {board_id} by this authority. In the clear it "
+            "does not say as what: try the id that stands on its label, or use another authority, or wipe it first."
         )
-    if says != board_id:
-        raise OperatorError(
-            f"The board on {port} is enrolled already as {says} (key {fingerprint(kid)}): "
-            f"take another board, or name it with --id {says}."
-        )
-    _require_not_ended(board)
     return board
 
 
@@ -308,6 +342,25 @@ def _credential(
     return sign_object(key, cose.CREDENTIAL, claims.to_payload())
 
 
+def _bundle(authority: Authority) -> bytes:
+    try:
+        return trust.pack(authority.trust_file)
+    except WireError as why:
+        raise OperatorError(f"The trust file does not fit into a message to a board: {why}.") from why
+
+
+def _tell(line: Line, bundle: bytes) -> None:
+    answer = line.ask(
+        lambda number: messages.Enrolment(number, messages.TRUST, bundle),
+        messages.Enrolment,
+        WORK_AGAIN_S,
+        WORK_WITHIN_S,
+        lambda taken: taken.step == messages.TRUST_TAKEN,
+    )
+    if answer.body != trust.digest(trust.unpack(bundle)[0].payload):
+        raise OperatorError(f"The board on {line.port} has stored another trust than it was told: repeat the command.")
+
+
 def _deliver(line: Line, board: Board) -> None:
     try:
         answer = line.ask(
@@ -318,7 +371,7 @@ def _deliver(line: Line, board: Board) -> None:
             lambda enrolled: enrolled.step == messages.ENROLLED,
         )
     except Refused as why:
-        raise OperatorError(f"{why} {board.id} stays pending; repeat the command, or wipe the board first.") from why
+        raise BoardRefuses(f"{why} {board.id} stays pending; repeat the command, or wipe the board first.") from why
     if answer.body != board.credential_digest:
         raise OperatorError(
             f"The board on {line.port} has stored another credential than it was given: {board.id} stays pending; "

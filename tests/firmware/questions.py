@@ -16,8 +16,11 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
+from tests.firmware.initiator import GatewayEnd, now_ms, session_of, take
+from tests.gateway.fake_authority import FakeAuthority
 
-from laterne_protocol import cose, credential, frame, messages, report, report_reading
+from laterne_protocol import cose, credential, edhoc, edhoc_keys, frame, messages, report, report_reading, trust
+from laterne_protocol.session import Session
 
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 ENROLMENT_KEY = ec.derive_private_key(0x1A7E27E, ec.SECP256R1())
@@ -51,7 +54,12 @@ def sign(domain: str, payload: bytes) -> bytes:
 
 
 class Asker:
-    """Asks one board. reports: all that came, in order of arrival, each once, with its signature and chain checked."""
+    """Asks one board: in the clear until it has enrolled it, then in a session, made when there is none.
+
+    reports: all that came, in order of arrival, each once, with its signature and chain checked.
+    authority: who signs trust and gateways. gateway: who we are. board: the other party, once enrolled.
+    session: None makes the next question begin with a handshake. handshakes: how often hands were shaken.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, address: int) -> None:
         self._reader = reader
@@ -59,6 +67,11 @@ class Asker:
         self._address = address
         self._decoder = frame.FrameDecoder()
         self._number = 0
+        self.authority = FakeAuthority()
+        self.gateway = GatewayEnd(self.authority)
+        self.board: edhoc_keys.Party | None = None
+        self.session: Session | None = None
+        self.handshakes = 0
         self.sign_key = b""
         self.credential = b""
         self.reports: list[report.Report] = []
@@ -72,23 +85,93 @@ class Asker:
     async def ask(self, question: Callable[[int], Question]) -> Question:
         """The answer; the question is repeated until there is one."""
         self._number = (self._number + 1) % 256
-        data = frame.Frame(frame.MESSAGE, self._address, frame.GATEWAY, question(self._number).to_bytes()).to_bytes()
+        message = question(self._number).to_bytes()
         async with asyncio.timeout(WITHIN_S):
             while True:
-                await self.send(b"\0" + data)
-                try:
-                    async with asyncio.timeout(REPEAT_AFTER_S):
-                        return await self._answer()
-                except TimeoutError:
+                if self.board is not None and self.session is None:
+                    await self.shake_hands()
+                received = await self.exchange(self.sealed(message) if self.session else self.clear(message))
+                if received is None or received.kind == frame.HANDSHAKE:  # an answer to what a stranger asked
                     continue
-
-    async def _answer(self) -> Question:
-        while True:
-            for found in self._decoder.feed(await self._reader.read(4096)):
-                assert found.destination == frame.GATEWAY
-                answer = messages.message_of(found.payload)
-                if answer.number == self._number:
+                answer = messages.message_of(self.opened(received) if self.session else received.payload)
+                if isinstance(answer, messages.Refusal) and answer.number == 0 and self.session:
+                    self.session = None  # it was reset, and has no session any more
+                elif answer.number == self._number:
                     return answer
+
+    async def ask_in_the_clear(self, question: Question) -> Question:
+        """The answer to a question that is asked once without a session; None when there is none."""
+        received = await self.exchange(self.clear(question.to_bytes()))
+        return None if received is None else messages.message_of(received.payload)
+
+    def clear(self, message: bytes) -> frame.Frame:
+        return frame.Frame(frame.MESSAGE, self._address, frame.GATEWAY, message)
+
+    def sealed(self, message: bytes) -> frame.Frame:
+        """The frame that carries a message in the session."""
+        assert self.session is not None
+        header = frame.header(frame.RECORD, self._address, frame.GATEWAY)
+        record = self.session.seal(header, message, now_ms())
+        return frame.Frame(frame.RECORD, self._address, frame.GATEWAY, record)
+
+    def opened(self, received: frame.Frame) -> bytes:
+        """The message in a record; the message itself when it came in the clear."""
+        if received.kind == frame.MESSAGE:
+            return received.payload
+        assert self.session is not None
+        header = frame.header(received.kind, received.destination, received.source)
+        return self.session.open(header, received.payload, now_ms())
+
+    async def exchange(self, sent: frame.Frame, within_s: float = REPEAT_AFTER_S) -> frame.Frame | None:
+        """Sends a frame; the next one that comes, None when none comes in time."""
+        await self.send(b"\0" + sent.to_bytes())
+        try:
+            async with asyncio.timeout(within_s):
+                while True:
+                    for found in self._decoder.feed(await self._reader.read(4096)):
+                        assert found.destination == frame.GATEWAY
+                        return found
+        except TimeoutError:
+            return None
+
+    async def step(self, step: int, body: bytes, *, repeated: bool = True) -> tuple[int, bytes] | None:
+        """A step of a handshake and its answer; asked again until there is one, or, not repeated, once."""
+        sent = frame.Frame(frame.HANDSHAKE, self._address, frame.GATEWAY, bytes((step,)) + body)
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                received = await self.exchange(sent)
+                if received is not None and received.kind == frame.HANDSHAKE:
+                    return received.payload[0], received.payload[1:]
+                if not repeated:
+                    return None
+
+    async def introduce(self) -> None:
+        assert await self.step(edhoc.INTRODUCTION, self.gateway.credential) == (
+            edhoc.INTRODUCED,
+            self.gateway.party.kid,
+        )
+
+    async def handshake(self) -> edhoc.Initiator:
+        """Introduction and all four messages; the session is not yet used."""
+        assert self.board is not None
+        await self.introduce()
+        made = self.gateway.handshake(self.board)
+        message = take(made, edhoc.START)
+        for sent, came in ((edhoc.MESSAGE_1, edhoc.MESSAGE_2), (edhoc.MESSAGE_3, edhoc.MESSAGE_4)):
+            answer = await self.step(sent, message)
+            assert answer is not None
+            assert answer[0] == came, answer
+            message = take(made, came, answer[1])
+        self.handshakes += 1
+        return made
+
+    async def shake_hands(self) -> None:
+        """A new session, used from now on."""
+        self.session = session_of(await self.handshake(), self._at)
+
+    @property
+    def _at(self) -> int:
+        return frame.FIRST_BOARD if self._address == frame.ANY_BOARD else self._address
 
     async def hello(self) -> messages.Identity:
         """Who is there, as soon as it has keys."""
@@ -100,7 +183,7 @@ class Asker:
             await asyncio.sleep(0.02)
 
     async def enrol(self, board: str) -> None:
-        """Prove, credential, enrolled: as a technician does."""
+        """Prove, trust, credential, enrolled: as a technician does."""
         await self.hello()
         nonce = b"a fresh nonce..."
         answer = await self.ask(lambda number: messages.Enrolment(number, messages.PROVE, nonce))
@@ -110,11 +193,24 @@ class Asker:
         assert claims.nonce == nonce
         self.sign_key = claims.sign_key
         self.credential = sign(cose.CREDENTIAL, self.credential_for(board, claims.sign_key, claims.agree_key))
+        await self.give_trust(self.authority.trust_file())
         answer = await self.ask(lambda number: messages.Enrolment(number, messages.ENROL, self.credential))
         assert isinstance(answer, messages.Enrolment)
         assert answer.step == messages.ENROLLED
         assert answer.body == self._head_of_chain()
         self._head = answer.body
+        self.board = edhoc_keys.party(board, claims.agree_key)
+
+    async def give_trust(self, trust_file: bytes) -> None:
+        """Tells the board whom to believe, in a session if there is one; it says what it has taken."""
+        bundle = trust.pack(trust_file)
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                answer = await self.ask(lambda number: messages.Enrolment(number, messages.TRUST, bundle))
+                if not isinstance(answer, messages.Refusal) or answer.reason != messages.NOT_READY:
+                    break
+        assert isinstance(answer, messages.Enrolment), answer.reason
+        assert answer.body == trust.digest(trust.unpack(bundle)[0].payload)
 
     def _head_of_chain(self) -> bytes:
         return credential.digest(self.credential)

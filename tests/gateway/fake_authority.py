@@ -3,8 +3,9 @@
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from laterne_protocol import cose, credential, roster, trust
+from laterne_protocol import cose, credential, gateway_credential, roster, trust
 
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
@@ -17,6 +18,15 @@ class Key:
         numbers = self._private.public_key().public_numbers()
         self.public = numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big")
         self.kid = credential.kid(self.public)
+
+    @property
+    def secret(self) -> bytes:
+        """The private key, 32 bytes."""
+        return self._private.private_numbers().private_value.to_bytes(32, "big")
+
+    def pem(self) -> bytes:
+        """The private key as `laterne-gateway key` writes it."""
+        return self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def sign(self, domain: str, payload: bytes) -> bytes:
         """The COSE_Sign1 of a payload under a domain."""
@@ -34,8 +44,7 @@ class FakeAuthority:
         self.roster_key = Key()
         self._other = [Key(), Key(), Key()]
 
-    def trust_file(self, version: int = 1, signed_by: int = 2) -> bytes:
-        """The trust file, signed by so many of the three roots; two are needed."""
+    def trust(self, version: int = 1) -> trust.Trust:
         enrolment, release, order = ([key.public] for key in self._other)
         keys = {
             trust.ENROLMENT: enrolment,
@@ -43,8 +52,19 @@ class FakeAuthority:
             trust.ORDER: order,
             trust.ROSTER: [self.roster_key.public],
         }
-        payload = trust.Trust(version, "Testingen", 2, [key.public for key in self.roots], keys).to_payload()
+        return trust.Trust(version, "Testingen", 2, [key.public for key in self.roots], keys)
+
+    def trust_file(self, version: int = 1, signed_by: int = 2) -> bytes:
+        """The trust file, signed by so many of the three roots; two are needed."""
+        payload = self.trust(version).to_payload()
         return trust.trust_file([key.sign(cose.TRUST, payload) for key in self.roots[:signed_by]])
+
+    def gateway_file(
+        self, public: bytes, *, gateway: str | None = None, versions: tuple[int, int] = (1, 10), key: Key | None = None
+    ) -> bytes:
+        """The credential of a gateway with this agreement key."""
+        found = gateway_credential.GatewayCredential(gateway or self.gateway, public, versions, 1_770_000_000)
+        return (key or self.roster_key).sign(cose.GATEWAY, found.to_payload())
 
     def roster_file(
         self,

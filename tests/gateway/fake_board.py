@@ -12,7 +12,8 @@ import tty
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.gateway.fake_authority import Key
+from tests.gateway.board_sessions import BoardSessions
+from tests.gateway.fake_authority import FakeAuthority, Key
 
 from laterne_protocol import credential, frame, messages, report, roster
 from laterne_protocol.frame import Frame, FrameDecoder
@@ -35,6 +36,8 @@ class FakeBoard:
         self.time: tuple[int, int, int] | None = None
         self.questions = 0
         self.enrolled = True
+        self.silent = False
+        self.sessions = BoardSessions(name, self.agree_key.secret, self.agree_key.public, address)
         self.busy = 0  # so many questions are declined
         self.answer_with: Callable[[bytes | None], bytes | None] = lambda body: body
         self.forgot = asyncio.Event()
@@ -43,6 +46,27 @@ class FakeBoard:
 
     def entry(self) -> roster.Entry:
         return roster.Entry(self.name, self.key.public, self.agree_key.public, 0, self.credential_digest, None)
+
+    def meet(self, authority: FakeAuthority) -> None:
+        """As the enrolment does: from now on it believes this authority, if it did not believe one before."""
+        self.sessions.trust = self.sessions.trust or authority.trust()
+
+    def restart(self) -> None:
+        """The power was gone for a moment: its sessions are lost."""
+        self.boot += 1
+        self.sessions.restart()
+
+    def receive(self, asked: Frame) -> Frame | None:
+        """The answer to a frame for this board, or None."""
+        if self.silent:
+            return None
+        if not self.enrolled:
+            said = self._say(asked.payload) if asked.kind == frame.MESSAGE else None
+            return None if said is None else Frame(frame.MESSAGE, asked.source, self.address, said)
+        return self.sessions.receive(asked, asyncio.get_running_loop().time(), self._say)
+
+    def _say(self, payload: bytes) -> bytes | None:
+        return self.answer(messages.message_of(payload))
 
     def make(
         self,
@@ -87,6 +111,7 @@ class FakeBoard:
         """Another board with this one's keys and memory."""
         other = FakeBoard(self.name, self.address)
         other.key, other.agree_key, other.credential_digest = self.key, self.agree_key, self.credential_digest
+        other.sessions = BoardSessions(self.name, self.agree_key.secret, self.agree_key.public, self.address)
         other._sequence, other._former = self._sequence, self._former
         return other
 
@@ -128,6 +153,8 @@ class FakeLine:
 
     lose: chance that a byte sent by a board is lost. damage: that a whole answer is replaced by noise.
     late_s: how long a board takes to answer, asked before each answer.
+    to_boards, to_gateway: whoever sits between: what arrives of a frame there, itself by default.
+    tapped: every byte so far, if somebody listens.
     """
 
     def __init__(self, path: Path, boards: list[FakeBoard], seed: int = 1) -> None:
@@ -137,6 +164,9 @@ class FakeLine:
         self.lose = 0.0
         self.damage = 0.0
         self.late_s: Callable[[], float] = lambda: 0.0
+        self.to_boards: Callable[[Frame], list[Frame]] = lambda one: [one]
+        self.to_gateway: Callable[[Frame], list[Frame]] = lambda one: [one]
+        self.tapped: bytearray | None = None
         self._controller: int | None = None
         self._babble: asyncio.Task[None] | None = None
         self.plug_in()
@@ -180,16 +210,23 @@ class FakeLine:
             data = os.read(controller, 65536)
         except OSError:  # nobody has the other end open
             return
+        if self.tapped is not None:
+            self.tapped += data
         for one in self._decoder.feed(data):
-            for board in self.boards:
-                if one.destination in (board.address, frame.ANY_BOARD) and one.kind == frame.MESSAGE:
-                    self._answer(board, messages.message_of(one.payload))
+            for arriving in self.to_boards(one):
+                self.reach_boards(arriving)
 
-    def _answer(self, board: FakeBoard, question: "messages.Message") -> None:
-        payload = board.answer(question)
-        if payload is None:
-            return
-        data = Frame(frame.MESSAGE, frame.GATEWAY, board.address, payload).to_bytes()
+    def reach_boards(self, one: Frame) -> None:
+        """A frame arrives at the boards; what they answer goes back."""
+        for board in self.boards:
+            if one.destination in (board.address, frame.ANY_BOARD):
+                answer = board.receive(one)
+                for arriving in [] if answer is None else self.to_gateway(answer):
+                    self.reach_gateway(arriving)
+
+    def reach_gateway(self, one: Frame) -> None:
+        """A frame goes to the gateway, with the line's faults."""
+        data = one.to_bytes()
         if self.random.random() < self.damage:
             data = self.random.randbytes(len(data))
         if self.lose:
@@ -203,5 +240,7 @@ class FakeLine:
     def _send(self, controller: int | None, data: bytes) -> None:
         if controller is None or controller != self._controller:
             return  # unplugged meanwhile
+        if self.tapped is not None:
+            self.tapped += data
         with contextlib.suppress(BlockingIOError):  # the other end does not read: the bytes are lost, as on a line
             os.write(controller, data)

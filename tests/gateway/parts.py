@@ -8,20 +8,21 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import aiomqtt
-from tests.gateway.fake_authority import FakeAuthority
+from tests.gateway.fake_authority import FakeAuthority, Key
 from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.servers import Mosquitto
 
-from laterne_gateway import status
+from laterne_gateway import identity, status
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.bus import Bus
 from laterne_gateway.clock import SystemClock
-from laterne_gateway.config import LineSettings
+from laterne_gateway.config import GatewaySettings, LineSettings
 from laterne_gateway.database import open_database
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.serial_line import SerialLine
+from laterne_gateway.sessions import Pace, Sessions
 
 GATEWAY = "gw-1"
 TENANT = "testingen"
@@ -33,10 +34,38 @@ async def until(happened: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-class Parts:
-    """Buffer, roster and inbox that know these boards."""
+# Handshakes as quick as tests are; boards of the tests think for no time unless told to.
+QUICK = Pace(repeat_s=0.1, give_up_s=3.0, again_s=0.1, rest_s=0.2, rest_cap_s=0.5)
 
-    def __init__(self, directory: Path, boards: list[FakeBoard]) -> None:
+
+def settings(directory: Path) -> GatewaySettings:
+    state = directory / "state"
+    return GatewaySettings(
+        GATEWAY,
+        TENANT,
+        state,
+        directory / "trust.cbor",
+        directory / "roster.cbor",
+        directory / "gateway.cbor",
+        state / "agree.key",
+    )
+
+
+def write_identity(directory: Path, authority: FakeAuthority) -> Key:
+    """The gateway's key and credential, as `laterne-gateway key` and `laterne gateway enrol` write them."""
+    key = Key()
+    (directory / "state").mkdir(exist_ok=True)
+    (directory / "state" / "agree.key").write_bytes(key.pem())
+    (directory / "state" / "agree.key").chmod(0o600)
+    (directory / "gateway.cbor").write_bytes(authority.gateway_file(key.public))
+    return key
+
+
+class Parts:
+    """Buffer, roster, inbox and sessions that know these boards."""
+
+    def __init__(self, directory: Path, boards: list[FakeBoard], pace: Pace = QUICK) -> None:
+        self.pace = pace
         self.directory = directory
         self.authority = FakeAuthority(GATEWAY)
         self.health = Health()
@@ -44,15 +73,21 @@ class Parts:
         self.roster_file = directory / "roster.cbor"
         self.trust_file.write_bytes(self.authority.trust_file())
         self.roster_file.write_bytes(self.authority.roster_file([board.entry() for board in boards]))
+        self.settings = settings(directory)
+        write_identity(directory, self.authority)
+        self.sessions: Sessions
         self.buffer: Buffer
         self.roster: RosterKeeper
         self.inbox: Inbox
+        self.buses: list[Bus] = []
 
     async def open(self) -> None:
         self.buffer = Buffer(open_database(self.directory / "state"), ("mqtt",))
         self.roster = RosterKeeper(GATEWAY, self.trust_file, self.roster_file, self.buffer, self.health)
         await self.roster.load()
         self.inbox = Inbox(self.roster, self.buffer, SystemClock(), self.health)
+        own = identity.load(self.settings, self.roster.trusted)
+        self.sessions = Sessions(own, self.roster, SystemClock(), self.health, self.pace)
 
     async def reopen(self) -> None:
         """As a new process would find it."""
@@ -70,10 +105,14 @@ class Parts:
     async def asking(self, *lines: FakeLine) -> AsyncIterator[None]:
         """Asks the boards on these lines meanwhile."""
         tasks = []
+        self.buses.clear()
         for line in lines:
             addresses = tuple(board.address for board in line.boards) if len(line.boards) > 1 else ()
-            settings = LineSettings(line.path.name, line.path, 115_200, addresses)
-            bus = Bus(SerialLine(settings, self.health), addresses, self.roster, self.inbox, SystemClock(), self.health)
+            for board in line.boards:
+                board.meet(self.authority)
+            port = SerialLine(LineSettings(line.path.name, line.path, 115_200, addresses), self.health)
+            bus = Bus(port, addresses, self.roster, self.sessions, self.inbox, SystemClock(), self.health)
+            self.buses.append(bus)
             tasks.append(asyncio.create_task(bus.run()))
         try:
             yield
@@ -85,8 +124,8 @@ class Parts:
 
 
 @contextlib.asynccontextmanager
-async def parts(directory: Path, *boards: FakeBoard) -> AsyncIterator[Parts]:
-    made = Parts(directory, list(boards))
+async def parts(directory: Path, *boards: FakeBoard, pace: Pace = QUICK) -> AsyncIterator[Parts]:
+    made = Parts(directory, list(boards), pace)
     await made.open()
     try:
         yield made
@@ -106,13 +145,17 @@ class GatewayProcess:
         (directory / "roster.cbor").write_bytes(authority.roster_file([board.entry() for board in boards]))
         self.config.write_text(
             f'[gateway]\nid = "{GATEWAY}"\ntenant = "{TENANT}"\ndirectory = "state"\n'
-            f'trust = "trust.cbor"\nroster = "roster.cbor"\n[mqtt]\nurl = "{broker.url}"\n'
+            f'trust = "trust.cbor"\nroster = "roster.cbor"\ncredential = "gateway.cbor"\n[mqtt]\nurl = "{broker.url}"\n'
             + "".join(
                 f'[[line]]\nname = "{line.path.name}"\npath = "{line.path.name}"\n'
                 + (f"boards = {[board.address for board in line.boards]}\n" if len(line.boards) > 1 else "")
                 for line in lines
             )
         )
+        self.key = write_identity(directory, authority)
+        for line in lines:
+            for board in line.boards:
+                board.meet(authority)
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:

@@ -13,6 +13,7 @@ tenant = "testingen"
 directory = "state"
 trust = "trust.cbor"
 roster = "roster.cbor"
+credential = "gateway.cbor"
 
 [mqtt]
 url = "mqtt://broker.example"
@@ -35,26 +36,26 @@ WRONG = [
     ('id = "gw-1"', "id = 7", 2, ["[gateway] id", "not a text"]),
     ('tenant = "testingen"', 'tenant = "a/b"', 3, ["[gateway] tenant", "a/b"]),
     ('tenant = "testingen"', 'tennant = "x"', 3, ["[gateway] tennant", "not a setting", "correct its name"]),
-    ('url = "mqtt://broker.example"', 'url = "http://broker"', 9, ["[mqtt] url", "mqtts://host:8883"]),
-    ('url = "mqtt://broker.example"', 'url = "mqtt://me:word@broker"', 9, ["[mqtt] url", "password_file"]),
-    ('url = "mqtt://broker.example"', 'url = "mqtt://broker:99999"', 9, ["[mqtt] url"]),
-    ('url = "mqtt://broker.example"', 'password = "x"\nurl = "mqtt://b"', 9, ["[mqtt] password", "not a setting"]),
-    ('url = "mqtt://broker.example"', 'url = "mqtt://b"\nin_flight = 0', 10, ["[mqtt] in_flight", "1..1000"]),
-    ('url = "mqtt://broker.example"', 'url = "mqtt://b"\nca_file = "ca.pem"', 10, ["[mqtt] ca_file", "mqtts://"]),
-    ('url = "mqtt://broker.example"', 'url = "mqtts://b"\nkey_file = "k.pem"', 8, ["belong together"]),
-    ('url = "mqtt://broker.example"', 'url = "mqtt://b"\npassword_file = "p"', 10, ["needs a username"]),
-    ("baud = 19200", "baud = 300", 18, ["[[line]] baud", "1200..4000000"]),
-    ("baud = 19200", "baud = true", 18, ["[[line]] baud"]),
-    ("baud = 19200", 'parity = "even"', 18, ["[[line]] parity", "not a setting"]),
-    ("[1, 2, 32]", "[1, 33]", 19, ["[[line]] boards", "1..32"]),
-    ("[1, 2, 32]", "[1, 1]", 19, ["[[line]] boards", "once"]),
-    ("[1, 2, 32]", "[]", 19, ["[[line]] boards", "leave it out"]),
-    ("[1, 2, 32]", "7", 19, ["[[line]] boards"]),
-    ('name = "south"', 'name = "north"', 16, ["[[line]] name", "stands twice"]),
-    ("/dev/ttyS1", "/dev/ttyS0", 17, ["[[line]] path", '"north" has this port']),
-    ("[mqtt]", "[mqqt]", 8, ["mqqt", "not a setting"]),
-    ("[mqtt]", 'colour = "red"\n[mqtt]', 8, ["[gateway] colour"]),
-    ("[1, 2, 32]", "[1, 2", 19, ["not TOML", "correct that line"]),
+    ('url = "mqtt://broker.example"', 'url = "http://broker"', 10, ["[mqtt] url", "mqtts://host:8883"]),
+    ('url = "mqtt://broker.example"', 'url = "mqtt://me:word@broker"', 10, ["[mqtt] url", "password_file"]),
+    ('url = "mqtt://broker.example"', 'url = "mqtt://broker:99999"', 10, ["[mqtt] url"]),
+    ('url = "mqtt://broker.example"', 'password = "x"\nurl = "mqtt://b"', 10, ["[mqtt] password", "not a setting"]),
+    ('url = "mqtt://broker.example"', 'url = "mqtt://b"\nin_flight = 0', 11, ["[mqtt] in_flight", "1..1000"]),
+    ('url = "mqtt://broker.example"', 'url = "mqtt://b"\nca_file = "ca.pem"', 11, ["[mqtt] ca_file", "mqtts://"]),
+    ('url = "mqtt://broker.example"', 'url = "mqtts://b"\nkey_file = "k.pem"', 9, ["belong together"]),
+    ('url = "mqtt://broker.example"', 'url = "mqtt://b"\npassword_file = "p"', 11, ["needs a username"]),
+    ("baud = 19200", "baud = 300", 19, ["[[line]] baud", "1200..4000000"]),
+    ("baud = 19200", "baud = true", 19, ["[[line]] baud"]),
+    ("baud = 19200", 'parity = "even"', 19, ["[[line]] parity", "not a setting"]),
+    ("[1, 2, 32]", "[1, 33]", 20, ["[[line]] boards", "1..32"]),
+    ("[1, 2, 32]", "[1, 1]", 20, ["[[line]] boards", "once"]),
+    ("[1, 2, 32]", "[]", 20, ["[[line]] boards", "leave it out"]),
+    ("[1, 2, 32]", "7", 20, ["[[line]] boards"]),
+    ('name = "south"', 'name = "north"', 17, ["[[line]] name", "stands twice"]),
+    ("/dev/ttyS1", "/dev/ttyS0", 18, ["[[line]] path", '"north" has this port']),
+    ("[mqtt]", "[mqqt]", 9, ["mqqt", "not a setting"]),
+    ("[mqtt]", 'colour = "red"\n[mqtt]', 9, ["[gateway] colour"]),
+    ("[1, 2, 32]", "[1, 2", 20, ["not TOML", "correct that line"]),
 ]
 
 

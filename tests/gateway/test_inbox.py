@@ -47,7 +47,7 @@ FORGED = [
     ("another board's key", lambda board: board.make(1, b"p" * 16, key=Key())[0], "signature"),
     ("signed as something else", lambda board: board.make(1, b"p" * 16, domain=cose.POSSESSION)[0], "signature"),
     ("the signature's second form", lambda board: high_s(board.make(1, b"p" * 16)[0]), "signature"),
-    ("another board's name", lambda board: board.make(1, b"p" * 16, board="LE-0001")[0], "names another board"),
+    ("another board's name", lambda board: board.make(1, b"p" * 16, board="LE-0001")[0], "speaks for another"),
     ("signed nonsense", lambda board: board.key.sign(cose.REPORT, b"\xa0"), "malformed payload"),
     ("number 2**63", lambda board: board.make(2**63, b"p" * 16)[0], "malformed payload"),
     ("no number", lambda board: board.make(0, b"p" * 16)[0], "malformed payload"),

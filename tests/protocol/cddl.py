@@ -20,9 +20,14 @@ import pycddl  # type: ignore[import-untyped]
 SCHEMA = (Path(__file__).parents[2] / "protocol" / "laterne.cddl").read_text(encoding="utf-8")
 MESSAGES = {
     1: "hello", 2: "identity", 3: "poll", 4: "report-answer", 5: "refusal",
-    16: "prove", 17: "possession-answer", 18: "enrol", 19: "enrolled",
+    16: "prove", 17: "possession-answer", 18: "enrol", 19: "enrolled", 20: "trust-told", 21: "trust-taken",
 }  # fmt: skip
-CARRIED = {"report-answer": "signed-report", "possession-answer": "signed-possession", "enrol": "signed-credential"}
+CARRIED = {
+    "report-answer": "signed-report",
+    "possession-answer": "signed-possession",
+    "enrol": "signed-credential",
+    "trust-told": "trust-bundle",
+}
 
 # Of each rule, the rules of its parts: by position or key, or one rule for all items. "?": or null.
 PARTS: dict[str, dict[int | str, str] | str] = {
@@ -33,6 +38,8 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "possession-answer": {1: "u8", 2: "carried-object"},
     "enrol": {1: "u8", 2: "carried-object"},
     "enrolled": {1: "u8", 2: "digest"},
+    "trust-told": {1: "u8", 2: "carried-bundle"},
+    "trust-taken": {1: "u8", 2: "digest"},
     "poll": {1: "u8", 2: "u53?", 3: "u53?", 4: "offset?"},
     "offset": {0: "u32", 1: "utc-ms", 2: "u32"},
     "report-answer": {1: "u8", 2: "u32", 3: "u53", 4: "u32", 5: "u32", 6: "carried-report?"},
@@ -46,6 +53,8 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "confirmation": {1: "cose-key"},
     "epochs": "u53",
     "possession": {1: "nonce", 2: "cose-key", 3: "cose-key", 4: "tier", 5: "short-text", 6: "hardware-id"},
+    "gateway-credential": {1: "board-id", 2: "cose-key", 3: "versions", 4: "utc-s"},
+    "versions": "positive",
     "report": {1: "board-id", 2: "positive", 3: "digest", 4: "closing", 5: "clock", 6: "measured", 7: "gaps"},
     "closing": {0: "u32", 1: "u53"},
     "clock-never-set": {2: "u32"},
@@ -66,6 +75,9 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "revoked-boards": "revoked",
     "revoked": {0: "board-id", 1: "kid", 2: "name"},
     "trust-file": "carried-trust",
+    "trust-bundle": {0: "trust-payload", 1: "root-signatures"},
+    "root-signatures": "root-signature",
+    "root-signature": {0: "kid", 1: "signature"},
     "trust": {1: "positive", 2: "name", 3: "threshold", 4: "keys", 5: "roles"},
     "keys": "point",
     "roles": {"enrolment": "keys", "release": "keys", "order": "keys", "roster": "keys"},
@@ -84,7 +96,7 @@ TYPES: dict[type, str] = {
     "threshold clock-state",
     str: "board-id short-text name",
     bytes: "kid digest point nonce carried-report carried-object protected payload signature coordinate "
-    "credential-number hardware-id packed carried-trust former",
+    "credential-number hardware-id packed carried-trust carried-bundle trust-payload former",
 }
 TYPE_OF = {rule: kind for kind, rules in TYPES.items() for rule in rules.split()}
 # Bounds of the arrays of such parts: pycddl does not count them.
@@ -135,6 +147,8 @@ def _check(rule: str, value: object, data: bytes) -> None:
         protected, _, payload, _ = value.value
         check("header", protected)
         check(rule.removeprefix("signed-"), payload)
+    if rule == "trust-bundle" and isinstance(value, list):
+        check("trust", value[0])
     if rule == "trust-file" and isinstance(value, list):
         for signed in value:
             check("signed-trust", signed)

@@ -37,7 +37,9 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["message", "report", "credential", "possession", "roster", "trust", "sign1"])
+@pytest.mark.parametrize(
+    "kind", ["message", "report", "credential", "possession", "gateway", "roster", "trust", "trust bundle", "sign1"]
+)
 def test_both_interpreters_judge_damaged_objects_alike(kind: str, answer: Callable[[Any], Any]) -> None:
     draw = source()
     whole = good(kind)

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from tests.protocol.cddl import DoesNotFit, check
 from tests.protocol.properties import THOROUGH, source
 
-from laterne_protocol import cbor, cose, credential, messages, report, report_reading, roster, trust
+from laterne_protocol import cbor, cose, credential, gateway_credential, messages, report, report_reading, roster, trust
 from laterne_protocol.errors import MessageError, WireError
 
 VECTORS = Path(__file__).parents[2] / "protocol" / "vectors"
-FILES = {"message": "messages", "sign1": "cose", "possession": "credential"}
+FILES = {"message": "messages", "sign1": "cose", "possession": "credential", "trust bundle": "trust"}
 
 
 def all_readings(payload: bytes) -> report.Report:
@@ -30,14 +30,22 @@ def all_readings(payload: bytes) -> report.Report:
     return found
 
 
+def trust_bundle(data: bytes) -> list[cose.Sign1]:
+    signed = trust.unpack(data)
+    trust.trust_payload_of(signed[0].payload)
+    return signed
+
+
 # kind of vector: (rule of the schema, parser of our code)
 KINDS: dict[str, tuple[str, Callable[[bytes], object]]] = {
     "message": ("message", messages.message_of),
     "report": ("report", all_readings),
     "credential": ("credential", credential.credential_of),
     "possession": ("possession", credential.possession_of),
+    "gateway": ("gateway-credential", gateway_credential.gateway_credential_of),
     "roster": ("roster", roster.roster_of),
     "trust": ("trust", trust.trust_payload_of),
+    "trust bundle": ("trust-bundle", trust_bundle),
     "sign1": ("signed", lambda data: cose.parse(data, cbor.MAX_BYTES)),
 }
 
@@ -45,7 +53,7 @@ KINDS: dict[str, tuple[str, Callable[[bytes], object]]] = {
 BEYOND_CDDL = (
     "control character", "last epoch", "values at", "quality for readings", "longer than", "end of a number",
     "beyond 32 bits", "after the closing", "first reading", "lost report", "two columns", "stands twice",
-    "one key twice", "threshold", "more items", "bytes, at most",
+    "one key twice", "threshold", "more items", "bytes, at most", "last trust version",
 )  # fmt: skip
 
 ODD: list[Any] = [
@@ -157,6 +165,9 @@ def test_flipped_bytes_raise_wire_errors_only_and_what_is_taken_is_given_back(ki
         found: Any = parse(data)
         if kind == "sign1":
             again = cose.assemble(found.protected, found.payload, found.signature)
+        elif kind == "trust bundle":
+            whole = [cose.assemble(one.protected, one.payload, one.signature) for one in found]
+            again = trust.pack(trust.trust_file(whole))
         else:
             again = found.to_bytes() if kind == "message" else found.to_payload()
         assert again == data

@@ -13,7 +13,7 @@ from types import TracebackType
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from laterne_protocol import cose, credential, frame, messages, report
+from laterne_protocol import cose, credential, frame, messages, report, trust
 from laterne_protocol.errors import MessageError
 
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -47,6 +47,8 @@ class FakeBoard:
         self.credential: bytes | None = None
         self.model = "pico"
         self.asked: list[str] = []  # the kinds of messages received, repetitions of one question left out
+        self.trust: bytes | None = None  # the payload that it was told
+        self.speaks_clearly = False  # as firmware without sessions does
         self.says_kid = True
         self.forget_digest = False
         self.nonce_instead: bytes | None = None
@@ -136,7 +138,9 @@ class FakeBoard:
     def _take(self, message: "messages.Message") -> None:
         kind = type(message).__name__
         if isinstance(message, messages.Enrolment):
-            kind = {messages.PROVE: "Prove", messages.ENROL: "Enrol"}.get(message.step, "an answer")
+            kind = {messages.PROVE: "Prove", messages.TRUST: "Trust", messages.ENROL: "Enrol"}.get(
+                message.step, "an answer"
+            )
         if (kind, message.number) not in self._numbers:
             self._numbers.add((kind, message.number))
             self.asked.append(kind)
@@ -155,8 +159,15 @@ class FakeBoard:
             return
         os.write(self._master, frame.Frame(frame.MESSAGE, frame.GATEWAY, 1, answer).to_bytes())
 
+    def _enrol_again(self, number: int) -> bytes:
+        return messages.Enrolment(number, messages.ENROL, self.credential or b"").to_bytes()
+
     def _answer(self, message: "messages.Message") -> bytes:
         number = message.number
+        if self.board is not None and not self.speaks_clearly:
+            enrol = isinstance(message, messages.Enrolment) and message.step == messages.ENROL
+            if not enrol or message.to_bytes() != self._enrol_again(number):
+                return messages.Refusal(number, messages.SESSION_NEEDED).to_bytes()
         if isinstance(message, messages.Hello):
             kid = self.kid if self.says_kid else None
             self.says_kid = True  # the keys are ready when it is asked again
@@ -174,7 +185,12 @@ class FakeBoard:
             signer = self.signs_with or self.key
             proof = signer.sign_object(cose.POSSESSION, payload, self.kid)
             return messages.Enrolment(number, messages.POSSESSION, proof).to_bytes()
+        if isinstance(message, messages.Enrolment) and message.step == messages.TRUST:
+            self.trust = trust.unpack(message.body)[0].payload
+            return messages.Enrolment(number, messages.TRUST_TAKEN, trust.digest(self.trust)).to_bytes()
         if isinstance(message, messages.Enrolment) and message.step == messages.ENROL:
+            if self.trust is None:
+                return messages.Refusal(number, messages.NOT_READY).to_bytes()
             if self.credential is not None and self.credential != message.body:
                 return messages.Refusal(number, messages.ALREADY_ENROLLED).to_bytes()
             claims = credential.credential_of(cose.parse(message.body, 512).payload)

@@ -52,7 +52,7 @@ def test_200_boards_from_a_csv_interrupted_twice_with_the_same_result(
     given: dict[str, bytes] = {}
     # Killed before a board has its credential, and stopped by Ctrl-C when one has it and nobody knows.
     for number, acted, how in ((60, False, signal.SIGKILL), (140, True, signal.SIGINT)):
-        crowd[number].stop_at = (3, acted)
+        crowd[number].stop_at = (4, acted)
         with subprocess.Popen([*LATERNE, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as command:
             assert crowd[number].stopped.wait(WITHIN_S)
             command.send_signal(how)
@@ -88,7 +88,7 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(
     assert [row["result"] for row in done["rows"]] == ["already", "would enrol", "failed"]
     assert done["rows"][0]["said"] == "hangs at P-1 now"
     assert three[1].kid.hex() in done["rows"][1]["said"]
-    assert "is enrolled already as LE-0009" in done["rows"][2]["said"]
+    assert "is enrolled already, and not as LE-0003" in done["rows"][2]["said"]
     assert listed(authority) == before
     assert three[1].asked == ["Hello"]
 
@@ -111,7 +111,7 @@ def test_rows_without_a_port_take_boards_in_their_order_and_boards_keep_what_the
     assert "--port-from PATTERN" in batch(authority, table, code=2).err
     assert "There is no port" in batch(authority, table, "--port-from", tmp_path / "none*", code=2).err
     # The second is pending: its credential was lost on the way.
-    three[0].stop_at = (3, False)
+    three[0].stop_at = (4, False)
     arguments = ["--port", three[0].port, "--id", "LE-0002", "--authority", str(authority)]
     with subprocess.Popen([*LATERNE, "board", "enrol", *arguments], stderr=subprocess.DEVNULL) as command:
         assert three[0].stopped.wait(WAIT_S)

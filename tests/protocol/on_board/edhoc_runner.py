@@ -8,6 +8,7 @@ import time
 
 from laterne_protocol import edhoc, session
 from laterne_protocol.edhoc_keys import Party, Primitives
+from laterne_protocol.edhoc_messages import EdhocError
 
 
 def no_steps_to(result):
@@ -84,7 +85,7 @@ class End:
         """The EDHOC error message that answers this step."""
         try:
             self.take(question)
-        except edhoc.EdhocError as why:
+        except EdhocError as why:
             return why.answer.hex()
         return None
 

@@ -1,0 +1,98 @@
+"""Whom a board believes: a gateway's credential and a newer trust, both judged by the trust on flash.
+
+In memory only while one of them is judged. Each signature takes more than a second on a board: all of this comes in
+steps. What is refused is told to the console, not to the line.
+"""
+
+from laterne_firmware import known_gateway, p256_peer
+from laterne_firmware.identity import TRUST
+from laterne_firmware.p256 import KeyRefused
+from laterne_firmware.sessions import INTRODUCED, INTRODUCTION
+from laterne_firmware.store import Record
+from laterne_protocol import cose, gateway_credential, public_keys, trust
+from laterne_protocol.errors import ObjectError, SignatureError, WireError
+from laterne_protocol.report import digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from laterne_firmware.sessions import Sessions
+    from laterne_protocol.edhoc_keys import Steps
+
+
+def work(sessions: "Sessions", step: int, body: bytes) -> "Generator[None, None, bytes | None]":
+    """What `sessions` answers to an introduction, None for one that is refused, or to a trust; it is told of both."""
+    if step == INTRODUCTION:
+        found = yield from gateway_in(body, sessions.log)
+        if found is None:
+            return None
+        found.save()
+        sessions.gateway_digest, sessions.gateway_kid = found.digest, found.kid
+        sessions.log("gateway %s was introduced" % found.gateway)
+        return bytes((INTRODUCED,)) + found.kid
+    taken = yield from trust_in(body, sessions.log)
+    if taken and sessions.gateway_digest and not _is_still_believed():
+        known_gateway.forget()
+        sessions.log("the gateway is not believed any more")
+        sessions.gateway_digest = sessions.gateway_kid = b""
+        sessions.session = sessions.following = None
+    return taken
+
+
+def gateway_in(
+    signed: bytes, log: "Callable[[str], None]"
+) -> "Generator[None, None, known_gateway.KnownGateway | None]":
+    """The gateway of a credential that is believed; None of any other."""
+    try:
+        believed = _stored()
+        one = cose.parse(signed, gateway_credential.MAX_GATEWAY_CREDENTIAL_BYTES)
+        found = gateway_credential.gateway_credential_of(one.payload)
+        if not found.is_valid_under(believed.version):
+            raise ObjectError("not valid under trust version %d" % believed.version)
+        cose.check_low_s(one.signature)
+        message = cose.to_be_signed(cose.GATEWAY, one.protected, one.payload)
+        for key in believed.keys[trust.ROSTER]:
+            # Only the key that it names: each try costs more than a second.
+            if public_keys.kid(key) == one.kid and (yield from p256_peer.verify(key, message, one.signature)):
+                kid = public_keys.kid(found.agree_key)
+                return known_gateway.KnownGateway(
+                    digest(signed), kid, found.gateway, found.agree_key, one.kid, found.versions
+                )
+        raise SignatureError("not signed by a roster key of ours")
+    except (WireError, KeyRefused) as why:
+        log("a gateway's introduction was refused: %s" % why)
+        return None
+
+
+def trust_in(bundle: bytes, log: "Callable[[str], None]") -> "Steps":
+    """The digest of the stored trust, after it was replaced if this one is newer and good; empty when it is refused."""
+    try:
+        former = _stored()
+        signed = trust.unpack(bundle)
+        payload = signed[0].payload
+        if payload != former.to_payload():
+            found = yield from trust.verified(signed, p256_peer.verify, former)
+            Record(TRUST).save(payload)
+            log("trust version %d replaces version %d" % (found.version, former.version))
+        return trust.digest(payload)
+    except (WireError, KeyRefused) as why:
+        log("a trust was refused: %s" % why)
+        return b""
+
+
+def _is_still_believed() -> bool:
+    # Whether the stored trust has the signer among its roster keys, and a version for which the credential was made.
+    known, believed = known_gateway.load(), _stored()
+    if known is None:
+        return False
+    first, last = known.versions
+    kids = [public_keys.kid(key) for key in believed.keys[trust.ROSTER]]
+    return first <= believed.version <= last and known.signer in kids
+
+
+def _stored() -> trust.Trust:
+    payload = Record(TRUST).load()
+    if payload is None:
+        raise ObjectError("there is no trust on flash")
+    return trust.trust_payload_of(payload)

@@ -1,0 +1,257 @@
+"""With whom an enrolled board speaks: its sessions, and the handshakes that make them (protocol/README.md, 9 and 10).
+
+What a frame for this board gets (`link` holds the table):
+
+    the board is        in the clear (1)     handshake (2)        record (3)
+    not enrolled        its answer           nothing              nothing
+    enrolled            "in a session only"  see below            of a session it has: its answer, in a record
+                                                                  of another one: the hint that it has none such
+
+What is kept, all of it in RAM, so that a reset ends every session and no counter is ever used twice:
+
+    session     carries messages, until its end or until the next one has proved itself
+    following   made by a handshake, not used yet: its first record that opens makes it the session. Until then the
+                former one goes on, because message_4 may have been lost and the gateway has no new keys
+    question,   the last step that cost work, and what came of it: the same question gets the same answer, at no cost.
+    answer      That is also how an answer that took longer than ANSWER_WITHIN_MS is given: a board is never late
+    responder   the handshake between message_1 and message_3, the only time at which its modules must stay loaded
+
+Anybody on the line can make a board work for seconds: an introduction that it does not know and a message_1 cost one of
+a Bucket, there is one piece of work at a time, and a new message_1 displaces a handshake only when that one has made no
+step for HOLDS_MS. What is worked at runs as a task of its own, in steps. If there is no memory for it nothing is
+answered, the work is undone, and the gateway will ask again.
+"""
+
+import asyncio
+import gc
+
+from micropython import const
+
+from laterne_firmware.memory import unload
+from laterne_firmware.supervisor import stepping
+from laterne_protocol.report import digest
+from laterne_protocol.session import SessionError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from laterne_firmware.clock import Clock
+    from laterne_firmware.identity import Identity
+    from laterne_protocol.edhoc_responder import Responder
+    from laterne_protocol.session import Session
+
+# Steps, the first byte of a handshake's frame: as in edhoc_responder, which is in memory for handshakes only.
+MESSAGE_1, MESSAGE_3, INTRODUCTION, INTRODUCED = 1, 3, 6, 7
+TRUST = 20  # work of the same kind that comes in a record: a newer trust is to be verified
+
+ANSWER_WITHIN_MS = 100  # of the question's last byte; later it waits for the same question
+HOLDS_MS = 10000  # so long a handshake keeps others out after its last step
+_FORGOTTEN_MS = const(40000)  # a gateway gives up after 30 s: then the modules leave memory
+_LOOK_MS = const(20)
+# Free before any work begins: the most that it takes (README.md, "Memory"), and what all other tasks take meanwhile.
+NEEDED_BYTES = 40 * 1024
+
+# The first byte of a question -> who works at it. What is not here is not for a board.
+DONE_BY = {
+    INTRODUCTION: "laterne_firmware.introductions",
+    MESSAGE_1: "laterne_firmware.handshakes",
+    MESSAGE_3: "laterne_firmware.handshakes",
+    TRUST: "laterne_firmware.introductions",
+}
+
+LOADED_MEANWHILE = (
+    "laterne_firmware.handshakes",
+    "laterne_firmware.introductions",
+    "laterne_firmware.known_gateway",
+    "laterne_firmware.p256_keys",
+    "laterne_firmware.p256_peer",
+    "laterne_protocol.edhoc_responder",
+    "laterne_protocol.edhoc_keys",
+    "laterne_protocol.edhoc_messages",
+    "laterne_protocol.gateway_credential",
+    "laterne_protocol.trust",
+    "laterne_protocol.public_keys",
+    "laterne_protocol.cose",
+)
+
+
+class Bucket:
+    """Gives SIZE at once, and one more every REFILL_MS.
+
+    Kept is one number: the moment at which it is full again. Each that is taken moves it on by REFILL_MS, and it can be
+    at most SIZE of these ahead.
+    """
+
+    SIZE = 4
+    REFILL_MS = 30000
+
+    def __init__(self) -> None:
+        self._full_ms = 0
+
+    def take(self, now_ms: int) -> bool:
+        """Whether there was one left, which is taken."""
+        full_ms = max(self._full_ms, now_ms) + self.REFILL_MS
+        if full_ms - now_ms > self.SIZE * self.REFILL_MS:
+            return False
+        self._full_ms = full_ms
+        return True
+
+
+class Sessions:
+    """random: for keys. log: a line for the technician. address: of this board on its bus.
+
+    session, following, responder: see above. stepped_ms: last step of the handshake that is not yet used, None when
+    there is none. gateway_digest, gateway_kid: of the gateway that is known, digest of its credential and kid of its
+    agreement key, empty when there is none. begun: handshakes for which a message_1 was worked at. unserved: questions
+    that the bucket left without an answer. out_of_memory: pieces of work that ended for lack of memory.
+    """
+
+    def __init__(
+        self,
+        identity: "Identity",
+        clock: "Clock",
+        random: "Callable[[int], bytes]",
+        log: "Callable[[str], None]",
+        address: int,
+    ) -> None:
+        from laterne_firmware import known_gateway
+
+        self.identity = identity
+        self.clock = clock
+        self.random = random
+        self.log = log
+        self.address = address
+        known = known_gateway.load()
+        self.gateway_digest = known.digest if known else b""
+        self.gateway_kid = known.kid if known else b""
+        self.session: "Session | None" = None
+        self.following: "Session | None" = None
+        self._question = b""
+        self._answer = None  # type: bytes | None
+        self._working = False  # at the question
+        self.responder: "Responder | None" = None
+        self.stepped_ms = None  # type: int | None
+        self._bucket = Bucket()
+        self.begun = 0
+        self.unserved = 0
+        self.out_of_memory = 0
+        self._unload()
+
+    # Records --------------------------------------------------------------------------------------------------------
+
+    def open(self, header: bytes, record: bytes, now_ms: int) -> bytes:
+        """The message in a record. RecordError: drop it. SessionError: we have no such session, say so."""
+        following = self.following
+        if following is not None and record[:1] == following.connection:
+            message = following.open(header, record, now_ms)
+            self.session, self.following = following, None
+            self._question, self._answer, self.stepped_ms = b"", None, None
+            return message
+        current = self.session
+        if current is None or record[:1] != current.connection:
+            raise SessionError("a record of a session that is not here")
+        try:
+            return current.open(header, record, now_ms)
+        except SessionError:
+            self.session = None
+            raise
+
+    def seal(self, header: bytes, message: bytes, now_ms: int) -> bytes:
+        """The record of an answer, in the session of the question. SessionError: it has just ended."""
+        if self.session is None:
+            raise SessionError("the session ended while its question was worked at")
+        return self.session.seal(header, message, now_ms)
+
+    # Questions that cost work -----------------------------------------------------------------------------------------
+
+    async def step(self, payload: bytes, now_ms: int) -> "bytes | None":
+        """The answer to a step of a handshake that came at now_ms; None when there is none, or none yet."""
+        if payload[:1] == bytes((INTRODUCTION,)) and self._knows(payload[1:]):
+            return bytes((INTRODUCED,)) + self.gateway_kid
+        if payload[:1] == bytes((TRUST,)):
+            return None  # work, but no step of a handshake
+        return await self._worked_out(payload, now_ms)
+
+    async def trust(self, bundle: bytes, now_ms: int) -> "bytes | None":
+        """A trust bundle that came in a record: the digest of what is stored then, empty when it is refused.
+
+        None: not yet known, to be asked again.
+        """
+        return await self._worked_out(bytes((TRUST,)) + bundle, now_ms)
+
+    async def _worked_out(self, question: bytes, now_ms: int) -> "bytes | None":
+        if question != self._question and not self._begin(question, now_ms):
+            return None
+        clock = self.clock
+        while self._working and clock.now_ms() - now_ms < ANSWER_WITHIN_MS:
+            await asyncio.sleep_ms(5)
+        return None if self._working or clock.now_ms() - now_ms > ANSWER_WITHIN_MS else self._answer
+
+    def _knows(self, credential: bytes) -> bool:
+        return digest(credential) == self.gateway_digest
+
+    def _begin(self, question: bytes, now_ms: int) -> bool:
+        step = question[0]
+        if self._working or step not in DONE_BY:
+            return False
+        if step == MESSAGE_3:
+            if self.responder is None:
+                return False
+        else:
+            if self.stepped_ms is not None and now_ms - self.stepped_ms < HOLDS_MS:
+                return False
+            if step == MESSAGE_1 and not self.gateway_digest:
+                return False  # it could end in nothing but a refusal
+            if step != TRUST and not self._bucket.take(now_ms):  # a trust comes from a gateway that we know
+                self.unserved += 1
+                if self.unserved == 1 or not self.unserved % 1000:
+                    self.log("%d handshakes were asked for too often and not answered" % self.unserved)
+                return False
+            self.responder = self.stepped_ms = None
+        self._question, self._answer = question, None
+        self._working = True
+        return True
+
+    def each_second(self) -> None:
+        """A handshake that its gateway has given up leaves memory."""
+        stepped_ms = self.stepped_ms
+        if stepped_ms is not None and not self._working and self.clock.now_ms() - stepped_ms > _FORGOTTEN_MS:
+            self._forget_handshake()
+
+    def _forget_handshake(self) -> None:
+        self._question, self._answer = b"", None
+        self.responder = None
+        self.stepped_ms = None
+        self._unload()
+
+    def _unload(self) -> None:
+        if self.responder is None:
+            unload(*LOADED_MEANWHILE)
+
+    # The work, a task of its own --------------------------------------------------------------------------------------
+
+    async def run(self, beat: "Callable[[], None]") -> None:
+        """Works at what was asked, for ever. beat: called at every step."""
+        while True:
+            beat()
+            if self._working:
+                await self._work(beat)
+                self._working = False
+            await asyncio.sleep_ms(_LOOK_MS)
+
+    async def _work(self, beat: "Callable[[], None]") -> None:
+        # Work is refused here, and only here, when memory does not suffice: before it begins, or in the middle.
+        try:
+            if self.responder is None:
+                gc.collect()
+                if gc.mem_free() < NEEDED_BYTES:
+                    raise MemoryError
+            module = __import__(DONE_BY[self._question[0]], None, None, ("work",))
+            self._answer = await stepping(module.work(self, self._question[0], self._question[1:]), beat)
+            del module
+            self._unload()
+        except MemoryError:
+            self._forget_handshake()
+            self.out_of_memory += 1
+            self.log("no memory for a handshake, %d bytes are free" % gc.mem_free())

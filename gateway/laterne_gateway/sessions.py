@@ -1,0 +1,380 @@
+"""Who has which session: one link for each address of a line, what it holds and what its handshake waits for.
+
+A link has a session or none, and a handshake under way or none; the two are independent, because the old session goes
+on while a new one is made. This module moves no bytes: the bus asks for the next question, hands over what came back,
+and says when nothing did. Bytes and rules are those of protocol/README.md, 9.4 and 10.6.
+
+Who begins a handshake. call() does, and it is called when a greeted board needs a session, when a hint says that it has
+lost ours, and when the session is due to be replaced. A stranger on the line can forge a hint, and can make records
+that do not open; each costs a board seconds of arithmetic. So handshakes on a link begin at most once in Pace.again_s,
+and after one that has failed the pause grows.
+
+What ends a session. Its own limits (session.Session), a newer one, three questions without an answer, the roster. Not:
+a hint, an EDHOC error, a record that does not open. All three can be forged, and the old session is then still good.
+
+Who the board is. The handshake proves that it holds an agreement key of the roster, and the link's entry is that of
+this key, whatever the messages in the session say. The roster in force decides again when the session opens and at each
+question (check_roster).
+"""
+
+import logging
+import math
+import random
+from dataclasses import dataclass
+
+from laterne_gateway.backoff import Backoff
+from laterne_gateway.clock import Clock
+from laterne_gateway.health import Health
+from laterne_gateway.identity import Identity
+from laterne_gateway.primitives import PRIMITIVES
+from laterne_gateway.roster import RosterKeeper
+from laterne_protocol import edhoc, edhoc_keys, frame, session
+from laterne_protocol.edhoc_keys import Party
+from laterne_protocol.edhoc_messages import EdhocError, connections, error_of
+from laterne_protocol.errors import MessageError, WireError
+from laterne_protocol.frame import Frame
+from laterne_protocol.roster import Entry
+from laterne_protocol.session import RecordError, Session, SessionError
+
+log = logging.getLogger("laterne")
+
+NEVER = math.inf
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often boards are asked for a handshake; a step takes a board (RP2040) 1 to 3 s.
+
+    repeat_s: a step without an answer is asked again. give_up_s: a handshake that long under way is given up.
+    again_s: the shortest time from one's beginning to the next. rest_s, rest_cap_s: the pause after a failure.
+    """
+
+    repeat_s: float = 2.0
+    give_up_s: float = 30.0
+    again_s: float = 10.0
+    rest_s: float = 2.0
+    rest_cap_s: float = 60.0
+
+
+# What a handshake waits for.
+IDLE = "nothing"
+AWAITS_INTRODUCED = "to be introduced"
+AWAITS_2 = "message_2"
+AWAITS_4 = "message_4"
+
+# (state, step that came) -> state once it has been judged good. If it was not, or nothing came for too long: IDLE, and
+# a pause. Every other pair is a frame that nobody has asked for.
+NEXT = {
+    (AWAITS_INTRODUCED, edhoc.INTRODUCED): AWAITS_2,
+    (AWAITS_2, edhoc.MESSAGE_2): AWAITS_4,
+    (AWAITS_4, edhoc.MESSAGE_4): IDLE,
+}
+
+
+class Link:
+    """What we share with the board at one address of a line.
+
+    session, entry: keys and board, both None while there is none. due_s: when the handshake wants the line (monotonic).
+    rests_until_s: no handshake begins before.
+    hinted: since ask() was called the board has said that it does not have our session.
+    farewell: an EDHOC error to be sent, once.
+    """
+
+    def __init__(self, sessions: "Sessions", line: str, address: int) -> None:
+        self.session: Session | None = None
+        self.entry: Entry | None = None
+        self.due_s = NEVER
+        self.rests_until_s = -NEVER
+        self.hinted = False
+        self.farewell = b""
+        self._line = line
+        self._alarm = f"handshake {address}"
+        self._subject = f"line {line}"
+        self._address = address  # as configured: a board's, or whoever is there
+        self._at = address  # of the session: a board's
+        self._sessions = sessions
+        self._roster = sessions.roster
+        self._clock = sessions.clock
+        self._health = sessions.health
+        self._pace = pace = sessions.pace
+        self._rest = Backoff(pace.rest_s, pace.rest_cap_s, floor_s=pace.rest_s / 4)
+        self._state = IDLE
+        self._began_s = -NEVER
+        self._question = (0, b"")  # step and body
+        self._to = address  # of the handshake under way
+        self._handshake: edhoc.Initiator | None = None
+        self._refused_kid = b""  # whom the roster does not know
+        self._refusal = ""  # what the board says against the handshake
+        self._said = ""
+        self._connection = random.randrange(len(connections()))
+
+    @property
+    def is_shaking(self) -> bool:
+        """Whether a handshake is under way, or wanted and waiting for its time."""
+        return self._state != IDLE or self.due_s < NEVER
+
+    # The handshake ------------------------------------------------------------------------------------------------
+
+    def call(self) -> None:
+        """A session is wanted: the handshake begins as soon as it may."""
+        if not self.is_shaking:
+            self.due_s = max(self._clock.monotonic_s(), self.rests_until_s)
+
+    def forgive(self) -> None:
+        """The roster or our credential has changed: what was refused may begin again at once."""
+        self._rest.reset()
+        self.rests_until_s = -NEVER
+        if self._state == IDLE and self.due_s < NEVER:
+            self.due_s = self._clock.monotonic_s()
+
+    def question(self) -> Frame:
+        """The step to ask for now."""
+        if self._state == IDLE:
+            self._state = AWAITS_INTRODUCED
+            self._began_s = self._clock.monotonic_s()
+            self.rests_until_s = self._began_s + self._pace.again_s
+            self._question = (edhoc.INTRODUCTION, self._sessions.identity.introduction)
+            self._to = self._address
+            self._refused_kid, self._refusal = b"", ""
+            self._health.count(self._subject, "handshakes begun")
+        step, body = self._question
+        return Frame(frame.HANDSHAKE, self._to, frame.GATEWAY, bytes((step,)) + body)
+
+    def take(self, received: Frame) -> bool:
+        """Whether this frame is the answer that the handshake waits for; then it has been judged."""
+        if received.kind != frame.HANDSHAKE or not received.payload or not self._is_from(received, self._to):
+            return False
+        step, body = received.payload[0], received.payload[1:]
+        if step == edhoc.ERROR:
+            self._note_error(body)
+            return False
+        following = NEXT.get((self._state, step))
+        if following is None:
+            return False
+        try:
+            if step == edhoc.INTRODUCED:
+                if body != self._sessions.identity.party.kid:
+                    self._health.count(self._subject, "introductions answered for another gateway")
+                    return False
+                self._begin_edhoc(received.source)
+            else:
+                assert self._handshake is not None
+                self._question = (step + 1, _run(self._handshake, step, body))
+        except EdhocError as why:
+            self.farewell = b"" if not why.answer else bytes((edhoc.ERROR,)) + why.answer
+            self._fail("message refused", str(why))
+            return True
+        except MessageError as why:
+            log.debug("%s: %s: %s", self._subject, why, body[:32].hex())
+            return False
+        self._state = following
+        self._refusal = ""
+        self.due_s = self._clock.monotonic_s()
+        if following == IDLE:
+            self._open()
+        return True
+
+    def unanswered(self) -> None:
+        """No answer to question() in its time: ask again later, or give up."""
+        now_s = self._clock.monotonic_s()
+        self._health.count(self._subject, "handshake steps repeated")
+        if self._state == IDLE:
+            return
+        if self._refusal:
+            self._fail("refused by the board", f"the board says {self._refusal}")
+        elif now_s - self._began_s < self._pace.give_up_s:
+            self.due_s = now_s + self._pace.repeat_s
+        elif self._state == AWAITS_INTRODUCED:
+            self._fail(
+                "not introduced",
+                "the board does not take our credential: is it of the same authority, valid under its trust?",
+            )
+        else:
+            self._fail("no answer", f"no {self._state} within {self._pace.give_up_s:.0f} s")
+
+    def farewell_frame(self) -> Frame | None:
+        """The EDHOC error that tells the board why, if there is one to send."""
+        payload, self.farewell = self.farewell, b""
+        return Frame(frame.HANDSHAKE, self._to, frame.GATEWAY, payload) if payload else None
+
+    def _begin_edhoc(self, source: int) -> None:
+        self._to = source
+        names = connections()
+        self._connection = (self._connection + 1) % len(names)  # not that of the session before
+        self._handshake = edhoc.Initiator(
+            PRIMITIVES,
+            self._sessions.identity.party,
+            self._sessions.identity.agree,
+            self._find_peer,
+            names[self._connection],
+        )
+        self._question = (edhoc.MESSAGE_1, _run(self._handshake, edhoc.START, b""))
+
+    def _find_peer(self, kid: bytes) -> Party | None:
+        entry = self._roster.entry_of_key(kid)
+        if entry is None:
+            self._refused_kid = kid
+            return None
+        return edhoc_keys.party(entry.board, entry.agree_key)
+
+    def _open(self) -> None:
+        handshake = self._handshake
+        assert handshake is not None
+        assert handshake.peer is not None
+        entry = self._roster.entry_of_key(handshake.peer.kid)
+        if entry is None:  # the roster has changed while hands were shaken
+            self._refused_kid = handshake.peer.kid
+            self._fail("roster", "the roster has changed")
+            return
+        self.session = session.session_of(handshake, session.GATEWAY, self._to, self._now_ms())
+        self.entry, self._at = entry, self._to
+        self._handshake = None
+        self.due_s = NEVER
+        self._rest.reset()
+        self._said = ""
+        self._health.clear(self._subject, self._alarm)
+        self._health.count(entry.board, "sessions opened")
+
+    def _fail(self, reason: str, sentence: str) -> None:
+        self._state = IDLE
+        self._handshake = None
+        self.rests_until_s = max(self.rests_until_s, self._clock.monotonic_s() + self._rest.failed())
+        # With a session we try again by ourselves; without one the bus greets first: the board may have gone.
+        self.due_s = self.rests_until_s if self.session is not None else NEVER
+        self._health.count(self._subject, "handshakes failed")
+        if self._refused_kid:
+            self._turned_away()
+        else:
+            self._health.count(self._subject, f"handshakes failed: {reason}")
+            whose = "" if self.entry is None else f"{self.entry.board}: "
+            self._health.alarm(self._subject, self._alarm, f"{whose}handshake failed: {sentence}")
+
+    def _turned_away(self) -> None:
+        # Nobody has proved that the board is the one whose key it names: this is for people.
+        board = self._roster.name_of_key(self._refused_kid)
+        if board is not None and self._roster.is_revoked(board):
+            self._health.count(self._subject, "refused: revoked board")
+            self._say(f"{board}: line {self._line}: is revoked and not served")
+            return
+        self._health.count(self._subject, "refused: unknown board")
+        who = board or f"a board with agreement key {self._refused_kid.hex()}"
+        self._say(f"{who}: line {self._line}: is not in the roster: enrol it and export the roster anew")
+
+    def _note_error(self, body: bytes) -> None:
+        # Nobody signs it: it ends the handshake only if no answer comes either (unanswered).
+        self._health.count(self._subject, "handshake errors from the line")
+        try:
+            code, _ = error_of(body)
+        except WireError:
+            return
+        self._refusal = f"EDHOC error {code}"
+
+    # The session ----------------------------------------------------------------------------------------------------
+
+    def ask(self) -> None:
+        """A question begins, which may be sent more than once."""
+        self.hinted = False
+        if self.session is not None and self.session.is_due(self._now_ms()):
+            self.call()
+
+    def seal(self, message: bytes) -> Frame | None:
+        """The frame that carries a message in the session; None: the session is over, and has been dropped."""
+        assert self.session is not None
+        header = frame.header(frame.RECORD, self._at, frame.GATEWAY)
+        try:
+            record = self.session.seal(header, message, self._now_ms())
+        except SessionError as why:
+            self.drop(str(why))
+            self.call()
+            return None
+        return Frame(frame.RECORD, self._at, frame.GATEWAY, record)
+
+    def open(self, received: Frame) -> bytes | None:
+        """The message in a record from the board; None: it does not open, and has been counted."""
+        if self.session is None or not self._is_from(received, self._at):
+            return None
+        header = frame.header(received.kind, received.destination, received.source)
+        failed_tags = self.session.failed_tags
+        try:
+            return self.session.open(header, received.payload, self._now_ms())
+        except RecordError:
+            wrong = self.session.failed_tags > failed_tags
+            self._health.count(self._whose(), "records refused: " + ("wrong tag" if wrong else "repeated or malformed"))
+        except SessionError:
+            self._health.count(self._whose(), "records refused: another session")
+        if self.session.failed_tags >= session.MAX_FAILED_TAGS:
+            self.drop(f"{session.MAX_FAILED_TAGS} records with a wrong tag: somebody forges on this line")
+            self.call()
+        return None
+
+    def hint(self, received: Frame) -> None:
+        """The board says, in the clear, that it does not have this session. Anybody could have said it."""
+        if self.session is None or not self._is_from(received, self._at):
+            return
+        self._health.count(self._whose(), "hints of a lost session")
+        self.hinted = True
+        self.call()
+
+    def drop(self, why: str) -> None:
+        """The session ends here."""
+        if self.session is not None:
+            self._health.count(self._whose(), "sessions ended")
+            log.info("%s: session ended: %s", self._whose(), why)
+        self.session = None
+        self.entry = None
+
+    def check_roster(self) -> str | None:
+        """The id of the session's board if the roster in force does not let us serve it any more; the session ends."""
+        if self.entry is None:
+            return None
+        current = self._roster.entry(self.entry.board)
+        if current is not None and current.agree_key == self.entry.agree_key:
+            self.entry = current
+            return None
+        board = self.entry.board
+        self.drop("the roster has changed")
+        return board
+
+    def _is_from(self, received: Frame, address: int) -> bool:
+        if received.destination != frame.GATEWAY or received.source == frame.GATEWAY:
+            return False
+        return address in (received.source, frame.ANY_BOARD)
+
+    def _whose(self) -> str:
+        return self._subject if self.entry is None else self.entry.board
+
+    def _now_ms(self) -> int:
+        return int(self._clock.monotonic_s() * 1000)
+
+    def _say(self, sentence: str) -> None:
+        if self._said != sentence:
+            self._said = sentence
+            log.warning("%s", sentence)
+
+
+class Sessions:
+    """What the links of all lines share. identity: replaced when the authority has signed a new credential."""
+
+    def __init__(
+        self, identity: Identity, roster: RosterKeeper, clock: Clock, health: Health, pace: Pace | None = None
+    ) -> None:
+        self.identity = identity
+        self.roster = roster
+        self.clock = clock
+        self.health = health
+        self.pace = pace or Pace()
+
+    def link(self, line: str, address: int) -> Link:
+        """A link of a line. address: a board's, or frame.ANY_BOARD."""
+        return Link(self, line, address)
+
+
+def _run(handshake: edhoc.Initiator, step: int, message: bytes) -> bytes:
+    # All steps at once: here a handshake takes less than a millisecond.
+    steps = handshake.take(step, message)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            answer: bytes = finished.value
+            return answer

@@ -1,0 +1,76 @@
+"""P1 on the board: the power fails at every flash operation of storing a trust, a gateway, and a newer trust."""
+
+import asyncio
+import itertools
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.firmware.initiator import GatewayEnd
+from tests.gateway.fake_authority import FakeAuthority
+
+from laterne_emulator import image
+from laterne_emulator.flash import Cut, Torn
+from laterne_protocol import trust
+from laterne_protocol.report import digest
+
+if TYPE_CHECKING:
+    from laterne_emulator.board import EmulatedBoard
+    from laterne_emulator.pytest_plugin import Benches
+
+MAIN = Path(__file__).parent / "firmware_for_tests" / "believing.py"
+WITHIN_S = 20.0  # a bound for what would hang
+
+
+async def _live(board: "EmulatedBoard", cut: Cut | None = None) -> dict[str, list[list[str]]]:
+    """What a life said: its lines, by their first word."""
+    (board.folder / "console.log").unlink(missing_ok=True)
+    async with asyncio.timeout(WITHIN_S):
+        await board.power_on(cut)
+        down = asyncio.create_task(board.wait_until_down())
+        done = asyncio.create_task(board.usb.wait_for_print("done"))
+        await asyncio.wait([down, done], return_when=asyncio.FIRST_COMPLETED)
+        done.cancel()
+        await board.power_off()
+        await down
+    said: dict[str, list[list[str]]] = {}
+    for line in board.usb.printed().splitlines():
+        if line:
+            said.setdefault(line.split()[0], []).append(line.split()[1:])
+    return said
+
+
+@pytest.mark.parametrize("torn", [Torn.CLEAN, Torn.HEAD])
+async def test_a_cut_at_any_flash_operation_leaves_what_was_believed_before_or_after(
+    emulated_boards: "Benches", board_seed: int, torn: Torn
+) -> None:
+    authority = FakeAuthority()
+    gateway = GatewayEnd(authority)
+    bundles = [trust.pack(authority.trust_file(version)) for version in (1, 2)]
+    digests = [trust.digest(trust.unpack(bundle)[0].payload).hex() for bundle in bundles]
+    known = digest(gateway.credential).hex()
+    files = image.firmware_files(image.find_firmware()) | {
+        "main.py": MAIN.read_bytes(),
+        "first": bundles[0],
+        "second": bundles[1],
+        "gateway": gateway.credential,
+    }
+    bench = await emulated_boards(files=files, powered=False)
+    board = bench.boards["board-01"]
+    new = board.folder / "new.img"
+    shutil.copy(board.flash.image, new)
+    for at in itertools.count():
+        shutil.copy(new, board.flash.image)
+        cut = await _live(board, Cut(at, torn, board_seed + at))
+        after = await _live(board)
+        assert "done" in after, f"cut at operation {at}"
+        ((believed, introduced),) = after["found"]
+        order = ["nothing", *digests]
+        # At least what was said to be stored, and never anything else than one of the two.
+        assert order.index(believed) >= order.index(cut["trust"][-1][0]) if "trust" in cut else True, at
+        assert introduced == known if "gateway" in cut else introduced in ("nobody", known), at
+        assert after["trust"][-1] == [digests[1]], at
+        if "done" in cut:
+            assert at > 20
+            return
