@@ -241,6 +241,7 @@ async def test_a_swapped_board_with_the_same_boot_number_does_not_get_the_former
 
         other.answer = listen  # type: ignore[method-assign]
         line.unplug()
+        other.meet(gateway.authority)
         line.boards[:] = [other]
         line.plug_in()
         await arrive(gateway, other)
