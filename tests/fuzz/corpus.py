@@ -24,6 +24,8 @@ KINDS = {
     "roster": ("roster", ("roster",)),
     "trust": ("trust", ("trust",)),
     "trust-file": ("trust", ("trust file",)),
+    "bundle": ("trust", ("trust bundle",)),
+    "gateway": ("gateway", ("gateway",)),
 }
 
 

@@ -17,6 +17,7 @@ from tests.fuzz.corpus import good, of_vectors, vectors
 from laterne_gateway import primitives
 from laterne_protocol import cbor, cose, credential, frame, messages, report_reading, roster, trust
 from laterne_protocol.errors import MessageError, WireError
+from laterne_protocol.gateway_credential import gateway_credential_of
 
 Target = Callable[[bytes], None]
 MAX_INPUT_BYTES = 4096  # as long as the longest seed
@@ -129,7 +130,23 @@ def read_trust(data: bytes) -> None:
     assert trust.trust_payload_of(data).to_payload() == data
 
 
-DOMAINS = (cose.CREDENTIAL, cose.POSSESSION, cose.REPORT, cose.ROSTER, cose.TRUST)
+def read_bundle(data: bytes) -> None:
+    """What boards are brought: as many signatures of one payload as it holds, none of them lost or invented."""
+    found = trust.unpack(data)
+    assert trust.pack(trust.trust_file([signed_bytes(one) for one in found])) == data
+    assert len({one.payload for one in found}) == 1
+
+
+def signed_bytes(signed: cose.Sign1) -> bytes:
+    return cose.assemble(signed.protected, signed.payload, signed.signature)
+
+
+def read_gateway(data: bytes) -> None:
+    assert gateway_credential_of(data).to_payload() == data
+
+
+# Every domain string of ours, so that an object added today is fuzzed today.
+DOMAINS = tuple(one for one in vars(cose).values() if isinstance(one, str) and one.startswith("laterne/"))
 
 
 @functools.cache
@@ -166,7 +183,7 @@ def is_by(key: bytes, signed: cose.Sign1, domain: str) -> bool:
 def read_signed(data: bytes) -> None:
     """No changed object is believed, under any domain string and any key."""
     signed = cose.parse(data, cbor.MAX_BYTES)
-    assert cose.assemble(signed.protected, signed.payload, signed.signature) == data
+    assert signed_bytes(signed) == data
     keys = [key for key in known_keys() if credential.kid(key) == signed.kid]
     for domain in DOMAINS:
         if any(is_by(key, signed, domain) for key in keys):
@@ -201,5 +218,7 @@ TARGETS: dict[str, tuple[Target, Callable[[], list[bytes]]]] = {
         "roster": read_roster,
         "trust": read_trust,
         "trust-file": read_trust_file,
+        "bundle": read_bundle,
+        "gateway": read_gateway,
     }.items()
 } | handshakes.TARGETS
