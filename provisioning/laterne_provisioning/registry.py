@@ -10,80 +10,17 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from laterne_provisioning import files
 from laterne_provisioning.errors import OperatorError, UsageError
+from laterne_provisioning.registry_tables import FORMER_VERSIONS, SCHEMA, VERSION
 
-VERSION = 2
 WAIT_S = 10  # for another command that is writing: one transaction with one signature
 
 PENDING, ENROLLED, REVOKED, REJECTED, REPLACED = "pending", "enrolled", "revoked", "rejected", "replaced"
-ENDED = (REVOKED, REJECTED, REPLACED)  # no way leads back from these
-
-BOARDS = """
-create table board (
-    id                text    primary key,          -- painted on the board, 1..32 characters
-    state             text    not null check (state in ('pending', 'enrolled', 'revoked', 'rejected', 'replaced')),
-                      -- pending: the credential is signed and may be on the board; something is still missing:
-                      -- that the board confirms it, or that a second person accepts the board
-    sign_key          blob    not null unique,      -- x and y, 64 bytes
-    agree_key         blob    not null,             -- x and y, 64 bytes
-    tier              integer not null,             -- 0 software, 1 chip, 2 secure element
-    model             text    not null,
-    hardware          blob    not null,             -- machine.unique_id()
-    credential        blob    not null,             -- the COSE_Sign1 that the board holds, byte for byte
-    credential_digest blob    not null,             -- 16 bytes; the predecessor of its first report
-    begun             integer not null,             -- Unix seconds: the credential was signed
-    decision          integer not null,             -- 1: a second person must accept it
-    delivered         integer,                      -- Unix seconds: the board confirmed
-    enrolled          integer,                      -- Unix seconds: confirmed, and accepted if that was needed
-    ended             integer,                      -- Unix seconds: revoked, rejected or replaced
-    reason            text,                         -- why it ended
-    replaced_by       text,                         -- the board that took its post
-    check ((enrolled is null) or state <> 'pending'),
-    check ((ended is null) = (state in ('pending', 'enrolled')))
-) strict
-"""
-HANGINGS = """
-create table hanging (                              -- which board hung at which post: never deleted
-    board     text    not null,
-    post      text    not null,                     -- the id of the post
-    latitude  integer,                              -- WGS 84, 1e-7 degrees
-    longitude integer,
-    since     integer not null,                     -- Unix seconds
-    until     integer,                              -- Unix seconds; null: it hangs there
-    check ((latitude is null) = (longitude is null))
-) strict
-"""
-SCHEMA = f"""
-{BOARDS};
-{HANGINGS};
-create unique index hangs on hanging (board) where until is null;
-create table roster (
-    gateway text    not null,
-    version integer not null,                       -- one more for each roster of a gateway
-    issued  integer not null,                       -- Unix seconds
-    digest  blob    not null,                       -- SHA-256 of its payload, 32 bytes
-    body    blob    not null,                       -- the COSE_Sign1
-    primary key (gateway, version)
-) strict;
-create table if not exists roster_floor (           -- after a restore: what may have been given out since the backup
-    version integer not null                        -- no roster gets a lower one
-) strict;
-"""
-# Version 1 had the place in the board's row, and knew no second person and no replacing.
-FROM_1 = f"""
-alter table board rename to former;
-{BOARDS};
-{HANGINGS};
-create unique index hangs on hanging (board) where until is null;
-insert into board select id, state, sign_key, agree_key, tier, model, hardware, credential, credential_digest, begun, 0,
-    enrolled, enrolled, revoked, reason, null from former;
-insert into hanging select id, post, latitude, longitude, coalesce(enrolled, begun), revoked
-    from former where post is not null;
-drop table former;
-create table if not exists roster_floor (version integer not null) strict
-"""
+DECOMMISSIONED = "decommissioned"
+ENDED = (REVOKED, REJECTED, REPLACED, DECOMMISSIONED)  # no way leads back from these
 
 
 @dataclass(frozen=True)
@@ -105,10 +42,23 @@ class Hanging:
 
 
 @dataclass(frozen=True)
+class Former:
+    """Keys that a board had until it got others. last: sequence of the last report that they signed."""
+
+    sign_key: bytes
+    agree_key: bytes
+    credential: bytes
+    credential_digest: bytes
+    last: int
+    until: int
+
+
+@dataclass(frozen=True)
 class Board:
     """A row of the registry. Times are Unix seconds, keys 64 bytes x and y.
 
     hangings: where it hung and hangs, the oldest first. decision: whether a second person must accept it.
+    formers: the keys that it had before, the oldest first. last: sequence of its last report, once decommissioned.
     """
 
     id: str
@@ -128,6 +78,13 @@ class Board:
     reason: str | None = None
     replaced_by: str | None = None
     hangings: tuple[Hanging, ...] = ()
+    formers: tuple[Former, ...] = ()
+    last: int | None = None
+
+    @property
+    def chain_digest(self) -> bytes:
+        """What its report 1 names as the one before: the digest of its first credential. New keys begin no chain."""
+        return self.formers[0].credential_digest if self.formers else self.credential_digest
 
     @property
     def place(self) -> Place | None:
@@ -167,8 +124,8 @@ class Registry:
             with self._plainly():
                 self._database.execute("pragma synchronous = full")
                 version = self._database.execute("pragma user_version").fetchone()[0]
-            if version == 1:
-                version = self._from_1()
+            if version in FORMER_VERSIONS:
+                version = self._from_former()
             if version != VERSION:
                 raise UsageError(
                     f"{path} is a registry of version {version}, this program knows {VERSION}: use the laterne "
@@ -197,17 +154,24 @@ class Registry:
         with self._plainly():
             self._database.execute("commit")
 
+    def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """For what keeps tables of its own in this file (order_book.py): the rows that the statement gives."""
+        with self._plainly():
+            return self._database.execute(statement, values).fetchall()
+
     def board(self, board_id: str) -> Board | None:
         """The board with this id."""
         return next(iter(self._boards("where id = ?", board_id)), None)
 
     def board_with_key(self, sign_key: bytes) -> Board | None:
-        """The board with this signing key."""
-        return next(iter(self._boards("where sign_key = ?", sign_key)), None)
+        """The board that has this signing key, or had it."""
+        had = "where sign_key = ?1 or id in (select board from former where sign_key = ?1)"
+        return next(iter(self._boards(had, sign_key)), None)
 
     def board_with_agree_key(self, agree_key: bytes) -> Board | None:
-        """A board with this agreement key."""
-        return next(iter(self._boards("where agree_key = ?", agree_key)), None)
+        """A board that has this agreement key, or had it."""
+        had = "where agree_key = ?1 or id in (select board from former where agree_key = ?1)"
+        return next(iter(self._boards(had, agree_key)), None)
 
     def boards(self) -> list[Board]:
         """All boards, by id."""
@@ -288,6 +252,22 @@ class Registry:
             )
             self.take_down(board_id, now)
 
+    def change_keys(self, new: Board, last: int, now: int) -> None:
+        """The board has the keys and the credential of `new` from now on, Unix seconds.
+
+        last: sequence of the last report that the former ones signed.
+        """
+        with self._plainly():
+            self._database.execute(
+                "insert into former select id, sign_key, agree_key, credential, credential_digest, ?, ? from board"
+                " where id = ?",
+                (last, now, new.id),
+            )
+            self._database.execute(
+                "update board set sign_key = ?, agree_key = ?, credential = ?, credential_digest = ? where id = ?",
+                (new.sign_key, new.agree_key, new.credential, new.credential_digest, new.id),
+            )
+
     def succeed(self, old: str, new: str) -> None:
         """The board `new` has taken the place of `old`."""
         with self._plainly():
@@ -344,17 +324,29 @@ class Registry:
             hung = self._database.execute(
                 "select board, post, latitude, longitude, since, until from hanging order by rowid"
             ).fetchall()
+            had = self._database.execute(
+                "select board, sign_key, agree_key, credential, credential_digest, last, until from former"
+                " order by rowid"
+            ).fetchall()
+            lasts = dict(self._database.execute("select board, last from receipt where act = 'decommission'"))
         hangings: dict[str, list[Hanging]] = {}
         for board, post, latitude, longitude, since, until in hung:
             hangings.setdefault(board, []).append(Hanging(Place(post, latitude, longitude), since, until))
-        return [Board(*[*row[:10], bool(row[10]), *row[11:], tuple(hangings.get(row[0], ()))]) for row in rows]
+        formers: dict[str, list[Former]] = {}
+        for board, *parts in had:
+            formers.setdefault(board, []).append(Former(*parts))
+        found = []
+        for row in rows:
+            more = (tuple(hangings.get(row[0], ())), tuple(formers.get(row[0], ())), lasts.get(row[0]))
+            found.append(Board(*[*row[:10], bool(row[10]), *row[11:], *more]))
+        return found
 
-    def _from_1(self) -> int:
-        """Bring a registry of version 1 to this one. Its version now: another command may have been faster."""
+    def _from_former(self) -> int:
+        """Bring a registry of a former version to this one. Its version now: another command may have been faster."""
         with self.transaction(), self._plainly():
             version: int = self._database.execute("pragma user_version").fetchone()[0]
-            if version == 1:
-                for statement in FROM_1.split(";\n"):
+            if version in FORMER_VERSIONS:
+                for statement in FORMER_VERSIONS[version].split(";\n"):
                     self._database.execute(statement)
                 version = VERSION
                 self._database.execute(f"pragma user_version = {version}")

@@ -250,6 +250,24 @@ def test_a_registry_of_version_1_is_brought_up_to_date_with_all_it_holds(tmp_pat
         assert len(opened.boards()) == 3
 
 
+def test_a_registry_of_version_2_is_brought_up_to_date_with_all_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "registry.db"
+    database = sqlite3.connect(path)
+    database.executescript((Path(__file__).parent / "registry_2.sql").read_text())
+    database.close()
+    with registry.Registry(path) as opened:
+        boards = opened.boards()
+        assert [board.state for board in boards] == ["enrolled", "pending", "revoked", "rejected", "replaced"]
+        assert boards[0].place == registry.Place("P-1", 481, 115)
+        assert (boards[4].replaced_by, boards[4].ended, boards[4].hangings[0].until) == ("LE-1", 32, 20)
+        assert all(board.formers == () and board.chain_digest == b"\x03" for board in boards)
+        assert (opened.newest_roster("gw"), opened.roster_floor()) == (registry.IssuedRoster(1, bytes(32)), 10000)
+        opened.end("LE-1", registry.DECOMMISSIONED, 50, "scrapped")
+        assert opened.execute("select count(*) from receipt") == [(0,)]
+    with registry.Registry(path) as opened:
+        assert opened.boards()[0].state == "decommissioned"
+
+
 def test_the_audit_log_tells_the_same_story_as_the_registry(authority: Path, boards: list[FakeBoard]) -> None:
     enrol(boards[0], "LE-0001", authority, "--post", "P-1")
     with FakeBoard() as third, FakeBoard() as fourth:
