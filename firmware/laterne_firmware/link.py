@@ -135,6 +135,8 @@ class Link:
         if self.sessions is None:
             if identity.kid is None:
                 return messages.Refusal(question.number, messages.NOT_READY)
+            if question.step > messages.TRUST:  # an order
+                return messages.Refusal(question.number, messages.NOT_ENROLLED)
             from laterne_firmware import enrolment
 
             return await enrolment.answer(question, identity, self._about, self._random, self._log, beat)

@@ -13,6 +13,7 @@ MAX_MESSAGE_ITEMS = 11  # a poll: 5 and the 3 of its time; the rest is room. It 
 
 HELLO, IDENTITY, POLL, REPORT, REFUSAL = 1, 2, 3, 4, 5
 PROVE, POSSESSION, ENROL, ENROLLED, TRUST, TRUST_TAKEN = 16, 17, 18, 19, 20, 21  # steps of an enrolment
+ORDER, RECEIPT, RECEIPT_ARRIVED, ARRIVAL_NOTED = 22, 23, 24, 25  # of an order; TRUST and these: the answer is one more
 
 # Why a board refuses a question.
 ALREADY_ENROLLED, NOT_ENROLLED, CREDENTIAL_REFUSED, NOT_READY, SESSION_NEEDED = 1, 2, 3, 4, 5
@@ -111,12 +112,14 @@ HINT = Refusal(0, SESSION_NEEDED)
 
 
 class Enrolment:
-    """One step of an enrolment; each carries one string of bytes.
+    """One step of an enrolment, or of an order; each carries one string of bytes.
 
     PROVE, technician: a fresh nonce of 16 bytes, prove over it that you hold your keys. POSSESSION, board: a COSE_Sign1
     under laterne/possession/1. ENROL, technician: the credential, a COSE_Sign1 under laterne/credential/1.
     ENROLLED, board: the credential is on my flash, its digest of 16 bytes. TRUST, technician: whom to believe, a trust
     bundle (trust.pack). TRUST_TAKEN, board: it is on my flash, the digest of its payload, 16 bytes.
+    ORDER, gateway: a COSE_Sign1 under laterne/order/1. RECEIPT, board: one under laterne/receipt/1. RECEIPT_ARRIVED,
+    gateway: the broker has the receipt with this digest, 16 bytes. ARRIVAL_NOTED, board: I know, the same digest.
     """
 
     def __init__(self, number: int, step: int, body: bytes) -> None:
@@ -163,6 +166,10 @@ def question_in(items: "list[object]") -> "Question | None":
         return Enrolment(number, kind, fields.byte_string(items[2], "credential", 1, fields.MAX_CREDENTIAL_BYTES))
     if kind == TRUST and size == 3:
         return Enrolment(number, kind, fields.byte_string(items[2], "trust bundle", 1, fields.MAX_TRUST_BUNDLE_BYTES))
+    if kind == ORDER and size == 3:
+        return Enrolment(number, kind, fields.byte_string(items[2], "order", 1, fields.MAX_ORDER_BYTES))
+    if kind == RECEIPT_ARRIVED and size == 3:
+        return Enrolment(number, kind, fields.byte_string(items[2], "digest", fields.DIGEST_BYTES))
     return None
 
 

@@ -26,7 +26,9 @@ __all__ = (
     "ESP256",
     "GATEWAY",
     "KID_BYTES",
+    "ORDER",
     "POSSESSION",
+    "RECEIPT",
     "REPORT",
     "ROSTER",
     "SIGNATURE_BYTES",
@@ -52,6 +54,8 @@ CREDENTIAL = "laterne/credential/1"
 ROSTER = "laterne/roster/1"
 TRUST = "laterne/trust/1"
 GATEWAY = "laterne/gateway/1"
+ORDER = "laterne/order/1"
+RECEIPT = "laterne/receipt/1"
 
 _ALGORITHM, _KID = 1, 4  # RFC 9052, 3.1: header labels
 _HALF_ORDER = 0x7FFFFFFF800000007FFFFFFFFFFFFFFFDE737D56D38BCF4279DCE5617E3192A8

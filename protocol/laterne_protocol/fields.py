@@ -15,6 +15,8 @@ DIGEST_BYTES = 16  # of a credential, of a report; and of a nonce
 MAX_CREDENTIAL_BYTES = 512  # of a possession object, too
 MAX_MODEL_BYTES = 32
 MAX_AUTHORITY_BYTES = 64
+MAX_ORDER_BYTES = 700  # the longest carries a credential
+MAX_RECEIPT_BYTES = 700  # the longest carries a possession object; a board keeps one in a record of 1,024
 MAX_TRUST_BUNDLE_BYTES = 960  # as a report: what a record and the message around it leave of a frame
 
 _ID_INSIDE = "._-"

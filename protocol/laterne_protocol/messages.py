@@ -6,6 +6,7 @@ A board needs half of it, `board_messages`: the messages themselves, and how que
 from laterne_protocol import fields
 from laterne_protocol.board_messages import (
     ALREADY_ENROLLED,
+    ARRIVAL_NOTED,
     CREDENTIAL_REFUSED,
     ENROL,
     ENROLLED,
@@ -15,8 +16,11 @@ from laterne_protocol.board_messages import (
     MAX_MESSAGE_ITEMS,
     NOT_ENROLLED,
     NOT_READY,
+    ORDER,
     POSSESSION,
     PROVE,
+    RECEIPT,
+    RECEIPT_ARRIVED,
     REFUSAL,
     REPORT,
     SESSION_NEEDED,
@@ -36,6 +40,7 @@ from laterne_protocol.report import MAX_REPORT_BYTES
 
 __all__ = (
     "ALREADY_ENROLLED",
+    "ARRIVAL_NOTED",
     "CREDENTIAL_REFUSED",
     "ENROL",
     "ENROLLED",
@@ -45,8 +50,11 @@ __all__ = (
     "MAX_RELEASE_BYTES",
     "NOT_ENROLLED",
     "NOT_READY",
+    "ORDER",
     "POSSESSION",
     "PROVE",
+    "RECEIPT",
+    "RECEIPT_ARRIVED",
     "REFUSALS",
     "SESSION_NEEDED",
     "TRUST",
@@ -65,7 +73,7 @@ MAX_RELEASE_BYTES = 32
 REFUSALS = {
     ALREADY_ENROLLED: "the board is enrolled already",
     NOT_ENROLLED: "the board is not enrolled yet",
-    CREDENTIAL_REFUSED: "the credential is not one for this board",
+    CREDENTIAL_REFUSED: "the credential, the trust or the order is not one for this board",
     NOT_READY: "the board is busy with something that takes seconds, or is asked too early: ask again",
     SESSION_NEEDED: "the board is enrolled and answers in a session only",
 }
@@ -111,8 +119,10 @@ def _answer_in(items: "list[object]") -> "Identity | ReportAnswer | Refusal | En
         )
     if kind == REFUSAL and size == 3:
         return Refusal(number, fields.integer(items[2], "reason", 1, 255))
-    if kind in (ENROLLED, TRUST_TAKEN) and size == 3:
+    if kind in (ENROLLED, TRUST_TAKEN, ARRIVAL_NOTED) and size == 3:
         return Enrolment(number, kind, fields.byte_string(items[2], "digest", fields.DIGEST_BYTES))
     if kind == POSSESSION and size == 3:
         return Enrolment(number, kind, fields.byte_string(items[2], "possession", 1, fields.MAX_CREDENTIAL_BYTES))
+    if kind == RECEIPT and size == 3:
+        return Enrolment(number, kind, fields.byte_string(items[2], "receipt", 1, fields.MAX_RECEIPT_BYTES))
     return None

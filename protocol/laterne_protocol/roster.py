@@ -13,6 +13,7 @@ MAX_ROSTER_BYTES = 65536
 MAX_BOARDS = 256
 MAX_REVOKED = 256
 MAX_REASON_BYTES = 64
+MAX_FORMER_KEYS = 2
 
 _DEGREES_E7 = 10_000_000
 
@@ -26,11 +27,34 @@ class Post:
         self.longitude = longitude
 
 
+class Former:
+    """A signing key that a board had before its keys were rotated: good for reports up to `last`, for later ones not.
+
+    sign_key: 64 bytes. credential_digest: of the credential that named it, 16 bytes. last: the sequence in the receipt
+    with which the board took the keys after it, 0 when it had closed no report.
+    """
+
+    def __init__(self, sign_key: bytes, credential_digest: bytes, last: int) -> None:
+        self.sign_key = sign_key
+        self.credential_digest = credential_digest
+        self.last = last
+
+
 class Entry:
-    """One board: id, public keys (64 bytes each), tier 0..2, digest of its credential (16 bytes), its post or None."""
+    """One board: id, public keys (64 bytes each), tier 0..2, digest of its credential (16 bytes), its post or None.
+
+    former: its signing keys before these, the oldest first, at most MAX_FORMER_KEYS, none with an earlier `last`.
+    """
 
     def __init__(
-        self, board: str, sign_key: bytes, agree_key: bytes, tier: int, credential_digest: bytes, post: "Post | None"
+        self,
+        board: str,
+        sign_key: bytes,
+        agree_key: bytes,
+        tier: int,
+        credential_digest: bytes,
+        post: "Post | None",
+        former: "tuple[Former, ...]" = (),
     ) -> None:
         self.board = board
         self.sign_key = sign_key
@@ -38,6 +62,7 @@ class Entry:
         self.tier = tier
         self.credential_digest = credential_digest
         self.post = post
+        self.former = former
 
 
 class Roster:
@@ -90,7 +115,8 @@ def roster_of(payload: bytes) -> Roster:
     seen = set()
     for entry in entries:
         # A key under two names would let one board speak for another; the handshake finds a board by its agreement kid.
-        for mark in (entry.board, entry.sign_key, entry.agree_key, credential.kid(entry.agree_key)):
+        marks = [entry.board, entry.sign_key, entry.agree_key, credential.kid(entry.agree_key)]
+        for mark in marks + [former.sign_key for former in entry.former]:
             if mark in seen:
                 raise ObjectError("board %s, or a key of it, stands twice in the roster" % entry.board)
             seen.add(mark)
@@ -106,11 +132,14 @@ def roster_of(payload: bytes) -> Roster:
 
 def _entry_value(entry: Entry) -> "list[object]":
     post = None if entry.post is None else [entry.post.name, entry.post.latitude, entry.post.longitude]
-    return [entry.board, entry.sign_key, entry.agree_key, entry.tier, entry.credential_digest, post]
+    value = [entry.board, entry.sign_key, entry.agree_key, entry.tier, entry.credential_digest, post]
+    if entry.former:
+        value.append([[former.sign_key, former.credential_digest, former.last] for former in entry.former])
+    return value
 
 
 def _entry_of(value: object) -> Entry:
-    parts = fields.array(value, "board of a roster", 6, 6)
+    parts = fields.array(value, "board of a roster", 6, 7)
     return Entry(
         fields.board_id(parts[0]),
         fields.byte_string(parts[1], "signing key", credential.KEY_BYTES),
@@ -118,7 +147,19 @@ def _entry_of(value: object) -> Entry:
         fields.integer(parts[3], "tier", credential.SOFTWARE, credential.SECURE_ELEMENT),
         fields.byte_string(parts[4], "credential digest", credential.DIGEST_BYTES),
         None if parts[5] is None else _post_of(parts[5]),
+        () if len(parts) == 6 else _former_of(parts[6]),
     )
+
+
+def _former_of(value: object) -> "tuple[Former, ...]":
+    found = []
+    last = 0
+    for item in fields.array(value, "former keys", 1, MAX_FORMER_KEYS):
+        parts = fields.array(item, "former key", 3, 3)
+        last = fields.integer(parts[2], "last report of a former key", last)
+        key = fields.byte_string(parts[0], "former signing key", credential.KEY_BYTES)
+        found.append(Former(key, fields.byte_string(parts[1], "credential digest", credential.DIGEST_BYTES), last))
+    return tuple(found)
 
 
 def _post_of(value: object) -> Post:

@@ -16,6 +16,8 @@ from laterne_protocol import (
     frame,
     gateway_credential,
     messages,
+    order,
+    receipt,
     report,
     report_reading,
     roster,
@@ -115,6 +117,16 @@ def _gateway(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     return _object(found, found.to_payload(), data)
 
 
+def _order(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    found = order.order_of(data)
+    return _object(found, found.to_payload(), data)
+
+
+def _receipt(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    found = receipt.receipt_of(data)
+    return _object(found, found.to_payload(), data)
+
+
 def _roster(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     found = roster.roster_of(data)
     described = _object(found, found.to_payload(), data)
@@ -166,6 +178,8 @@ READERS = {
     "credential": _credential,
     "possession": _possession,
     "gateway": _gateway,
+    "order": _order,
+    "receipt": _receipt,
     "roster": _roster,
     "trust": _trust,
     "trust file": _trust_file,

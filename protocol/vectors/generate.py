@@ -21,7 +21,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from described import describe
 
-from laterne_protocol import cbor, cose, credential, frame, gateway_credential, messages, report, roster, trust
+from laterne_protocol import (
+    cbor,
+    cose,
+    credential,
+    frame,
+    gateway_credential,
+    messages,
+    order,
+    receipt,
+    report,
+    roster,
+    trust,
+)
 
 HERE = Path(__file__).parent
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -52,6 +64,8 @@ class Key:
 
 BOARD, AGREE, ENROLMENT, ROSTER = Key("board"), Key("agree"), Key("enrolment"), Key("roster")
 GATEWAY = Key("gateway")
+NEXT, NEXT_AGREE = Key("next board"), Key("next agree")
+OPERATOR = Key("order")
 ROOTS = [Key("root 1"), Key("root 2"), Key("root 3")]
 
 
@@ -168,13 +182,50 @@ def a_trust(version: int = 1, roots: list[Key] | None = None) -> trust.Trust:
         version, AUTHORITY, 2, [key.public for key in roots or ROOTS],
         {
             trust.ENROLMENT: [ENROLMENT.public], trust.RELEASE: [Key("release 1").public, Key("release 2").public],
-            trust.ORDER: [Key("order").public], trust.ROSTER: [ROSTER.public],
+            trust.ORDER: [OPERATOR.public], trust.ROSTER: [ROSTER.public],
         },
     )  # fmt: skip
 
 
 def a_gateway() -> gateway_credential.GatewayCredential:
     return gateway_credential.GatewayCredential("GW-01", GATEWAY.public, (1, 10), 1_790_000_000)
+
+
+def next_credential() -> bytes:
+    claims = a_credential()
+    claims.number, claims.sign_key, claims.agree_key = bytes(range(8, 16)), NEXT.public, NEXT_AGREE.public
+    return ENROLMENT.sign(cose.CREDENTIAL, claims.to_payload())
+
+
+def orders() -> list[tuple[str, order.Order]]:
+    """The orders of a rotation and of a decommission, as one board might get them."""
+    return [
+        ("rotate", order.Order("LE-0007", BOARD.kid, 1, order.ROTATE, None)),
+        ("take", order.Order("LE-0007", BOARD.kid, 2, order.TAKE, next_credential())),
+        ("decommission", order.Order("LE-0007", NEXT.kid, 3, order.DECOMMISSION, False)),
+        (
+            "decommission, reports may be given up",
+            order.Order("LE-0007", NEXT.kid, 2**53 - 1, order.DECOMMISSION, True),
+        ),
+    ]
+
+
+def signed_order(number: int) -> bytes:
+    return OPERATOR.sign(cose.ORDER, orders()[number][1].to_payload())
+
+
+def receipts() -> list[tuple[str, receipt.Receipt]]:
+    """What the board answers to these, and to one that comes again."""
+    digests = [order.digest(signed_order(number)) for number in range(4)]
+    proof = credential.Possession(digests[0], NEXT.public, NEXT_AGREE.public, 0, "pico", bytes.fromhex("e66038b713"))
+    possession = NEXT.sign(cose.POSSESSION, proof.to_payload())
+    return [
+        ("next keys", receipt.Receipt("LE-0007", digests[0], receipt.DONE, None, 41, possession)),
+        ("keys taken", receipt.Receipt("LE-0007", digests[1], receipt.DONE, None, 42, None)),
+        ("out of service", receipt.Receipt("LE-0007", digests[3], receipt.DONE, None, 50, 48)),
+        ("reports wait", receipt.Receipt("LE-0007", digests[2], receipt.REFUSED, receipt.REPORTS_WAIT, 50, None)),
+        ("an old order", receipt.Receipt("LE-0007", digests[0], receipt.REFUSED, receipt.OLD, 0, None)),
+    ]
 
 
 def a_bundle() -> bytes:
@@ -206,6 +257,13 @@ def all_messages() -> list[tuple[str, messages.Message]]:
         ("enrolled", messages.Enrolment(6, messages.ENROLLED, credential.digest(signed_credential()))),
         ("whom to believe", messages.Enrolment(7, messages.TRUST, a_bundle())),
         ("trust taken", messages.Enrolment(7, messages.TRUST_TAKEN, trust.digest(a_trust().to_payload()))),
+        ("order", messages.Enrolment(8, messages.ORDER, signed_order(1))),
+        (
+            "receipt",
+            messages.Enrolment(8, messages.RECEIPT, BOARD.sign(cose.RECEIPT, receipts()[0][1].to_payload())),
+        ),
+        ("receipt arrived", messages.Enrolment(9, messages.RECEIPT_ARRIVED, bytes(range(16)))),
+        ("arrival noted", messages.Enrolment(9, messages.ARRIVAL_NOTED, bytes(range(16)))),
         ("no such session", messages.HINT),
     ]
 
@@ -315,6 +373,11 @@ def message_vectors() -> list[Vector]:
         ("a trust bundle of 961 bytes", [20, 0, bytes(961)]),
         ("an empty trust bundle", [20, 0, b""]),
         ("a digest of taken trust of 15 bytes", [21, 0, bytes(15)]),
+        ("an empty order", [22, 0, b""]),
+        ("an order of 701 bytes", [22, 0, bytes(701)]),
+        ("a receipt of 701 bytes", [23, 0, bytes(701)]),
+        ("a digest of an arrived receipt of 15 bytes", [24, 0, bytes(15)]),
+        ("an arrival noted without its digest", [25, 0]),
     ]
     made += [vector(name, "message", cbor.encode(value)) for name, value in wrong]
     changes: list[tuple[str, bytes, Callable[[Any], None]]] = [
@@ -447,6 +510,59 @@ def gateway_vectors() -> list[Vector]:
     ]
 
 
+def order_vectors() -> list[Vector]:
+    rotate, take, decommission = (one.to_payload() for _, one in orders()[:3])
+    changes: list[tuple[str, bytes, Callable[[Any], None]]] = [
+        ("a board id with a slash", rotate, put(1, "LE/7")),
+        ("a kid of 7 bytes", rotate, put(2, bytes(7))),
+        ("counter 0", rotate, put(3, 0)),
+        ("counter 2**53", rotate, put(3, 2**53)),
+        ("counter true", rotate, put(3, True)),
+        ("action 0", rotate, put(4, 0)),
+        ("action 4", rotate, put(4, 4)),
+        ("an argument where none belongs", rotate, put(5, False)),
+        ("no credential to take", take, put(5, None)),
+        ("an empty credential to take", take, put(5, b"")),
+        ("a credential of 513 bytes", take, put(5, bytes(513))),
+        ("reports given up: 1", decommission, put(5, 1)),
+        ("reports given up: null", decommission, put(5, None)),
+        ("a field that is not ours", rotate, put(6, None)),
+    ]
+    return [
+        *[vector(name, "order", one.to_payload()) for name, one in orders()],
+        *[vector(name, "order", changed(data, change)) for name, data, change in changes],
+        vector("a receipt", "order", receipts()[0][1].to_payload()),
+    ]
+
+
+def receipt_vectors() -> list[Vector]:
+    made = {name: one.to_payload() for name, one in receipts()}
+    done, refused, last = made["next keys"], made["reports wait"], made["out of service"]
+    changes: list[tuple[str, bytes, Callable[[Any], None]]] = [
+        ("no board id", done, put(1, None)),
+        ("a digest of 32 bytes", done, put(2, bytes(32))),
+        ("outcome 2", done, put(3, 2)),
+        ("outcome true", refused, put(3, True)),
+        ("done, and yet a reason", done, put(4, receipt.OLD)),
+        ("refused for no reason", refused, put(4, None)),
+        ("reason 0", refused, put(4, 0)),
+        ("reason 256", refused, put(4, 256)),
+        ("a reason that is not known yet", refused, put(4, 255)),
+        ("sequence -1", done, put(5, -1)),
+        ("a refused order with a result", refused, put(6, 50)),
+        ("next keys of no byte", done, put(6, b"")),
+        ("next keys of 513 bytes", done, put(6, bytes(513))),
+        ("acknowledged beyond the last report", last, put(6, 51)),
+        ("acknowledged: true", last, put(6, True)),
+        ("a field that is not ours", done, put(7, None)),
+    ]
+    return [
+        *[vector(name, "receipt", data) for name, data in made.items()],
+        *[vector(name, "receipt", changed(data, change)) for name, data, change in changes],
+        vector("an order", "receipt", orders()[0][1].to_payload()),
+    ]
+
+
 def roster_vectors() -> list[Vector]:
     first = a_roster().to_payload()
     whole = a_roster(roster.digest(first)).to_payload()
@@ -460,9 +576,26 @@ def roster_vectors() -> list[Vector]:
         ("a reason of 65 bytes", put(5, 0, 2, "r" * 65)),
         ("a former roster of 16 bytes", put(6, bytes(16))),
     ]
+    made = a_roster()
+    made.entries[0].former = (
+        roster.Former(Key("before").public, bytes(16), 0), roster.Former(Key("until").public, bytes(range(16)), 41),
+    )  # fmt: skip
+    rotated = made.to_payload()
+    changes_of_former: list[tuple[str, Callable[[Any], None]]] = [
+        ("an empty list of former keys", put(4, 0, 6, [])),
+        ("former keys: null", put(4, 0, 6, None)),
+        ("three former keys", put(4, 0, 6, [[Key(name).public, bytes(16), 5] for name in "abc"])),
+        ("a former key that another board has", put(4, 0, 6, 0, 0, Key("9").public)),
+        ("a former key that is the present one", put(4, 0, 6, 1, 0, BOARD.public)),
+        ("former keys out of order", put(4, 0, 6, 0, 2, 42)),
+        ("a former key without its last report", put(4, 0, 6, 0, [Key("before").public, bytes(16)])),
+        ("a former key of 63 bytes", put(4, 0, 6, 0, 0, bytes(63))),
+    ]
     return [
         vector("a first roster", "roster", first),
         vector("the next one", "roster", whole),
+        vector("a board whose keys were rotated twice", "roster", rotated),
+        *[vector(name, "roster", changed(rotated, change)) for name, change in changes_of_former],
         *[vector(name, "roster", changed(whole, change)) for name, change in changes],
     ]
 
@@ -549,6 +682,8 @@ def cose_vectors() -> list[Vector]:
                domain=cose.POSSESSION),
         vector("a roster", "sign1", ROSTER.sign(cose.ROSTER, a_roster().to_payload()), domain=cose.ROSTER),
         vector("a gateway", "sign1", ROSTER.sign(cose.GATEWAY, a_gateway().to_payload()), domain=cose.GATEWAY),
+        vector("an order", "sign1", signed_order(1), domain=cose.ORDER),
+        vector("a receipt", "sign1", BOARD.sign(cose.RECEIPT, receipts()[0][1].to_payload()), domain=cose.RECEIPT),
         sign1("the high-s form of a good signature", tagged(protected, {}, payload, high)),
         sign1("no tag", [protected, {}, payload, signature]),
         sign1("five parts", tagged(protected, {}, payload, signature, None)),
@@ -570,6 +705,8 @@ FILES: dict[str, tuple[str, Callable[[], list[Vector]]]] = {
     "cose": ("protocol/README.md, 4", cose_vectors),
     "credential": ("protocol/README.md, 5", credential_vectors),
     "gateway": ("protocol/README.md, 5.4", gateway_vectors),
+    "order": ("protocol/README.md, 12", order_vectors),
+    "receipt": ("protocol/README.md, 12", receipt_vectors),
     "report": ("protocol/README.md, 6", report_vectors),
     "roster": ("protocol/README.md, 7", roster_vectors),
     "trust": ("protocol/README.md, 8", trust_vectors),

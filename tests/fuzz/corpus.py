@@ -21,6 +21,8 @@ KINDS = {
     "report": ("report", ("report",)),
     "credential": ("credential", ("credential",)),
     "possession": ("credential", ("possession",)),
+    "order": ("order", ("order",)),
+    "receipt": ("receipt", ("receipt",)),
     "roster": ("roster", ("roster",)),
     "trust": ("trust", ("trust",)),
     "trust-file": ("trust", ("trust file",)),

@@ -15,7 +15,7 @@ from tests.fuzz import handshakes
 from tests.fuzz.corpus import good, of_vectors, vectors
 
 from laterne_gateway import primitives
-from laterne_protocol import cbor, cose, credential, frame, messages, report_reading, roster, trust
+from laterne_protocol import cbor, cose, credential, frame, messages, order, receipt, report_reading, roster, trust
 from laterne_protocol.errors import MessageError, WireError
 from laterne_protocol.gateway_credential import gateway_credential_of
 
@@ -126,6 +126,14 @@ def read_roster(data: bytes) -> None:
     assert len({entry.board for entry in found.entries}) == len(found.entries)
 
 
+def read_order(data: bytes) -> None:
+    assert order.order_of(data).to_payload() == data
+
+
+def read_receipt(data: bytes) -> None:
+    assert receipt.receipt_of(data).to_payload() == data
+
+
 def read_trust(data: bytes) -> None:
     assert trust.trust_payload_of(data).to_payload() == data
 
@@ -215,6 +223,8 @@ TARGETS: dict[str, tuple[Target, Callable[[], list[bytes]]]] = {
         "report": read_report,
         "credential": read_credential,
         "possession": read_possession,
+        "order": read_order,
+        "receipt": read_receipt,
         "roster": read_roster,
         "trust": read_trust,
         "trust-file": read_trust_file,

@@ -21,12 +21,15 @@ SCHEMA = (Path(__file__).parents[2] / "protocol" / "laterne.cddl").read_text(enc
 MESSAGES = {
     1: "hello", 2: "identity", 3: "poll", 4: "report-answer", 5: "refusal",
     16: "prove", 17: "possession-answer", 18: "enrol", 19: "enrolled", 20: "trust-told", 21: "trust-taken",
+    22: "order-told", 23: "receipt-answer", 24: "receipt-arrived", 25: "arrival-noted",
 }  # fmt: skip
 CARRIED = {
     "report-answer": "signed-report",
     "possession-answer": "signed-possession",
     "enrol": "signed-credential",
     "trust-told": "trust-bundle",
+    "order-told": "signed-order",
+    "receipt-answer": "signed-receipt",
 }
 
 # Of each rule, the rules of its parts: by position or key, or one rule for all items. "?": or null.
@@ -40,6 +43,10 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "enrolled": {1: "u8", 2: "digest"},
     "trust-told": {1: "u8", 2: "carried-bundle"},
     "trust-taken": {1: "u8", 2: "digest"},
+    "order-told": {1: "u8", 2: "carried-order"},
+    "receipt-answer": {1: "u8", 2: "carried-order"},
+    "receipt-arrived": {1: "u8", 2: "digest"},
+    "arrival-noted": {1: "u8", 2: "digest"},
     "poll": {1: "u8", 2: "u53?", 3: "u53?", 4: "offset?"},
     "offset": {0: "u32", 1: "utc-ms", 2: "u32"},
     "report-answer": {1: "u8", 2: "u32", 3: "u53", 4: "u32", 5: "u32", 6: "carried-report?"},
@@ -70,7 +77,9 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "gap": {0: "positive", 1: "positive", 2: "reason"},
     "roster": {1: "board-id", 2: "u53", 3: "utc-s", 4: "entries", 5: "revoked-boards", 6: "former?"},
     "entries": "entry",
-    "entry": {0: "board-id", 1: "point", 2: "point", 3: "tier", 4: "digest", 5: "post?"},
+    "entry": {0: "board-id", 1: "point", 2: "point", 3: "tier", 4: "digest", 5: "post?", 6: "former-keys"},
+    "former-keys": "former-key",
+    "former-key": {0: "point", 1: "digest", 2: "u53"},
     "post": {0: "board-id", 1: "latitude?", 2: "longitude?"},
     "revoked-boards": "revoked",
     "revoked": {0: "board-id", 1: "kid", 2: "name"},
@@ -80,6 +89,8 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "root-signature": {0: "kid", 1: "signature"},
     "trust": {1: "positive", 2: "name", 3: "threshold", 4: "keys", 5: "roles"},
     "keys": "point",
+    "order": {1: "board-id", 2: "kid", 3: "positive", 4: "action", 5: "argument?"},
+    "receipt": {1: "board-id", 2: "digest", 3: "outcome", 4: "reason?", 5: "u53", 6: "result?"},
     "roles": {"enrolment": "keys", "release": "keys", "order": "keys", "roster": "keys"},
 }  # fmt: skip
 
@@ -87,20 +98,29 @@ PARTS: dict[str, dict[int | str, str] | str] = {
 LOOSE = {
     "column": "[2*4 any]",
     "times": "any",
-    "entry": "[board-id, point, point, tier, digest, any]",
+    "entry": "any",
+    "former-keys": "any",
     "post": "any",
 }
 # The types of the leaves: pycddl measures a byte string against a range, and a number against a size.
 TYPES: dict[type, str] = {
     int: "u8 u16 u32 u53 positive utc-ms utc-s tier reason algorithm count run-length flag latitude longitude "
-    "threshold clock-state",
+    "threshold clock-state action outcome",
     str: "board-id short-text name",
     bytes: "kid digest point nonce carried-report carried-object protected payload signature coordinate "
-    "credential-number hardware-id packed carried-trust carried-bundle trust-payload former",
+    "credential-number hardware-id packed carried-trust carried-bundle carried-order new-credential "
+    "next-keys trust-payload former",
 }
 TYPE_OF = {rule: kind for kind, rules in TYPES.items() for rule in rules.split()}
 # Bounds of the arrays of such parts: pycddl does not count them.
-ITEMS = {"measured": (2, 2), "columns": (1, 64), "column": (2, 4), "entries": (0, 256), "entry": (6, 6)}
+ITEMS = {
+    "measured": (2, 2),
+    "columns": (1, 64),
+    "column": (2, 4),
+    "entries": (0, 256),
+    "entry": (6, 7),
+    "former-keys": (1, 2),
+}
 
 
 class DoesNotFit(AssertionError):
@@ -128,6 +148,10 @@ def _check(rule: str, value: object, data: bytes) -> None:
         rule = "grid" if len(value) == 3 else "irregular"
     if rule == "clock" and isinstance(value, list):
         rule = "clock-never-set" if value[:1] == [0] else "clock-set"
+    if rule == "argument":
+        rule = "given-up" if isinstance(value, bool) else "new-credential"
+    if rule == "result":
+        rule = "next-keys" if isinstance(value, bytes) else "u53"
     if rule == "unprotected" and value != {}:
         raise DoesNotFit("unprotected: not an empty map")
     if rule in TYPE_OF and type(value) is not TYPE_OF[rule]:

@@ -38,7 +38,20 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["message", "report", "credential", "possession", "gateway", "roster", "trust", "trust bundle", "sign1"]
+    "kind",
+    [
+        "message",
+        "report",
+        "credential",
+        "possession",
+        "gateway",
+        "order",
+        "receipt",
+        "roster",
+        "trust",
+        "trust bundle",
+        "sign1",
+    ],
 )
 def test_both_interpreters_judge_damaged_objects_alike(kind: str, answer: Callable[[Any], Any]) -> None:
     draw = source()

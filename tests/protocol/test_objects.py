@@ -17,7 +17,19 @@ from hypothesis import strategies as st
 from tests.protocol.cddl import DoesNotFit, check
 from tests.protocol.properties import THOROUGH, source
 
-from laterne_protocol import cbor, cose, credential, gateway_credential, messages, report, report_reading, roster, trust
+from laterne_protocol import (
+    cbor,
+    cose,
+    credential,
+    gateway_credential,
+    messages,
+    order,
+    receipt,
+    report,
+    report_reading,
+    roster,
+    trust,
+)
 from laterne_protocol.errors import MessageError, WireError
 
 VECTORS = Path(__file__).parents[2] / "protocol" / "vectors"
@@ -43,6 +55,8 @@ KINDS: dict[str, tuple[str, Callable[[bytes], object]]] = {
     "credential": ("credential", credential.credential_of),
     "possession": ("possession", credential.possession_of),
     "gateway": ("gateway-credential", gateway_credential.gateway_credential_of),
+    "order": ("order", order.order_of),
+    "receipt": ("receipt", receipt.receipt_of),
     "roster": ("roster", roster.roster_of),
     "trust": ("trust", trust.trust_payload_of),
     "trust bundle": ("trust-bundle", trust_bundle),
@@ -54,6 +68,8 @@ BEYOND_CDDL = (
     "control character", "last epoch", "values at", "quality for readings", "longer than", "end of a number",
     "beyond 32 bits", "after the closing", "first reading", "lost report", "two columns", "stands twice",
     "one key twice", "threshold", "more items", "bytes, at most", "last trust version",
+    "where none belongs", "neither true nor false", "new credential", "reason why not", "has no result",
+    "acknowledged reports", "former key",
 )  # fmt: skip
 
 ODD: list[Any] = [

@@ -22,7 +22,7 @@ from laterne_protocol.errors import SignatureError
 PROTOCOL = Path(__file__).parents[2] / "protocol"
 VECTORS = PROTOCOL / "vectors"
 RUNNER = Path(__file__).parent / "on_board" / "vectors_runner.py"
-NAMES = ["cbor", "cose", "credential", "frame", "gateway", "messages", "report", "roster", "trust"]
+NAMES = ["cbor", "cose", "credential", "frame", "gateway", "messages", "order", "receipt", "report", "roster", "trust"]
 
 
 def load(path: Path) -> ModuleType:
@@ -84,10 +84,10 @@ def test_micropython_reads_the_vectors_as_they_say(name: str) -> None:
         assert gives == vector["gives"], vector["name"]
 
 
-@pytest.mark.parametrize("name", ["messages", "credential", "gateway", "cose"])
+@pytest.mark.parametrize("name", ["messages", "credential", "gateway", "order", "cose"])
 def test_a_board_reads_what_it_may_be_sent_within_its_heap(name: str) -> None:
     # The reader is compiled here and carries all kinds of objects: a board loads compiled modules, and fewer.
-    with MicroPython(RUNNER, heap="160K", sources=(*SOURCES, VECTORS)) as board:
+    with MicroPython(RUNNER, heap="176K", sources=(*SOURCES, VECTORS)) as board:
         for vector in vectors(name):
             assert board.ask(question(vector)) == vector["gives"], vector["name"]
 
@@ -117,6 +117,8 @@ DOMAINS = {
     "a possession": (cose.POSSESSION, "BOARD"),
     "a roster": (cose.ROSTER, "ROSTER"),
     "a gateway": (cose.GATEWAY, "ROSTER"),
+    "an order": (cose.ORDER, "OPERATOR"),
+    "a receipt": (cose.RECEIPT, "BOARD"),
 }
 
 
@@ -126,7 +128,9 @@ def test_an_object_verifies_under_its_own_domain_string_and_no_other(name: str, 
     own, signer = DOMAINS[name]
     key = getattr(generator, signer).public
     signed = cose.parse(bytes.fromhex(vector["hex"]), cbor.MAX_BYTES)
-    for domain in (cose.CREDENTIAL, cose.POSSESSION, cose.REPORT, cose.ROSTER, cose.TRUST, cose.GATEWAY):
+    all_of_them = [getattr(cose, name) for name in dir(cose) if str(getattr(cose, name)).startswith("laterne/")]
+    assert len(all_of_them) == 8
+    for domain in all_of_them:
         try:
             taken = cose.verify(signed, domain, functools.partial(good, key))
         except SignatureError:
