@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from laterne_protocol import fields
 
 WINDOW = 32  # samples; at a poll every 5 s almost three minutes
+APART_MS = 1000.0  # while a backlog is fetched answers come by the thousand: 32 of them would be no time at all
 GOOD_FACTOR = 2.0  # samples up to twice the shortest round trip count for the drift
 DRIFT_FROM_S = 60.0  # a drift of 100 ppm moves 6 ms in a minute: about what a round trip leaves open
 MAX_DRIFT_PPM = 500.0  # a crystal has 50, an RC oscillator trimmed at 25 Celsius a few hundred
@@ -46,6 +47,10 @@ class BoardClock:
         if repeated or ticks_ms > MAX_BOOT_MS or answered_s < asked_s:
             return
         sample = _Sample((asked_s + answered_s) * 500, (answered_s - asked_s) * 500, float(ticks_ms))
+        if self._samples and sample.middle_ms - self._samples[-1].middle_ms < APART_MS:
+            if sample.half_ms >= self._samples[-1].half_ms:
+                return
+            self._samples.pop()  # of those within a second the shortest round trip is kept
         self._samples.append(sample)
         self._drift_ppm = self._line()
         self._best = min(self._samples, key=lambda one: self._error_ms(one, sample.middle_ms))

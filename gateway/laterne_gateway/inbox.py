@@ -30,7 +30,7 @@ import logging
 from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 
 from laterne_gateway import primitives
 from laterne_gateway.buffer import OTHER, PAST, STORED, Accepted, Buffer, NotInTurnError, Refused, StoreError
@@ -52,6 +52,8 @@ MAX_SET_ASIDE_AN_HOUR, HOUR_S = 160, 3600.0
 ANOTHER = "speaks for another"
 
 ACCEPTED, REFUSED, REPEATED = "accepted", "refused", "repeated"
+
+_kid = lru_cache(maxsize=primitives.KEYS_KEPT)(credential.kid)  # of public keys, report after report
 
 
 class RefusedReport(Exception):
@@ -95,8 +97,8 @@ def examine(body: bytes, entry: Entry) -> tuple[report.Report, bytes]:
         claimed, malformed = None, str(why)
     sequence = None if claimed is None else claimed.sequence
     try:
-        if signed.kid != credential.kid(entry.sign_key):
-            raise CoseError(f"it names key {signed.kid.hex()}, the roster {credential.kid(entry.sign_key).hex()}")
+        if signed.kid != _kid(entry.sign_key):
+            raise CoseError(f"it names key {signed.kid.hex()}, the roster {_kid(entry.sign_key).hex()}")
         cose.verify(signed, cose.REPORT, partial(primitives.valid, entry.sign_key))
     except CoseError as why:
         if claimed is not None and claimed.board != entry.board:

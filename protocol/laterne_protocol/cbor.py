@@ -167,6 +167,8 @@ def _decode(data: bytes, at: int, end: int, allowed: _Allowed, depth: int) -> "t
     if at >= end:
         raise CborError("the end is missing")
     initial = data[at]
+    if initial < 24:  # nine items of ten: a small integer is its own head
+        return initial, at + 1
     major = initial >> 5
     if major == _SIMPLE:
         if initial == _NULL:

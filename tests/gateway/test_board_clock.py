@@ -64,3 +64,16 @@ def test_nonsense_from_a_board_makes_no_time_of_it() -> None:
 
 def test_times_are_written_as_rfc_3339() -> None:
     assert rfc3339(1_795_335_330_250) == "2026-11-22T08:15:30.250Z"
+
+
+def test_a_fetched_backlog_does_not_push_out_what_was_learned_before() -> None:
+    """Two minutes of polls tell the drift; then a hundred answers within a second, each slow. The drift stays known."""
+    clock = BoardClock()
+    for poll in range(25):
+        clock.add(1, int(5000 * poll * (1 + 80e-6)), 5.0 * poll - 0.005, 5.0 * poll + 0.005, False)
+    before = clock.drift_ppm
+    assert before is not None
+    for answer in range(100):
+        at_s = 125.0 + answer * 0.009
+        clock.add(1, int(at_s * 1000 * (1 + 80e-6)), at_s - 0.2, at_s + 0.2, False)
+    assert clock.drift_ppm == before

@@ -1,11 +1,14 @@
-"""A connection to an MQTT 5 broker: aiomqtt, with the three things told that it keeps to itself.
+"""A connection to an MQTT 5 broker: aiomqtt, with three things told that it keeps to itself, and a quicker publish().
 
 1. A PUBACK may carry a refusal (MQTT 5, 3.4.2.1); aiomqtt takes each PUBACK for success. Here a refused message is
    never confirmed: `refused` says why instead.
 2. The broker may allow fewer messages in flight than we would send (Receive Maximum, 3.2.2.3.3).
 3. Why a connection ended: another client may have come with our name (reason 0x8E).
+
+A report costs a gateway 0.3 ms in all, so deliver() leaves out what aiomqtt and paho do for messages of every kind.
 """
 
+import asyncio
 import logging
 import ssl
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import aiomqtt
 from paho.mqtt.client import Client as PahoClient
 from paho.mqtt.client import ConnectFlags
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -25,7 +29,28 @@ CALL_WITHIN_S = 20.0  # CONNACK, DISCONNECT: a cellular link's worst round trips
 SESSION_TAKEN_OVER = 0x8E
 ACCEPTED_BELOW = 0x80  # MQTT 5, 2.4
 
+_USER_PROPERTY = b"\x26"  # MQTT 5, 2.2.2.2
+
 logging.getLogger("mqtt").setLevel(logging.CRITICAL)  # what it would say of a lost connection the route says
+
+
+class UserProperties:
+    """The properties of a PUBLISH that has user properties only: paho asks for nothing but their bytes.
+
+    At most 127 bytes of them. paho's own Properties takes 50 us to fill and pack.
+    """
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        strings = (text.encode() for pair in pairs for text in pair)
+        packed = [len(text).to_bytes(2, "big") + text for text in strings]
+        self._bytes = b"".join(
+            _USER_PROPERTY + name + value for name, value in zip(packed[::2], packed[1::2], strict=True)
+        )
+        if len(self._bytes) > 127:  # their length is written in one byte here (MQTT 5, 1.5.5)
+            raise ValueError(f"{len(self._bytes)} bytes of user properties, at most 127 fit")
+
+    def pack(self) -> bytes:
+        return bytes((len(self._bytes),)) + self._bytes
 
 
 class Connection(aiomqtt.Client):
@@ -54,6 +79,22 @@ class Connection(aiomqtt.Client):
         self.pending_calls_threshold = settings.in_flight + 1
         self.window = settings.in_flight
         self.refused: ReasonCode | None = None
+        self._under_way: dict[int, asyncio.Future[None]] = {}
+
+    async def deliver(self, topic: str, body: bytes, properties: UserProperties) -> None:
+        """Publishes at QoS 1 and returns when the broker has acknowledged it, however long that takes.
+
+        Raises MqttError when it cannot be sent. As with publish(), whoever waits is cancelled when the connection ends.
+        """
+        info = self._client.publish(topic, body, 1, False, properties)  # type: ignore[arg-type]
+        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+            raise aiomqtt.MqttCodeError(info.rc, "a message could not be sent")
+        # The PUBACK is read by this loop, so not before this coroutine waits.
+        acknowledged = self._under_way[info.mid] = asyncio.get_running_loop().create_future()
+        try:
+            await acknowledged
+        finally:
+            del self._under_way[info.mid]
 
     def _on_connect(
         self,
@@ -76,7 +117,11 @@ class Connection(aiomqtt.Client):
             if not self._disconnected.done():
                 self._disconnected.set_exception(aiomqtt.MqttCodeError(reason_code, "a message was refused"))
             return
-        super()._on_publish(client, userdata, mid, reason_code, properties)
+        acknowledged = self._under_way.get(mid)
+        if acknowledged is None:
+            super()._on_publish(client, userdata, mid, reason_code, properties)
+        elif not acknowledged.done():
+            acknowledged.set_result(None)
 
 
 def read_password(settings: MqttSettings) -> str | None:

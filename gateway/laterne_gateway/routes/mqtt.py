@@ -11,14 +11,11 @@ just closes; so each process writes an instance into its retained status and rea
 import asyncio
 import json
 import logging
-import math
 import secrets
 import ssl
 from collections import deque
 
 import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from laterne_gateway import VERSION
 from laterne_gateway.backoff import Backoff
@@ -26,7 +23,14 @@ from laterne_gateway.buffer import Buffer, Row
 from laterne_gateway.clock import Clock, rfc3339
 from laterne_gateway.config import GatewaySettings, MqttSettings
 from laterne_gateway.health import Health
-from laterne_gateway.routes.connection import SESSION_TAKEN_OVER, Connection, cause_of, reason_of, tls_context
+from laterne_gateway.routes.connection import (
+    SESSION_TAKEN_OVER,
+    Connection,
+    UserProperties,
+    cause_of,
+    reason_of,
+    tls_context,
+)
 
 log = logging.getLogger("laterne")
 
@@ -184,13 +188,10 @@ class MqttRoute:
 
     async def _publish(self, client: Connection, row: Row) -> None:
         now_ms = self._clock.utc_ms()
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         said = [("historical", "true" if is_late(row, now_ms) else "false")]
         if row.received_ms is not None:
             said.insert(0, ("received", rfc3339(row.received_ms)))
-        properties.UserProperty = said
-        topic = f"{self._prefix}/{row.board}/report"
-        await client.publish(topic, row.body, qos=1, properties=properties, timeout=math.inf)
+        await client.deliver(f"{self._prefix}/{row.board}/report", row.body, UserProperties(said))
 
 
 def _instance_in(payload: bytes) -> str | None:
