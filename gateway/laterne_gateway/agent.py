@@ -17,6 +17,7 @@ from laterne_gateway.config import Config, GatewaySettings
 from laterne_gateway.database import FILE_NAME, DirectoryLock, open_database
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
+from laterne_gateway.orders import Orders
 from laterne_gateway.roster import RosterKeeper, read_bounded
 from laterne_gateway.routes.mqtt import NAME as MQTT
 from laterne_gateway.routes.mqtt import MqttRoute
@@ -27,6 +28,8 @@ from laterne_protocol.roster import MAX_ROSTER_BYTES
 from laterne_protocol.trust import MAX_TRUST_BYTES
 
 log = logging.getLogger("laterne")
+
+ENDS_WITHIN_S = 5.0  # a part's last words: to the broker 3 s (routes/mqtt)
 
 
 async def run(config: Config, clock: Clock | None = None) -> None:
@@ -57,10 +60,12 @@ async def _run(config: Config, buffer: Buffer, clock: Clock, stop: asyncio.Event
     await roster.load()
     sessions = Sessions(identity.load(gateway, roster.trusted), roster, clock, health)
     inbox = Inbox(roster, buffer, clock, health)
+    orders = Orders(roster, lambda: [roster.trusted], clock, health)
     buses = [
-        Bus(SerialLine(line, health), line.boards, roster, sessions, inbox, clock, health) for line in config.lines
+        Bus(SerialLine(line, health), line.boards, roster, sessions, inbox, orders, clock, health)
+        for line in config.lines
     ]
-    route = MqttRoute(gateway, config.mqtt, buffer, clock, health)
+    route = MqttRoute(gateway, config.mqtt, buffer, orders, clock, health)
     status = StatusServer(config, buffer, roster, health, clock)
     log.info(
         "gateway %s: %d lines, %d boards in the roster, %d reports waiting",
@@ -106,9 +111,12 @@ async def _reload(
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+    pending: set[asyncio.Task[None]] = set(tasks)
+    while pending:
+        # Again: Python 3.11's wait_for, and so aiomqtt, loses a cancellation that meets the answer it waits for.
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=ENDS_WITHIN_S)
 
 
 def _on_signals(*numbers: signal.Signals) -> asyncio.Event:

@@ -9,6 +9,7 @@ What is asked next at an address:
 
     no session, none wanted     hello in the clear: is anybody there, must it be enrolled?
     a handshake step is due     that step
+    an order for this board     the order, or that its receipt has arrived (orders)
     a session, board not known  hello in the session: which boot, which release?
     otherwise                   a poll in the session
 """
@@ -23,7 +24,8 @@ from laterne_gateway.board_clock import BoardClock
 from laterne_gateway.clock import Clock
 from laterne_gateway.exchange import Answer, Exchange
 from laterne_gateway.health import Health
-from laterne_gateway.inbox import ACCEPTED, REFUSED, Inbox
+from laterne_gateway.inbox import ACCEPTED, AWAITS_ROSTER, REFUSED, Inbox
+from laterne_gateway.orders import Errand, Orders
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.serial_line import LineLost, SerialLine
 from laterne_gateway.sessions import Link, Sessions
@@ -84,6 +86,7 @@ class Bus:
         roster: RosterKeeper,
         sessions: Sessions,
         inbox: Inbox,
+        orders: Orders,
         clock: Clock,
         health: Health,
     ) -> None:
@@ -92,6 +95,7 @@ class Bus:
         self._subject = f"line {line.name}"
         self._roster = roster
         self._inbox = inbox
+        self._orders = orders
         self._clock = clock
         self._health = health
         cap_s = max(SILENT_CAP_S, SILENT_CAP_A_BOARD_S * len(addresses))
@@ -153,6 +157,9 @@ class Bus:
             return
         elif link.session is None or link.entry is None:
             pause_s = await self._greet(contact)
+        elif (errand := self._orders.errand(link.entry.board)) is not None:
+            # Before all else that is said in a session: a board whose keys we do not know yet has a receipt for us.
+            pause_s = await self._carry(contact, link.entry, errand)
         elif contact.identified is not link.session:
             pause_s = await self._identify(contact, link.entry)
         else:
@@ -232,6 +239,17 @@ class Bus:
         self._say(contact, f"{entry.board}: {where}: answers, boot {identity.boot}, release {identity.release}")
         return 0.0
 
+    async def _carry(self, contact: Contact, entry: Entry, errand: Errand) -> float:
+        answer = await self._ask(
+            contact, lambda number: messages.Enrolment(number, errand.step, errand.body), messages.Enrolment
+        )
+        if answer is None:
+            return self._unanswered(contact)
+        contact.answers = True
+        contact.silence.reset()
+        self._orders.answered(entry.board, errand, answer.what)
+        return 0.0  # if the board is at it, polls go on meanwhile
+
     async def _poll(self, contact: Contact, entry: Entry) -> float:
         if self._inbox.uncommitted(entry) >= MAX_UNCOMMITTED:
             return POLL_FLOOR_S
@@ -273,6 +291,8 @@ class Bus:
                 if self._inbox.failing:
                     return NOT_STORED_PAUSE_S
                 return 0.0  # there may be more, and this one is acknowledged with the next question
+            if outcome == AWAITS_ROSTER:
+                return UNKNOWN_PAUSE_S
             return REFUSED_PAUSE_S if outcome == REFUSED else self._poll_within_s
         return min(self._poll_within_s, max(POLL_FLOOR_S, said.due_ms / 1000 + AFTER_DUE_S))
 
@@ -311,6 +331,8 @@ class Bus:
         return UNKNOWN_PAUSE_S
 
     def _turn_away(self, contact: Contact, board: str) -> float:
+        if self._roster.entry(board) is not None:
+            return 0.0  # its keys are others now: hands are shaken anew
         # Its reports stay on the board: nothing is acknowledged, nothing asked for.
         revoked = self._roster.is_revoked(board)
         self._health.count(self._subject, "refused: revoked board" if revoked else "refused: unknown board")

@@ -21,6 +21,10 @@ Reports come in a session, and the session's board is known before its report is
 board, or that another board of the roster has signed, is no forger's noise: the board itself hands it over. It is
 refused, and a person is told.
 
+A board whose keys are rotated signs up to a sequence with the former key and then with the next (protocol/README.md,
+12.3). The roster says which and where. A report by a key that an order has just brought to the board, and that no
+roster names yet, is neither believed nor passed over: it waits on the board.
+
 A repeated report is stored once. One that bears a stored number but is another report, or does not follow the one
 before, is validly signed all the same: two boards hold one key. It is set aside, and a person is told.
 """
@@ -51,16 +55,20 @@ MAX_SET_ASIDE_AN_HOUR, HOUR_S = 160, 3600.0
 
 ANOTHER = "speaks for another"
 
-ACCEPTED, REFUSED, REPEATED = "accepted", "refused", "repeated"
+ACCEPTED, REFUSED, REPEATED, AWAITS_ROSTER = "accepted", "refused", "repeated", "awaits the roster"
 
 _kid = lru_cache(maxsize=primitives.KEYS_KEPT)(credential.kid)  # of public keys, report after report
 
 
 class RefusedReport(Exception):
-    """Why a report is not believed. sequence: its own claim, or None. signed: whether the board made it."""
+    """Why a report is not believed. sequence: its own claim, or None. signed: whether the board made it.
 
-    def __init__(self, reason: str, detail: str, sequence: int | None, signed: bool) -> None:
+    kid: of the key that it names, if that is none of the board's.
+    """
+
+    def __init__(self, reason: str, detail: str, sequence: int | None, signed: bool, kid: bytes = b"") -> None:
         super().__init__(detail)
+        self.kid = kid
         self.reason = reason
         self.sequence = sequence
         self.signed = signed
@@ -96,19 +104,26 @@ def examine(body: bytes, entry: Entry) -> tuple[report.Report, bytes]:
     except WireError as why:
         claimed, malformed = None, str(why)
     sequence = None if claimed is None else claimed.sequence
+    key = _key_for(entry, sequence)
+    kid = _kid(key)
     try:
-        if signed.kid != _kid(entry.sign_key):
-            raise CoseError(f"it names key {signed.kid.hex()}, the roster {_kid(entry.sign_key).hex()}")
-        cose.verify(signed, cose.REPORT, partial(primitives.valid, entry.sign_key))
+        if signed.kid != kid:
+            raise CoseError(f"it names key {signed.kid.hex()}, the roster {kid.hex()}")
+        cose.verify(signed, cose.REPORT, partial(primitives.valid, key))
     except CoseError as why:
         if claimed is not None and claimed.board != entry.board:
             raise RefusedReport(ANOTHER, f"it hands over a report of {claimed.board}", None, False) from why
-        raise RefusedReport("signature", str(why), sequence, False) from why
+        raise RefusedReport("signature", str(why), sequence, False, signed.kid if signed.kid != kid else b"") from why
     if claimed is None:
         raise RefusedReport("malformed payload", malformed, None, True)
     if claimed.board != entry.board:
         raise RefusedReport(ANOTHER, f"it says it is {claimed.board}", None, True)
     return claimed, report.digest(signed.payload)
+
+
+def _key_for(entry: Entry, sequence: int | None) -> bytes:
+    """The key that signs the board's report with this number; the present one when it says none."""
+    return next((one.sign_key for one in entry.former if sequence is not None and sequence <= one.last), entry.sign_key)
 
 
 def check_chain(found: report.Report, intake: Intake) -> None:
@@ -156,7 +171,7 @@ class Inbox:
         return self._intake(entry).uncommitted
 
     def take(self, entry: Entry, body: bytes) -> str:
-        """A board's answer: ACCEPTED, REPEATED or REFUSED. Returns at once; acknowledged() follows after the commit."""
+        """ACCEPTED, REPEATED, REFUSED or AWAITS_ROSTER. Returns at once; acknowledged() follows after the commit."""
         intake = self._intake(entry)
         try:
             found, digest = examine(body, entry)
@@ -164,6 +179,11 @@ class Inbox:
                 return self._old(entry, intake, found, digest, body)
             check_chain(found, intake)
         except RefusedReport as why:
+            if self._roster.awaits(entry.board, why.kid):
+                self._health.alarm(
+                    entry.board, "next keys", "it has its next keys: bring the roster that names them; its reports wait"
+                )
+                return AWAITS_ROSTER
             self._refuse(entry, intake, why, body)
             return REFUSED
         intake.refusals = 0
@@ -243,6 +263,7 @@ class Inbox:
             self._health.count(entry.board, "reports stored")
             self._health.note(entry.board, "sequence", accepted.sequence)
             self._health.clear("buffer", "not stored", "stores again")
+            self._health.clear(entry.board, "next keys")
         else:
             await self._judge(entry, accepted, outcome)
 

@@ -63,6 +63,7 @@ class RosterKeeper:
         self._digest = b""
         self._entries: dict[str, roster.Entry] = {}
         self._revoked: set[str] = set()
+        self._next_kids: dict[str, bytes] = {}  # of signing keys that orders on their way give to boards
         self._boards_of_keys: dict[bytes, str] = {}  # kid of the agreement key -> the board that has or had it
 
     @property
@@ -85,6 +86,15 @@ class RosterKeeper:
     def name_of_key(self, kid: bytes) -> str | None:
         """The board that has this agreement key, or had it when this process last saw it in a roster."""
         return self._boards_of_keys.get(kid)
+
+    def expect(self, board: str, kid: bytes) -> None:
+        """An order gives this board a signing key with this kid. No roster names it yet."""
+        if board in self._entries:
+            self._next_kids[board] = kid
+
+    def awaits(self, board: str, kid: bytes) -> bool:
+        """Whether this is the key that the board was to get, and no roster has come since that names it."""
+        return self._next_kids.get(board) == kid
 
     @property
     def trusted(self) -> trust.Trust:
@@ -171,6 +181,11 @@ class RosterKeeper:
             entry.board: entry
             for entry in found.entries
             if (entry.board, credential.kid(entry.sign_key)) not in revoked_kids
+        }
+        self._next_kids = {
+            board: kid
+            for board, kid in self._next_kids.items()
+            if board in self._entries and credential.kid(self._entries[board].sign_key) != kid
         }
         self._revoked = {board for board, _, _ in found.revoked} - self._entries.keys()
         # Keys of boards that are not named any more are forgotten, so this cannot grow.

@@ -257,6 +257,10 @@ class Link:
             self._say(f"{board}: line {self._line}: is revoked and not served")
             return
         self._health.count(self._subject, "refused: unknown board")
+        if board is not None and self._roster.entry(board) is not None:
+            # The next try may show the other one: both are good on the board while keys are rotated (12.3).
+            self._say(f"{board}: line {self._line}: shows a former agreement key, hands are shaken again")
+            return
         who = board or f"a board with agreement key {self._refused_kid.hex()}"
         self._say(f"{who}: line {self._line}: is not in the roster: enrol it and export the roster anew")
 

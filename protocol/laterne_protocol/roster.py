@@ -41,8 +41,9 @@ class Former:
 
 
 class Entry:
-    """One board: id, public keys (64 bytes each), tier 0..2, digest of its credential (16 bytes), its post or None.
+    """One board: id, public keys (64 bytes each), tier 0..2, credential digest (16 bytes), its post or None.
 
+    credential_digest: of the credential with which its chain began; rotated keys begin none.
     former: its signing keys before these, the oldest first, at most MAX_FORMER_KEYS, none with an earlier `last`.
     """
 

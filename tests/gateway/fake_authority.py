@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from laterne_protocol import cose, credential, gateway_credential, roster, trust
+from laterne_protocol import cose, credential, gateway_credential, order, roster, trust
 
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
@@ -42,14 +42,14 @@ class FakeAuthority:
         self.gateway = gateway
         self.roots = [Key(), Key(), Key()]
         self.roster_key = Key()
-        self._other = [Key(), Key(), Key()]
+        self.enrolment_key, self.release_key, self.order_key = Key(), Key(), Key()
+        self._counter = 0
 
     def trust(self, version: int = 1) -> trust.Trust:
-        enrolment, release, order = ([key.public] for key in self._other)
         keys = {
-            trust.ENROLMENT: enrolment,
-            trust.RELEASE: release,
-            trust.ORDER: order,
+            trust.ENROLMENT: [self.enrolment_key.public],
+            trust.RELEASE: [self.release_key.public],
+            trust.ORDER: [self.order_key.public],
             trust.ROSTER: [self.roster_key.public],
         }
         return trust.Trust(version, "Testingen", 2, [key.public for key in self.roots], keys)
@@ -65,6 +65,21 @@ class FakeAuthority:
         """The credential of a gateway with this agreement key."""
         found = gateway_credential.GatewayCredential(gateway or self.gateway, public, versions, 1_770_000_000)
         return (key or self.roster_key).sign(cose.GATEWAY, found.to_payload())
+
+    def order(
+        self, board: str, kid: bytes, action: int, argument: bytes | bool | None = None, key: Key | None = None
+    ) -> bytes:
+        """An order signed by the order key, or by another one; its counter is one more than the last one's."""
+        self._counter += 1
+        said = order.Order(board, kid, self._counter, action, argument)
+        return (key or self.order_key).sign(cose.ORDER, said.to_payload())
+
+    def credential(self, board: str, sign_key: bytes, agree_key: bytes) -> bytes:
+        """A board's credential for these keys."""
+        claims = credential.Credential(
+            "Testingen", board, 1_770_000_000, bytes(8), sign_key, agree_key, 0, "fake", (1, 10)
+        )
+        return self.enrolment_key.sign(cose.CREDENTIAL, claims.to_payload())
 
     def roster_file(
         self,

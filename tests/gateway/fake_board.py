@@ -12,6 +12,7 @@ import tty
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.gateway.board_orders import BoardOrders
 from tests.gateway.board_sessions import BoardSessions
 from tests.gateway.fake_authority import FakeAuthority, Key
 
@@ -38,6 +39,7 @@ class FakeBoard:
         self.enrolled = True
         self.silent = False
         self.sessions = BoardSessions(name, self.agree_key.secret, self.agree_key.public, address)
+        self.orders = BoardOrders(self)
         self.busy = 0  # so many questions are declined
         self.answer_with: Callable[[bytes | None], bytes | None] = lambda body: body
         self.forgot = asyncio.Event()
@@ -126,6 +128,8 @@ class FakeBoard:
         if isinstance(question, messages.Hello):
             name = self.name if self.enrolled else None
             return messages.Identity(question.number, name, self.key.kid, self.boot, "0.1.0", "fake").to_bytes()
+        if isinstance(question, messages.Enrolment):
+            return self.orders.answer(question)
         if not isinstance(question, messages.Poll):
             return None
         self.time = question.time or self.time

@@ -20,6 +20,7 @@ from laterne_gateway.config import GatewaySettings, LineSettings
 from laterne_gateway.database import open_database
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
+from laterne_gateway.orders import Orders
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.serial_line import SerialLine
 from laterne_gateway.sessions import Pace, Sessions
@@ -79,6 +80,7 @@ class Parts:
         self.buffer: Buffer
         self.roster: RosterKeeper
         self.inbox: Inbox
+        self.orders: Orders
         self.buses: list[Bus] = []
 
     async def open(self) -> None:
@@ -86,6 +88,7 @@ class Parts:
         self.roster = RosterKeeper(GATEWAY, self.trust_file, self.roster_file, self.buffer, self.health)
         await self.roster.load()
         self.inbox = Inbox(self.roster, self.buffer, SystemClock(), self.health)
+        self.orders = Orders(self.roster, lambda: [self.roster.trusted], SystemClock(), self.health)
         own = identity.load(self.settings, self.roster.trusted)
         self.sessions = Sessions(own, self.roster, SystemClock(), self.health, self.pace)
 
@@ -111,7 +114,7 @@ class Parts:
             for board in line.boards:
                 board.meet(self.authority)
             port = SerialLine(LineSettings(line.path.name, line.path, 115_200, addresses), self.health)
-            bus = Bus(port, addresses, self.roster, self.sessions, self.inbox, SystemClock(), self.health)
+            bus = Bus(port, addresses, self.roster, self.sessions, self.inbox, self.orders, SystemClock(), self.health)
             self.buses.append(bus)
             tasks.append(asyncio.create_task(bus.run()))
         try:
@@ -226,7 +229,7 @@ class Subscriber:
         *_, subject, kind = message.topic.value.split("/")
         if kind == "status":
             self.statuses.append(message.payload.decode())
-        else:
+        elif kind == "report":
             bodies = self.bodies.setdefault(subject, [])
             if message.payload in bodies[-2000:]:
                 self.repeated += 1

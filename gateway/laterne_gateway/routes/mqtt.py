@@ -16,6 +16,9 @@ import ssl
 from collections import deque
 
 import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
 from laterne_gateway import VERSION
 from laterne_gateway.backoff import Backoff
@@ -23,7 +26,9 @@ from laterne_gateway.buffer import Buffer, Row
 from laterne_gateway.clock import Clock, rfc3339
 from laterne_gateway.config import GatewaySettings, MqttSettings
 from laterne_gateway.health import Health
+from laterne_gateway.orders import Orders
 from laterne_gateway.routes.connection import (
+    ACCEPTED_BELOW,
     SESSION_TAKEN_OVER,
     Connection,
     UserProperties,
@@ -46,14 +51,22 @@ GOODBYE_WITHIN_S = 3.0  # the stopping gateway waits this long for a broker to t
 
 class MqttRoute:
     def __init__(
-        self, gateway: GatewaySettings, settings: MqttSettings, buffer: Buffer, clock: Clock, health: Health
+        self,
+        gateway: GatewaySettings,
+        settings: MqttSettings,
+        buffer: Buffer,
+        orders: Orders,
+        clock: Clock,
+        health: Health,
     ) -> None:
         self._settings = settings
+        self._orders = orders
         self._buffer = buffer
         self._clock = clock
         self._health = health
         self._prefix = f"laterne/v1/{gateway.tenant}/{gateway.id}"
         self._status = f"{self._prefix}/status"
+        self._ordered = f"{self._prefix}/order/"
         self._identifier = f"laterne-{gateway.tenant}-{gateway.id}"
         self._subject = f"route {NAME}"
         self._broker = f"{settings.host}:{settings.port}"
@@ -96,11 +109,13 @@ class MqttRoute:
         async with Connection(self._settings, self._identifier, will, context) as client:
             self._connected_s = self._clock.monotonic_s()
             try:
+                topics = [(self._status, 1), (self._ordered + "+", 1)]
+                self._orders.connected()
                 if self._was_connected:  # what is kept there now is our own will, or else a twin's word
-                    await client.subscribe(self._status, qos=1)
+                    self._check(await client.subscribe(topics))
                 await client.publish(self._status, self._told("online", ""), qos=1, retain=True)
                 if not self._was_connected:  # what was kept there may have been a former process's
-                    await client.subscribe(self._status, qos=1)
+                    self._check(await client.subscribe(topics))
                 self._was_connected = True
                 self._health.note(self._subject, "connected", True)
                 self._health.count(self._subject, "connections")
@@ -110,6 +125,7 @@ class MqttRoute:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._listen(client))
                     tasks.create_task(self._deliver(client))
+                    tasks.create_task(self._hand_back(client))
             except asyncio.CancelledError:
                 await self._goodbye(client)
                 raise
@@ -123,11 +139,37 @@ class MqttRoute:
 
     async def _listen(self, client: Connection) -> None:
         async for message in client.messages:
-            payload = message.payload
-            if message.topic.value == self._status and isinstance(payload, bytes):
+            topic, payload = message.topic.value, message.payload
+            if not isinstance(payload, bytes):
+                continue
+            if topic.startswith(self._ordered):
+                self._orders.take(topic.removeprefix(self._ordered), payload)
+            elif topic == self._status:
                 instance = _instance_in(payload)
                 if instance is not None and instance != self._instance:
                     self._note_twin()
+
+    def _check(self, answer: tuple[int, ...] | list[ReasonCode]) -> None:
+        codes = [one if isinstance(one, int) else one.value for one in answer]
+        if any(code >= ACCEPTED_BELOW for code in codes):
+            self._health.alarm(
+                self._subject,
+                "subscriptions",
+                f"the broker does not let us hear {self._status} and {self._ordered}+: correct its rules",
+            )
+        else:
+            self._health.clear(self._subject, "subscriptions")
+
+    async def _hand_back(self, client: Connection) -> None:
+        while True:
+            board, body, noted = await self._orders.receipt()
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.UserProperty = [("noted", "true" if noted else "false")]
+            # Retained: PUBACK then means that the operator's command will find it, also when it is away just now.
+            await client.publish(
+                f"{self._prefix}/{board}/receipt", body, 1, True, properties=properties, timeout=PUBACK_WITHIN_S
+            )
+            self._orders.published(board, body, noted)
 
     def _note_twin(self) -> None:
         self._twin_seen = True
