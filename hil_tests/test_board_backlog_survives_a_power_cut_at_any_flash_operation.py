@@ -26,6 +26,7 @@ class Life:
         self.boot = self.next_sequence = self.gaps = -1
         self.offered: dict[int, str] = {}
         self.appended: dict[int, str] = {}
+        self.drafts: dict[int, str] = {}
         self.acknowledged = 0
         self.done = False
         for line in said.splitlines():
@@ -34,8 +35,10 @@ class Life:
                     self.boot, self.next_sequence, self.gaps = int(boot), int(sequence), int(gaps)
                 case ["offer", sequence, body]:
                     self.offered[int(sequence)] = body
-                case ["append", sequence, body]:
+                case ["append" | "adopt", sequence, body]:
                     self.appended[int(sequence)] = body
+                case ["draft", sequence, body]:
+                    self.drafts[int(sequence)] = body
                 case ["acknowledge", sequence]:
                     self.acknowledged = int(sequence)
                 case ["done"]:
@@ -64,6 +67,11 @@ def _check(before: Life, cut: Life, after: Life, at: str) -> None:
     wanted = {sequence: body for sequence, body in used.items() if sequence > acknowledged}
     assert {n: body for n, body in after.offered.items() if n in wanted} == wanted, at
     assert all(n in used or n == unseen for n in after.offered), at
+    # What was open is a report now, unless its own report was appended in the very operation that was cut.
+    draft = cut.drafts.get(unseen)
+    if draft is not None:
+        assert after.offered[unseen] == draft or unseen not in after.appended, at
+        assert unseen in after.offered, at
     assert after.gaps == 0, at
     assert after.boot > max(before.boot, cut.boot), at
     assert after.next_sequence == max(after.offered) + 1, at

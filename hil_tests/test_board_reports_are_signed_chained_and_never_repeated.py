@@ -8,6 +8,7 @@ import pytest
 import serialx
 from tests.firmware.questions import WITHIN_S, Asker, asking, sign
 
+from laterne_emulator import image
 from laterne_emulator.bench import NOISE_PIN
 from laterne_emulator.world import Fault, Quantity
 from laterne_protocol import channels, cose, frame, messages, report, report_reading
@@ -261,3 +262,26 @@ async def test_time_from_the_gateway_dates_reports_and_another_starts_time_does_
         made = await _report_now(bench, asker)
         assert made.clock[:2] == (report.SET, 1_700_000_000_000 + made.closed_ms)
         assert made.clock[2] >= 9
+
+
+async def test_a_power_cut_costs_the_open_report_no_more_than_its_newest_draft_misses(
+    emulated_boards: "Benches",
+) -> None:
+    # The firmware as it is, but a draft every half second instead of every 20: the test waits for two of them.
+    quick = b"import sys\nsys.path.insert(0, '/a')\nfrom laterne_firmware import reports\nreports.DRAFT_MS = 500\n"
+    files = image.firmware_files(image.find_firmware(), settings={"report_s": 3600, "sample_ms": 250})
+    bench = await emulated_boards(files=files | {"main.py": quick + files["main.py"]}, paced=False)
+    board = bench.boards[NAME]
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        await _served(bench, 40)  # two seconds and more: some drafts
+        await board.power_off()
+        taken = bench.readings_served(NAME)
+        assert "/log/open" in image.names(board.flash.image, "/log")
+        await board.power_on()
+        found = await asker.wait_for_reports(1)
+        assert [(made.sequence, made.boot, made.cut_ms) for made in found[:1]] == [(1, 1, 0)]
+        kept = len(list(report_reading.readings_of(found[0])))
+        assert 8 <= kept <= taken
+        following = await _report_now(bench, asker)
+        assert (following.sequence, following.boot, following.cut_ms) == (2, 2, 30_000)

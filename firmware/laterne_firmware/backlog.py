@@ -5,12 +5,17 @@ What it holds to (firmware/README.md, "The backlog"):
 2 - a sequence number is never used twice, whatever is damaged: when the newest record cannot be trusted, the next
     number is the bound of the state record, and the skipped ones are stated;
 3 - flash is bounded: the oldest segment goes first, and what was lost with it is stated in the next report;
-4 - nothing is deleted because it could not be read: one damaged segment is set aside.
+4 - nothing is deleted because it could not be read: one damaged segment is set aside;
+5 - the open report is on flash as a draft from time to time. A start signs the draft and appends it, if it has the next
+    number and follows the newest report: else its report was appended, or that number may have been seen by others.
 """
 
 import os
+import struct
+from binascii import crc32
 
 from laterne_firmware.segment import SEGMENT_REPORTS, Segment
+from laterne_firmware.store import replace
 from laterne_protocol import report
 
 TYPE_CHECKING = False
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_SEGMENTS = 24  # <= 30 entries a directory (littlefs #1079); 768 KiB, a day of minutes
 MAX_DAMAGED = 4  # 128 KiB for a person to look at
+DRAFT = "/open"  # in the directory of the segments
 FREE_BLOCKS = 12  # littlefs copies on write, and records need room, too
 
 
@@ -28,6 +34,8 @@ class Backlog:
     """next_sequence: of the next report. head: digest of the newest report's payload, None before the first.
 
     segments: from the oldest to the newest. acknowledged: the gateway has all reports up to this one.
+    draft: the payload that the start before has left, and its boot count; None when there is none.
+    cut_ms: readings of so long at most are lost with the starts before; for the next report to state.
     `recovery` fills all of these at a start.
     """
 
@@ -42,6 +50,8 @@ class Backlog:
         self.acknowledged = 0
         self.next_sequence = report.FIRST_SEQUENCE
         self.head = None  # type: bytes | None
+        self.draft = None  # type: tuple[bytes, int] | None
+        self.cut_ms = 0
         self._place = [0, 0]  # of the report that was read last (segment.py)
 
     # Reports in and out -------------------------------------------------------------------------------------------
@@ -54,14 +64,21 @@ class Backlog:
             count += max(0, segment.last - max(self.acknowledged, segment.first - 1))
         return count
 
-    def append(self, body: bytes, payload: bytes) -> None:
-        """The signed report with next_sequence, on flash when this returns. OSError when the flash refuses for good."""
+    def keep_draft(self, payload: bytes) -> None:
+        """The open report as it is now, unsigned, on flash when this returns. OSError when the flash refuses."""
+        replace(self.directory + DRAFT, struct.pack("<I", crc32(payload)) + payload)
+
+    def append(self, body: bytes, payload: bytes, boot: int) -> None:
+        """The signed report with next_sequence, made in this start, on flash when this returns.
+
+        OSError when the flash refuses for good.
+        """
         sequence = self.next_sequence
         digest = report.digest(payload)
         while True:
             try:
                 segment = self._open_segment(sequence)
-                segment.append(body, self._state.boot, self.acknowledged, digest)
+                segment.append(body, boot, self.acknowledged, digest)
                 break
             except OSError as why:
                 if not self.segments:

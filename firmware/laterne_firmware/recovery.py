@@ -5,8 +5,11 @@ never ends a start.
 """
 
 import os
+import struct
+from binascii import crc32
 
 from laterne_firmware import identity as names
+from laterne_firmware.backlog import DRAFT
 from laterne_firmware.identity import Identity
 from laterne_firmware.segment import HEADER_BYTES, SEGMENT_REPORTS, Segment
 from laterne_firmware.state import State
@@ -26,6 +29,8 @@ LOST_NUMBERS = 1 << 24  # skipped when nothing at all says which numbers were us
 
 # A start whose number is not known for sure must not repeat one: reports and session would mix two starts.
 DOUBTFUL_BOOTS = 2
+# What a start may take with it: what was read since the last draft (reports.DRAFT_MS), while a report was signed too.
+CUT_MS = 30000
 LOST_BOOTS = 1000  # far more starts than a board makes within one segment of reports
 
 
@@ -85,11 +90,11 @@ def _load_state(state: State) -> bool:
 
 
 def start(
-    state: State, backlog: "Backlog", log: "Callable[[str], None]", enrolled: bool
+    state: State, backlog: "Backlog", log: "Callable[[str], None]", identity: Identity
 ) -> "Generator[None, None, None]":
     """Fills state and backlog from flash and counts this start, a step for each segment.
 
-    enrolled: whether the board may have made reports before.
+    identity: a board without a name has made no report before.
     """
     lost = _load_state(state)
     make_directory(backlog.directory)
@@ -112,11 +117,33 @@ def start(
     _close_holes(backlog)
     boot_seen, backlog.acknowledged, head = newest
     backlog.head = head or None
-    _find_next(backlog, state, lost, enrolled)
+    _find_next(backlog, state, lost, identity.board is not None)
     # On flash before the number of this start is used.
     step = LOST_BOOTS if lost else DOUBTFUL_BOOTS if state.record.doubtful else 1
     state.boot = max(state.boot, boot_seen if lost else 0) + step
     state.save()
+    backlog.draft = _draft(backlog, identity)
+    if backlog.draft is not None:
+        boot_seen = backlog.draft[1]
+    if boot_seen:  # else it has made no report yet
+        backlog.cut_ms = CUT_MS * (state.boot - boot_seen)
+
+
+def _draft(backlog: "Backlog", identity: Identity) -> "tuple[bytes, int] | None":
+    # The draft of the next report, and its boot count. One with another number is of a report that was appended, or
+    # of a number that is skipped; one with another predecessor is of a chain that has been damaged since.
+    try:
+        with open(backlog.directory + DRAFT, "rb") as file:
+            content = file.read(report.MAX_REPORT_BYTES)
+        payload = content[4:]
+        if struct.pack("<I", crc32(payload)) != content[:4]:
+            return None
+        parts = fields.mapping(cbor.decode(payload, report.MAX_PAYLOAD_BYTES), "draft", (1, 2, 3, 4, 5), (6, 7, 8))
+        boot = fields.integer(fields.array(parts[4], "closing", 2, 2)[0], "boot count")
+    except (OSError, WireError):
+        return None
+    follows = (identity.board, backlog.next_sequence, backlog.head or identity.credential_digest)
+    return (payload, boot) if (parts[1], parts[2], parts[3]) == follows else None
 
 
 def scan(segment: Segment) -> "tuple[int, int, bytes] | None":

@@ -1,5 +1,7 @@
 """The open report: readings are packed as they come, and closed, chained, signed and stored when it is old or full.
 
+Until then flash holds it as a draft, no more than DRAFT_MS old, so that a power cut costs seconds and not a report.
+Each draft costs flash about one erase, as a report does (README.md, "Wear").
 All columns of a report share their times: a sensor that fails has MISSING readings, so the grid stays whole.
 """
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from laterne_firmware.clock import Clock
     from laterne_firmware.identity import Identity
 
-_HEAD_BYTES = const(110)  # id 34, sequence 10, predecessor 18, closing 16, clock 22, keys and array heads 10
+DRAFT_MS = 20000
+_HEAD_BYTES = const(116)  # id 34, sequence 10, predecessor 18, closing 16, clock 22, cut 6, keys and array heads 10
 _GAP_BYTES = const(20)
 _GRID_BYTES = const(12)
 _COLUMN_BYTES = const(9)  # array head, channel, byte string head, quality head
@@ -112,6 +115,8 @@ class Reporter:
         self._paused = False
         self._closing_ms = 50  # how long the last one took from closing to being on flash
         self._closing = False
+        self._drafted_ms = 0  # when the open report was opened, or its newest draft made
+        self._drafted = 0  # readings in that draft
         self.readings = 0
 
     def pause(self, paused: bool) -> None:
@@ -121,7 +126,7 @@ class Reporter:
     @property
     def idle(self) -> bool:
         """Nothing open and nothing being signed: what there is, is in the backlog."""
-        return self._open is None and not self._closing
+        return self._open is None and not self._closing and self._backlog.draft is None
 
     def due_ms(self) -> int:
         """Milliseconds until the open report is expected to be in the backlog."""
@@ -155,16 +160,41 @@ class Reporter:
         current = self._open
         if current is None:
             if not self._paused:
-                self._open = OpenReport(now_ms, len(self._backlog.gaps_to_state()) * _GAP_BYTES)
+                self._opened(now_ms)
+            if self._backlog.draft is not None:
+                await self._close_draft(self._backlog.draft, beat)
             return
         if self._paused or self._close_asked or now_ms - current.opened_ms >= self._report_ms:
             self._closing = True
             # Readings go on into the next one while this one is signed.
-            self._open = None if self._paused else OpenReport(now_ms)
+            self._open = None
+            if not self._paused:
+                self._opened(now_ms)
             self._close_asked = False
             await self._close(current, now_ms, beat)
             self._closing = False
             self._closing_ms = max(10, self._clock.now_ms() - now_ms)
+        elif now_ms - self._drafted_ms >= DRAFT_MS and current.readings > self._drafted:
+            self._keep_draft(current, now_ms)
+
+    def _opened(self, now_ms: int) -> None:
+        self._open = OpenReport(now_ms, len(self._backlog.gaps_to_state()) * _GAP_BYTES)
+        self._drafted_ms, self._drafted = now_ms, 0
+
+    def _keep_draft(self, current: OpenReport, now_ms: int) -> None:
+        # Without gaps: they are in the state record, and the report after the draft's states them.
+        self._drafted_ms, self._drafted = now_ms, current.readings
+        try:
+            self._backlog.keep_draft(self._payload(current, now_ms, self._backlog.next_sequence, []))
+        except OSError as why:
+            self._log("flash refuses a draft (%s)" % why)  # of a report that is not closed yet: it goes on in memory
+
+    async def _close_draft(self, draft: "tuple[bytes, int]", beat: "Callable[[], None]") -> None:
+        payload, boot = draft
+        signed = await stepping(self._identity.sign(cose_writing.REPORT, payload, self._random), beat)
+        self._log("report %d was open when start %d ended" % (self._backlog.next_sequence, boot))
+        self._backlog.append(signed, payload, boot)
+        self._backlog.draft = None
 
     async def _close(self, closed: OpenReport, closed_ms: int, beat: "Callable[[], None]") -> None:
         backlog = self._backlog
@@ -177,7 +207,8 @@ class Reporter:
                 break
             gaps.pop()
         signed = await stepping(self._identity.sign(cose_writing.REPORT, payload, self._random), beat)
-        backlog.append(signed, payload)
+        backlog.append(signed, payload, self._clock.boot)
+        backlog.cut_ms = 0
         backlog.gaps_stated(gaps, sequence)
         self._log("report %d closed, %d readings" % (sequence, closed.readings))
 
@@ -193,4 +224,5 @@ class Reporter:
             closed.times(closed_ms),
             [report.Column(column.channel, column.packed, column.quality) for column in closed.columns],
             gaps,
+            self._backlog.cut_ms,
         ).to_payload()

@@ -31,7 +31,7 @@ def post() -> Post:
     console.name = identity.board or console.name
     state = State()
     backlog = Backlog(state, log)
-    for _ in recovery.start(state, backlog, log, identity.board is not None):
+    for _ in recovery.start(state, backlog, log, identity):
         watchdog.feed()
     unload("laterne_firmware.recovery")
     log("release %s, start %d by %s" % (RELEASE, state.boot, board.started_by()))

@@ -157,7 +157,8 @@ class Report:
     boot: how often the board has started. closed_ms: milliseconds since that start at closing.
     clock: (state, UTC milliseconds at closing or None, uncertainty in milliseconds).
     times: of all columns that have none of their own. columns: list of Column.
-    gaps: [from, to, reason] of lost reports.
+    gaps: [from, to, reason] of lost reports. cut_ms: in the first report of a start, otherwise 0: readings of so many
+    milliseconds at most, taken after the closing of the report before, went with the start before.
     """
 
     def __init__(
@@ -171,6 +172,7 @@ class Report:
         times: Times,
         columns: "list[Column]",
         gaps: "list[list[int]]",
+        cut_ms: int = 0,
     ) -> None:
         self.board = board
         self.sequence = sequence
@@ -181,6 +183,7 @@ class Report:
         self.times = times
         self.columns = columns
         self.gaps = gaps
+        self.cut_ms = cut_ms
 
     def to_payload(self) -> bytes:
         """The payload to sign under the domain laterne/report/1."""
@@ -195,6 +198,8 @@ class Report:
             content[6] = [self.times.to_value(), [column.to_value() for column in self.columns]]
         if self.gaps:
             content[7] = self.gaps
+        if self.cut_ms:
+            content[8] = self.cut_ms
         return cbor.encode(content)
 
 

@@ -135,7 +135,7 @@ def first_report() -> report.Report:
 
 
 def second_report() -> report.Report:
-    """Everything a report can hold: quality, a missing value, times of its own, gaps, a set clock."""
+    """Everything a report can hold: quality, a missing value, times of its own, gaps, a set clock, a cut."""
     return report.Report(
         "LE-0007", 4, report.digest(first_report().to_payload()), 2, 121_000, (report.SET, 1_790_000_123_456, 12),
         report.times_of([61_000, 81_000, 101_000, 121_000], 121_000),
@@ -145,6 +145,7 @@ def second_report() -> report.Report:
             column(33, good(0, 0, 5), report.times_of([61_000, 61_777, 119_999], 121_000)),
         ],
         [[2, 2, report.DAMAGED], [3, 3, report.NUMBER_SKIPPED]],
+        30_000,
     )  # fmt: skip
 
 
@@ -426,7 +427,7 @@ def report_vectors() -> list[Vector]:
 
     changes: list[tuple[str, Callable[[Any], None]]] = [
         ("no board id", drop(1)),
-        ("a key 8", put(8, 0)),
+        ("a key 9", put(9, 0)),
         ("a text key", put("board", 0)),
         ("sequence 0", put(2, 0)),
         ("sequence 2**53", put(2, 2**53)),
@@ -460,6 +461,8 @@ def report_vectors() -> list[Vector]:
         ("gaps out of order", put(7, 0, 0, 3)),
         ("gaps that overlap", put(7, 0, 1, 3)),
         ("a gap without a reason", put(7, 0, 2, 0)),
+        ("a cut that took nothing", put(8, 0)),
+        ("a cut of 2**32", put(8, 2**32)),
     ]
     return made + [vector(name, "report", changed(whole, change)) for name, change in changes]
 

@@ -92,6 +92,7 @@ def show_line(body: bytes, source: Source, verdict: Verified | Refused) -> None:
             "readings": len(verdict.readings),
             "repeated": verdict.repeated,
             "lost": [list(gap) for gap in verdict.lost],
+            "cut_ms": verdict.cut_ms,
             "last": {channels.describe(number)[0]: _value(last[number].value or 0, number) for number in sorted(last)},
             "reason": None,
         }
@@ -138,6 +139,7 @@ def _account_document(account: Account) -> dict[str, object]:
         "first": account.first,
         "last": account.last,
         "starts": account.starts,
+        "cut_ms": account.cut_ms,
         "missing": [list(between) for between in account.missing],
         "lost": [list(gap) for gap in account.lost],
     }
@@ -182,13 +184,19 @@ def _account_row(account: Account) -> list[str]:
         str(account.reports),
         str(account.readings),
         _sequences(account),
-        str(account.starts or ""),
+        _starts(account),
         ", ".join(_between(first, last) for first, last in account.missing),
         ", ".join(
             f"{_between(first, last)} ({report.REASONS.get(reason, reason)})" for first, last, reason in account.lost
         ),
         str(account.refused or ""),
     ]
+
+
+def _starts(account: Account) -> str:
+    if not account.cut_ms:
+        return str(account.starts or "")
+    return f"{account.starts} (cost <= {account.cut_ms / 1000:.0f} s)"
 
 
 def _sequences(account: Account) -> str:

@@ -49,7 +49,8 @@ class Verified:
     """A report that this board has signed and that fits into its chain.
 
     closed_utc_ms: Unix milliseconds, None when the board's clock was never set. lost: (from, to, reason) that the
-    board states it has lost. repeated: the same report was seen before.
+    board states it has lost. cut_ms: readings of so long at most, after the report before, that it states it has lost
+    with the start before (protocol/README.md, 6.6). repeated: the same report was seen before.
     """
 
     board: str
@@ -58,6 +59,7 @@ class Verified:
     closed_utc_ms: int | None
     readings: tuple[Reading, ...]
     lost: tuple[tuple[int, int, int], ...]
+    cut_ms: int
     repeated: bool
 
 
@@ -81,6 +83,7 @@ class Account:
     """What was seen of one board. missing: sequences neither seen nor stated lost. lost: stated by the board.
 
     boots: the lowest and the highest count of its starts in what was verified, None before the first report.
+    cut_ms: readings of so long at most went with these starts, as the board states it.
     """
 
     board: str
@@ -92,6 +95,7 @@ class Account:
     first: int | None = None
     last: int | None = None
     boots: tuple[int, int] | None = None
+    cut_ms: int = 0
     missing: list[Range] = field(default_factory=list)
     lost: list[tuple[int, int, int]] = field(default_factory=list)
 
@@ -131,6 +135,7 @@ class Verifier:
                 account.reports += 1
                 account.readings += len(verdict.readings)
                 account.lost.extend(verdict.lost)
+                account.cut_ms += verdict.cut_ms
                 low, high = account.boots or (verdict.boot, verdict.boot)
                 account.boots = min(low, verdict.boot), max(high, verdict.boot)
         return verdict
@@ -181,6 +186,7 @@ class Verifier:
             content.clock[1],
             readings,
             tuple((gap[0], gap[1], gap[2]) for gap in content.gaps),
+            content.cut_ms,
             not new,
         )
 

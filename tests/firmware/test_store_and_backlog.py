@@ -284,3 +284,63 @@ def test_every_report_is_delivered_or_stated_and_none_is_both(live: Live) -> Non
     assert stated
     assert set(delivered) | stated == set(range(1, newest + 1))
     assert not set(delivered) & stated
+
+
+# The draft of the open report --------------------------------------------------------------------------------------
+
+
+def test_a_start_finds_the_draft_that_the_start_before_has_left(live: Live) -> None:
+    assert live(["append", 2], ["draft", 0])["draft"] is None
+    found = live()
+    payload, boot = found["draft"]
+    made = report_reading.report_of(bytes.fromhex(payload))
+    assert (made.sequence, made.boot, boot) == (3, 1, 1)
+    assert made.previous.hex() == found["head"]
+
+
+def test_the_draft_of_the_very_first_report_follows_the_credential(live: Live) -> None:
+    live(["draft", 0])
+    found = live()
+    assert report_reading.report_of(bytes.fromhex(found["draft"][0])).previous == bytes(16)
+    assert found["cut_ms"] == 30_000
+
+
+def test_the_newest_of_two_drafts_counts(live: Live) -> None:
+    live(["append", 1], ["draft", 0], ["append", 1], ["draft", 0])
+    assert report_reading.report_of(bytes.fromhex(live()["draft"][0])).sequence == 3
+
+
+@pytest.mark.parametrize("after", [["draft", 0], ["draft", 1], ["draft", -1]])
+def test_a_draft_whose_number_is_not_the_next_one_is_none(live: Live, after: list[object]) -> None:
+    """It was signed and appended, and may be at the platform by now; or its number is skipped."""
+    live(["append", 3], after, *([["append", 1]] if after[1] == 0 else []))
+    assert live()["draft"] is None
+
+
+def test_a_damaged_draft_costs_nothing_else(live: Live, tmp_path: Path) -> None:
+    live(["append", 2], ["draft", 0])
+    whole = (tmp_path / "log" / "open").read_bytes()
+    for harm in (b"", whole[:3], whole[:-1], whole[:20] + bytes([whole[20] ^ 1]) + whole[21:], bytes(2000)):
+        (tmp_path / "log" / "open").write_bytes(harm)
+        found = live()
+        assert found["draft"] is None
+        assert found["next"] == 3
+
+
+def test_a_draft_after_damage_that_skips_numbers_is_none(live: Live, tmp_path: Path) -> None:
+    """Number 4 may have been offered: nothing else may be signed under it."""
+    live(["append", 3], ["draft", 0])
+    (segment,) = (file for file in (tmp_path / "log").iterdir() if len(file.name) == 8)
+    segment.write_bytes(segment.read_bytes() + b"\xa7")
+    found = live()
+    assert found["next"] > 4
+    assert found["draft"] is None
+
+
+def test_readings_that_each_start_may_have_taken_with_it_are_counted_until_a_report_states_them(live: Live) -> None:
+    assert live()["cut_ms"] == 0  # a board that never made a report has none to lose
+    assert live(["append", 1])["cut_ms"] == 0
+    assert live()["cut_ms"] == 30_000
+    assert live()["cut_ms"] == 60_000
+    live(["append", 1])
+    assert live()["cut_ms"] == 30_000

@@ -91,7 +91,9 @@ class FakeBoard:
         self._numbers.clear()
         self.stopped.clear()
 
-    def next_report(self, values: list[int] | None = None, gaps: list[list[int]] | None = None) -> bytes:
+    def next_report(
+        self, values: list[int] | None = None, gaps: list[list[int]] | None = None, cut_ms: int = 0
+    ) -> bytes:
         """The next signed report of this board, which must be enrolled. values: temperatures, 1/100 degree."""
         assert self.board is not None
         assert self.credential is not None
@@ -112,6 +114,7 @@ class FakeBoard:
             report.times_of(taken, 60_000),
             [report.Column(writer.channel, bytes(writer.packed), writer.quality)] if writer.count else [],
             gaps or [],
+            cut_ms,
         ).to_payload()
         self._previous = report.digest(payload)
         return self.key.sign_object(cose.REPORT, payload)

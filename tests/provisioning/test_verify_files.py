@@ -301,15 +301,15 @@ def test_starts_of_a_board_between_its_reports_are_told_in_whatever_order_they_c
     authority: Path, boards: list[FakeBoard], tmp_path: Path
 ) -> None:
     reports = []
-    for boot in (1, 1, 2, 5):  # after its third report it started three times before it could send one
+    for boot, cut_ms in ((1, 0), (1, 0), (2, 30_000), (5, 90_000)):  # three starts before it could send one again
         boards[0].boot = boot
-        reports.append(boards[0].next_report())
+        reports.append(boards[0].next_report(cut_ms=cut_ms))
     path = tmp_path / "r"
     path.write_bytes(b"".join([reports[3], *reports[:3], boards[1].next_report()]))
     found = laterne("verify", path, "--authority", authority, "--json").json()
-    assert [row["starts"] for row in found["boards"]] == [4, 0]
+    assert [(row["starts"], row["cut_ms"]) for row in found["boards"]] == [(4, 120_000), (0, 0)]
     head, row = laterne("verify", path, "--authority", authority).out.splitlines()[:2]
-    assert row[head.index("starts") :].split()[0] == "4"
+    assert row[head.index("starts") :].startswith("4 (cost <= 120 s)")
 
 
 def test_a_disk_that_is_full_is_told_of_the_file_that_could_not_be_written(

@@ -9,6 +9,7 @@ from lines import serve
 
 from laterne_firmware import recovery, settings
 from laterne_firmware.backlog import Backlog
+from laterne_firmware.identity import Identity
 from laterne_firmware.state import State
 from laterne_firmware.store import Record
 from laterne_protocol import cose, report, report_reading
@@ -30,7 +31,10 @@ def answer(question: "dict[str, Any]") -> object:
     said = []  # type: list[str]
     state = State("st")
     backlog = Backlog(state, said.append, "log", question.get("max_segments", 24))
-    for _ in recovery.start(state, backlog, said.append, question.get("enrolled", True)):
+    identity = Identity()
+    identity.board = "LE-0001" if question.get("enrolled", True) else None
+    identity.credential_digest = PREVIOUS
+    for _ in recovery.start(state, backlog, said.append, identity):
         pass
     got = [_step(backlog, state, step) for step in question["steps"]]
     return {
@@ -42,6 +46,8 @@ def answer(question: "dict[str, Any]") -> object:
         "bound": state.bound,
         "gaps": state.gaps,
         "said": said,
+        "draft": None if backlog.draft is None else [backlog.draft[0].hex(), backlog.draft[1]],
+        "cut_ms": backlog.cut_ms,
     }
 
 
@@ -68,8 +74,16 @@ def _step(backlog: Backlog, state: State, step: "list[Any]") -> object:
                 "LE-0001", sequence, backlog.head or PREVIOUS, state.boot, 1, (0, None, 0), report.Times(0), [], gaps
             ).to_payload()
             signed = cose.assemble(cose.protected_header(b"12345678"), payload, bytes(64))
-            backlog.append(signed, payload)
+            backlog.append(signed, payload, state.boot)
             backlog.gaps_stated(gaps, sequence)
+            backlog.cut_ms = 0
+        return None
+    if what == "draft":  # of the next report, or of that many behind it
+        sequence = backlog.next_sequence + step[1]
+        made = report.Report(
+            "LE-0001", sequence, backlog.head or PREVIOUS, state.boot, 7, (0, None, 0), report.Times(0), [], []
+        )
+        backlog.keep_draft(made.to_payload())
         return None
     if what == "acknowledge":
         backlog.acknowledge(step[1])
