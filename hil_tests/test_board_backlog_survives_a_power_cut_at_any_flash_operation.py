@@ -82,7 +82,7 @@ def _check(before: Life, cut: Life, after: Life, at: str) -> None:
 async def test_a_cut_at_any_flash_operation_loses_no_report(
     emulated_boards: "Benches", board_seed: int, torn: Torn
 ) -> None:
-    files = image.firmware_files(image.find_firmware()) | {"main.py": MAIN.read_bytes()}
+    files = image.firmware_files(image.find_firmware(), short=False) | {"main.py": MAIN.read_bytes()}
     bench = await emulated_boards(files=files, powered=False)
     board = bench.boards["board-01"]
     before = await _live(board)

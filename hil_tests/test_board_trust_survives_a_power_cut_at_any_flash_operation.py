@@ -50,7 +50,7 @@ async def test_a_cut_at_any_flash_operation_leaves_what_was_believed_before_or_a
     bundles = [trust.pack(authority.trust_file(version)) for version in (1, 2)]
     digests = [trust.digest(trust.unpack(bundle)[0].payload).hex() for bundle in bundles]
     known = digest(gateway.credential).hex()
-    files = image.firmware_files(image.find_firmware()) | {
+    files = image.firmware_files(image.find_firmware(), used_by=MAIN.read_bytes()) | {
         "main.py": MAIN.read_bytes(),
         "first": bundles[0],
         "second": bundles[1],

@@ -50,7 +50,7 @@ HOLDS_MS = 10000  # so long a handshake keeps others out after its last step
 _FORGOTTEN_MS = const(40000)  # a gateway gives up after 30 s: then the modules leave memory
 _LOOK_MS = const(20)
 # Free before any work begins: the most that it takes (README.md, "Memory"), and what all other tasks take meanwhile.
-NEEDED_BYTES = 40 * 1024
+NEEDED_BYTES = 34 * 1024
 
 # The first byte of a question -> who works at it. What is not here is not for a board.
 DONE_BY = {

