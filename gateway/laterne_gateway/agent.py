@@ -8,13 +8,14 @@ roster are no failures: they are said, and the parts go on.
 import asyncio
 import logging
 import signal
+from collections.abc import Coroutine
 
 from laterne_gateway import identity
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.bus import Bus
 from laterne_gateway.clock import Clock, SystemClock
 from laterne_gateway.config import Config, GatewaySettings
-from laterne_gateway.database import FILE_NAME, DirectoryLock, open_database
+from laterne_gateway.database import FILE_NAME, DirectoryLock
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
 from laterne_gateway.orders import Orders
@@ -45,17 +46,19 @@ async def run(config: Config, clock: Clock | None = None) -> None:
     lock = DirectoryLock(config.gateway.directory)
     lock.take()
     try:
-        buffer = Buffer(open_database(config.gateway.directory), (MQTT,))
+        health = Health()
+        buffer = Buffer(config.gateway.directory, (MQTT,), config.buffer, health)
         try:
-            await _run(config, buffer, clock, stop)
+            if await _first_of(buffer.opened(), stop.wait()):
+                await _run(config, buffer, health, clock, stop)
         finally:
             await buffer.close()
     finally:
         lock.release()
 
 
-async def _run(config: Config, buffer: Buffer, clock: Clock, stop: asyncio.Event) -> None:
-    gateway, health = config.gateway, Health()
+async def _run(config: Config, buffer: Buffer, health: Health, clock: Clock, stop: asyncio.Event) -> None:
+    gateway = config.gateway
     roster = RosterKeeper(gateway.id, gateway.trust, gateway.roster, buffer, health)
     await roster.load()
     sessions = Sessions(identity.load(gateway, roster.trusted), roster, clock, health)
@@ -108,6 +111,16 @@ async def _reload(
         if problem is None:
             for bus in buses:
                 bus.wake()
+
+
+async def _first_of(wanted: Coroutine[None, None, None], other: Coroutine[None, None, bool]) -> bool:
+    """Waits for either. Whether it was the first."""
+    first, second = asyncio.create_task(wanted), asyncio.create_task(other)
+    await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
+    came = first.done()
+    for task in (first, second):
+        task.cancel()
+    return came
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

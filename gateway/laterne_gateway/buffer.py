@@ -1,170 +1,101 @@
 """The buffer: reports that boards gave us and that not every route has delivered, on disk before acknowledged.
 
 put() returns after the commit that holds the report has been synced; nobody may acknowledge before. One thread owns
-the database and commits in groups: what arrives while a sync is under way shares the next one. Routes read from the
-log in order of arrival and move their cursors; a row goes when the slowest cursor has passed it.
+the database and commits in groups (writer.py): what arrives while a sync is under way shares the next one. Routes read
+from the log in order of arrival and move their lanes; a row goes when no lane has it before it any more (ledger.py).
 
-Memory and start-up time do not depend on how much is waiting: nothing is counted or loaded but the chains.
+The agent goes on when the disk is full, fails, is read-only, or has damaged the file: put() raises then, reading waits,
+an alarm stands, and it is over by itself when the disk is back. There is no buffer in memory. Memory and start-up time
+do not depend on how much is waiting: nothing is counted or loaded but chains and lanes.
 """
 
 import asyncio
 import logging
-import sqlite3
-import threading
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 
-from laterne_protocol import cose, report
+from laterne_gateway import ledger, salvage
+from laterne_gateway.config import BufferSettings
+from laterne_gateway.health import Health
+from laterne_gateway.ledger import FULL, NOT_IN_TURN, STORED, Accepted, Chain, Gap, Lane, Refused, Row
+from laterne_gateway.writer import AGAIN_S, Away, Broken, Committed, Job, News, Opened, StoreError, Writer
 
 log = logging.getLogger("laterne")
 
-MAX_BATCH = 512  # facts/gateway.md, 2: more rows a commit gain nothing
-MAX_GATHER_S = 0.2  # the longest that a commit waits for company; boards are asked on meanwhile
-GATHER_FACTOR = 2.0  # wait twice as long as the last commit took: a slow disk is synced less often
-CURSOR_WITHIN_S = 1.0  # a cursor waits this long for a commit to share; after a kill that much is sent again
-MAX_SET_ASIDE = 1000  # about 1 MiB
-DROPPED = "set aside and dropped"  # the tally of what MAX_SET_ASIDE cost
-
-# What became of a report: it is on disk now; it was there already; its number holds another report; it is older than
-# what can still be compared.
-STORED, REPEATED, OTHER, PAST = "stored", "repeated", "other", "past"
-NOT_IN_TURN = "not in turn"  # put() and set_aside() raise StoreError for it
-
-
-class StoreError(Exception):
-    """Not stored: the disk is full, or the report before it was not stored.
-
-    Acknowledge nothing; the board keeps the report, ask it again later.
-    """
+LEFT_BEHIND = 500  # more than this waiting when a route begins: they get a lane of their own
+MAX_LANES = 16  # of a route; then it goes on in those it has
+HOUR_S = 3600.0
+HOURS_A_DAY = 24
+SUBJECT = "buffer"
 
 
 class NotInTurnError(StoreError):
     """Not stored because the report before it was not."""
 
 
-@dataclass(frozen=True)
-class Accepted:
-    """A report that the inbox has checked. digest: of its payload. credential: digest of the board's; 16 bytes each.
+class Buffer:
+    """directory: its lock is held. routes: the names of all that deliver.
 
-    follows: the sequence that the chain was at when it was judged, None when it begins here.
-    received_ms, closed_ms: UTC, or None where the gateway's or the board's clock did not know. body: the signed bytes.
+    Raises DatabaseError: the database is not ours to use. A disk that fails is waited for: opened().
     """
 
-    board: str
-    sequence: int
-    digest: bytes
-    credential: bytes
-    follows: int | None
-    received_ms: int | None
-    closed_ms: int | None
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A report to set aside. passed_over: the board's chain moves from `follows` to this sequence; None: it stays."""
-
-    board: str
-    sequence: int | None
-    reason: str
-    credential: bytes
-    follows: int | None
-    received_ms: int | None
-    passed_over: int | None
-    body: bytes
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Where a board's chain stands: the last sequence that is on disk, and that report's digest when it is known."""
-
-    credential: bytes
-    sequence: int
-    digest: bytes | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A report on its way to a platform. id: what a cursor moves to."""
-
-    id: int
-    board: str
-    sequence: int
-    received_ms: int | None
-    closed_ms: int | None
-    body: bytes
-
-
-Job = Callable[[sqlite3.Connection], object]
-
-
-class Buffer:
-    """connection: from open_database(), given away to the buffer. routes: the names of all that deliver."""
-
-    def __init__(self, connection: sqlite3.Connection, routes: tuple[str, ...]) -> None:
-        self._connection = connection
-        self._routes = routes
-        self._condition = threading.Condition()
-        self._reads: list[tuple[Job, asyncio.Future[object]]] = []
-        self._writes: list[tuple[Job, asyncio.Future[object]]] = []
-        self._cursors: dict[str, int] = {}  # moved, not yet written
-        self._writes_since_s = 0.0
-        self._cursors_since_s = 0.0
-        self._stopping = False
-        self._commit_s = 0.0
-        self._inserted_id = 0  # the thread's; last_id is what has been committed of it
-        self._arrivals: set[asyncio.Event] = set()
+    def __init__(self, directory: Path, routes: tuple[str, ...], settings: BufferSettings, health: Health) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._health = health
+        self._changes: set[asyncio.Event] = set()
+        self._is_opened = False
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.commits = 0
-        self.last_id = 0
-        self.delivered_ids: dict[str, int] = {}
+        self.away = ""  # why there is no database now
+        self.last_id = self.last_gap_id = 0
+        self.lanes: dict[str, list[Lane]] = {route: [] for route in routes}  # oldest first, the one without end last
         self.chains: dict[str, Chain] = {}
-        self._begin()
-        self._loop = asyncio.get_running_loop()
-        self._broken: asyncio.Future[None] = self._loop.create_future()
-        self._thread = threading.Thread(target=self._work, name="buffer", daemon=True)
-        self._thread.start()
+        self._writer = Writer(directory, routes, settings, self._hear, self._known)
 
-    def _begin(self) -> None:
-        db = self._connection
-        last = db.execute("select seq from sqlite_sequence where name = 'report'").fetchone()
-        self.last_id = self._inserted_id = last[0] if last else 0
-        oldest = db.execute("select min(id) from report").fetchone()[0]
-        start = self.last_id if oldest is None else oldest - 1
-        db.execute("begin immediate")
-        for (route,) in db.execute("select route from cursor").fetchall():
-            if route not in self._routes:  # it left the configuration: nothing waits for it any more
-                db.execute("delete from cursor where route = ?", (route,))
-        for route in self._routes:
-            db.execute("insert into cursor values (?, ?) on conflict do nothing", (route, start))
-        db.execute("commit")
-        self.delivered_ids = dict(db.execute("select route, delivered from cursor").fetchall())
-        for board, credential, sequence, digest in db.execute("select * from chain").fetchall():
-            self.chains[board] = Chain(credential, sequence, digest)
+    async def opened(self) -> None:
+        """Returns when the database has been opened for the first time, or repaired, or its thread has failed."""
+        await self._until(lambda: self._is_opened or self._broken.done())
 
     async def run(self) -> None:
-        """Waits until the disk fails; raises what it said. The agent ends then, and the next start repairs the log."""
-        await asyncio.shield(self._broken)
+        """Counts the hours for ever. Raises what the thread failed with; that is never an error of the disk."""
+        hours = asyncio.create_task(self._count_hours())
+        try:
+            await asyncio.wait({hours, self._broken}, return_when=asyncio.FIRST_COMPLETED)
+            for one in (hours, self._broken):
+                if one.done():
+                    one.result()
+        finally:
+            hours.cancel()
 
     def waiting(self, route: str) -> int:
-        """Reports that this route has not delivered."""
-        return self.last_id - self.delivered_ids[route]
+        """Reports that this route has not delivered; some more where they have gone otherwise."""
+        return sum(
+            max(0, (self.last_id if lane.upto is None else lane.upto) - lane.delivered) for lane in self.lanes[route]
+        )
 
     async def put(self, accepted: Accepted) -> str:
         """Returns when the report is on disk: STORED, or else REPEATED, OTHER, PAST. Raises StoreError."""
-        outcome = await self._write(lambda db: self._insert(db, accepted))
+        outcome = await self._writer.write(
+            lambda db, numbers: ledger.insert(db, numbers, accepted, not self._writer.no_room)
+        )
         if outcome == NOT_IN_TURN:
             raise NotInTurnError("the report before it was not stored")
+        if outcome == FULL:
+            raise StoreError(self._writer.no_room or "the buffer is full")
         if outcome == STORED:
             # Several of a board's may be under way: the chain is at the last of them.
             former = self.chains.get(accepted.board)
             if former is None or former.credential != accepted.credential or former.sequence < accepted.sequence:
                 self.chains[accepted.board] = Chain(accepted.credential, accepted.sequence, accepted.digest)
+        elif accepted.board not in self.chains:  # found on disk, its chain was not: ledger.insert() has set it
+            self.chains[accepted.board] = Chain(accepted.credential, accepted.sequence, accepted.digest)
         return str(outcome)
 
     async def set_aside(self, refused: Refused) -> None:
         """Returns when it is on disk, and the chain has passed over it if it should. Raises StoreError."""
-        outcome = await self._write(lambda db: _set_aside(db, refused))
+        outcome = await self._writer.write(lambda db, numbers: ledger.set_aside(db, numbers, refused))
         if outcome == NOT_IN_TURN:
             raise NotInTurnError("the report before it was not stored")
         if refused.passed_over is not None:
@@ -172,8 +103,8 @@ class Buffer:
 
     async def keep_file(self, kind: str, version: int, body: bytes) -> None:
         """Keeps a trust or roster that was found good. Raises StoreError."""
-        await self._write(
-            lambda db: db.execute(
+        await self._writer.write(
+            lambda db, _: db.execute(
                 "insert into signed_file values (?, ?, ?) on conflict (kind) do update "
                 "set version = excluded.version, body = excluded.body",
                 (kind, version, body),
@@ -181,220 +112,192 @@ class Buffer:
         )
 
     async def kept_file(self, kind: str) -> bytes | None:
-        """The last good trust or roster."""
-        rows = await self._read(
-            lambda db: db.execute("select body from signed_file where kind = ?", (kind,)).fetchall()
-        )
+        """The last good trust or roster. Waits while the disk is away."""
+        query = "select body from signed_file where kind = ?"
+        rows = await self._writer.read(lambda db, _: db.execute(query, (kind,)).fetchall())
         return bytes(rows[0][0]) if isinstance(rows, list) and rows else None
 
     async def tallies(self) -> dict[str, int]:
-        """Numbers that survive restarts, and how many are set aside."""
-        query = "select name, value from tally union all select 'set aside', count(*) from set_aside"
-        rows = await self._read(lambda db: db.execute(query).fetchall())
+        """Numbers that survive restarts, how many are set aside, gaps not told, bytes in use; {} while it is away."""
+        if self.away:
+            return {}
+        query = (
+            "select name, value from tally where name not glob 'told *' "
+            "union all select 'set aside', count(*) from set_aside union all select 'gaps to tell', count(*) from gap"
+        )
+        rows = await self._writer.read(lambda db, _: [*db.execute(query), ("bytes", ledger.used_bytes(db))])
         return dict(rows) if isinstance(rows, list) else {}
 
-    async def oldest(self, after_id: int, limit: int) -> list[Row]:
-        """The oldest reports whose id is greater than after_id, in order of arrival; all of them are committed."""
-        query = "select id, board, sequence, received_ms, closed_ms, body from report where id > ? order by id limit ?"
-        rows = await self._read(lambda db: [Row(*row) for row in db.execute(query, (after_id, limit))])
-        return rows if isinstance(rows, list) else []
+    async def oldest(self, after_id: int, limit: int, upto: int | None = None) -> list[Row]:
+        """The oldest reports with after_id < id <= upto, in order of arrival; all of them are committed. []: none.
+
+        One that the card has changed is set aside, its loss stated, and not among them.
+        """
+        query = (
+            "select id, board, sequence, received_ms, closed_ms, body, crc from report where id > ? and id <= ? "
+            "order by id limit ?"
+        )
+        while True:
+            given = (after_id, self.last_id if upto is None else upto, limit)
+            read = await self._writer.read(lambda db, _, given=given: db.execute(query, given).fetchall())  # type: ignore[misc]
+            assert isinstance(read, list)
+            found = [(Row(*one[:6]), one[6]) for one in read]
+            good = [row for row, crc in found if ledger.crc(row) == crc]
+            for row, crc in found:
+                if ledger.crc(row) != crc:
+                    await self._take_out(row)
+            if good or not found:
+                return good
+            after_id = found[-1][0].id
+
+    async def _take_out(self, row: Row) -> None:
+        self._health.alarm(
+            row.board, "card", f"report {row.sequence} was changed on the card and is set aside: replace the card"
+        )
+        while True:  # a lane must not pass it before its loss is stated
+            try:
+                await self._writer.write(lambda db, numbers: ledger.take_out(db, numbers, row, None))
+                return
+            except StoreError as why:
+                log.debug("%s: report %d is not set aside yet: %s", row.board, row.sequence, why)
+                await asyncio.sleep(AGAIN_S)
 
     async def arrived(self, after_id: int) -> None:
         """Waits until there is a report whose id is greater than after_id."""
-        while self.last_id <= after_id:
-            arrival = asyncio.Event()
-            self._arrivals.add(arrival)
-            try:
-                await arrival.wait()
-            finally:
-                self._arrivals.discard(arrival)
+        await self._until(lambda: self.last_id > after_id)
 
-    def delivered(self, route: str, up_to_id: int) -> None:
-        """Every report up to this id has been delivered by this route. Written with a later commit, within a second."""
-        self.delivered_ids[route] = up_to_id
-        with self._condition:
-            if not self._cursors:
-                self._cursors_since_s = time.monotonic()
-                self._condition.notify()
-            self._cursors[route] = up_to_id
+    async def _until(self, happened: Callable[[], bool]) -> None:
+        while not happened():
+            change = asyncio.Event()
+            self._changes.add(change)
+            try:
+                await change.wait()
+            finally:
+                self._changes.discard(change)
+
+    def part(self, route: str) -> list[Lane]:
+        """A route begins: its lanes, oldest first, the last without an end.
+
+        When much is waiting in that one, another begins after it: what arrives from now on is not held behind.
+        """
+        lanes = self.lanes[route]
+        live = lanes[-1]
+        if self.last_id - live.delivered > LEFT_BEHIND and len(lanes) < MAX_LANES:
+            lanes[-1:] = [replace(live, upto=self.last_id), Lane(route, self.last_id, self.last_id, None)]
+            for lane in lanes[-2:]:
+                self._writer.move(lane, 0)
+        return list(lanes)
+
+    def delivered(self, lane: Lane, up_to_id: int) -> None:
+        """Every report of this lane up to this id has been delivered. Written with a later commit."""
+        lanes = self.lanes[lane.route]
+        for index, one in enumerate(lanes):
+            if one.begins == lane.begins and one.delivered < up_to_id:
+                now = lanes[index] = replace(one, delivered=up_to_id)
+                if now.upto is not None and now.delivered >= now.upto:
+                    del lanes[index]
+                self._writer.move(now, up_to_id - one.delivered)
+                return
+
+    async def gaps(self, route: str, limit: int) -> list[Gap]:
+        """The oldest gaps that this route has not told. Waits until there is one."""
+        query = (
+            "select board, first, last, reason, noticed_ms, id from gap "
+            "where id > (select value from tally where name = ?) order by id limit ?"
+        )
+        given = (f"told {route}", limit)
+        while True:
+            seen = self.last_gap_id
+            rows = await self._writer.read(lambda db, _: [Gap(*row) for row in db.execute(query, given)])
+            if isinstance(rows, list) and rows:
+                return rows
+            await self._until(lambda: self.last_gap_id > seen)  # noqa: B023 - awaited before `seen` changes
+
+    async def told(self, route: str, up_to_id: int) -> None:
+        """This route has told every gap up to this one. Raises StoreError: they will be told again."""
+        await self._writer.write(lambda db, _: ledger.told(db, route, up_to_id))
+
+    async def pass_hour(self) -> None:
+        """Another hour has passed: drops and states what has waited for more than max_days of them."""
+        if self._settings.max_days is None:
+            return
+        keep = self._settings.max_days * HOURS_A_DAY
+        try:
+            old = await self._writer.write(lambda db, numbers: ledger.mark_hour(db, numbers, keep))
+            if isinstance(old, int):
+                job: Job = lambda db, numbers: ledger.drop_oldest(db, numbers, old, ledger.TOO_OLD, None)  # noqa: E731
+                while await self._writer.write(job):
+                    pass
+        except StoreError as why:
+            log.info("%s: nothing is dropped for its age now: %s", SUBJECT, why)
 
     async def close(self) -> None:
         """Commits what is there and closes the database."""
-        with self._condition:
-            self._stopping = True
-            self._condition.notify()
-        await self._loop.run_in_executor(None, self._thread.join)
+        await self._writer.close()
         self._broken.cancel()
 
-    def _read(self, job: Job) -> "asyncio.Future[object]":
-        return self._add(self._reads, job)
+    async def _count_hours(self) -> None:
+        while True:
+            await asyncio.sleep(HOUR_S)
+            await self.pass_hour()
 
-    def _write(self, job: Job) -> "asyncio.Future[object]":
-        return self._add(self._writes, job)
+    def _known(self) -> salvage.Known:
+        """For the thread. What is read here is replaced as a whole, so it is never half of two states."""
+        lanes = tuple(lane for lanes in list(self.lanes.values()) for lane in list(lanes))
+        return salvage.Known(dict(self.chains), lanes, self.last_id, self.last_gap_id)
 
-    def _add(self, jobs: "list[tuple[Job, asyncio.Future[object]]]", job: Job) -> "asyncio.Future[object]":
-        future: asyncio.Future[object] = self._loop.create_future()
-        with self._condition:
-            if self._stopping or self._broken.done():
-                raise StoreError("the buffer is closed")
-            if not self._writes and jobs is self._writes:
-                self._writes_since_s = time.monotonic()
-            jobs.append((job, future))
-            self._condition.notify()
-        return future
+    def _hear(self, news: News) -> None:
+        if isinstance(news, Broken):
+            if not self._broken.done():
+                self._broken.set_exception(news.why)
+        elif isinstance(news, Away):
+            if self.away != news.why:
+                self.away = news.why
+            self._health.alarm(
+                SUBJECT,
+                "away",
+                f"{news.why}: nothing is stored or acknowledged, boards keep their reports; tried again",
+            )
+        elif isinstance(news, Opened):
+            self._hear_opened(news)
+        else:
+            self._hear_committed(news)
+        for change in self._changes:
+            change.set()
 
-    # Below: the thread.
+    def _hear_opened(self, news: Opened) -> None:
+        self.away = ""
+        self._health.clear(SUBJECT, "away", "the database can be used again")
+        self.chains = news.chains
+        self.last_id, self.last_gap_id = news.ledger.last_id, news.ledger.last_gap_id
+        if not self._is_opened:  # later, those in memory have moved further than those on the disk
+            for lane in sorted(news.ledger.lanes.values(), key=lambda one: one.begins):
+                self.lanes[lane.route].append(lane)
+        self._is_opened = True
+        if news.repaired is not None:
+            log.warning(
+                "%s: repaired: %d reports kept, %d known to be lost, %d more missing",
+                SUBJECT,
+                news.repaired.kept,
+                news.repaired.lost,
+                news.repaired.unnamed,
+            )
+        for file in salvage.set_aside_files(self._directory):
+            self._health.alarm(
+                SUBJECT,
+                f"damaged {file.name}",
+                f"the database was damaged; the damaged file is {file}: look at the card, then take that file away",
+            )
 
-    def _work(self) -> None:
-        try:
-            while self._turn():
-                pass
-        except Exception as why:  # whatever it is: nobody must wait for a thread that has ended
-            # A failed sync may leave pages that look clean (facts/gateway.md, 7): trust nothing, let a new start
-            # read back from the disk what is there.
-            self._loop.call_soon_threadsafe(self._break, why)
-        finally:
-            self._connection.close()
-
-    def _turn(self) -> bool:
-        with self._condition:
-            while not self._reads and not self._stopping:
-                wait_s = self._wait_s()
-                if wait_s is not None and wait_s <= 0:
-                    break
-                self._condition.wait(wait_s)
-            stopping = self._stopping
-            reads, self._reads = self._reads, []
-            writes: list[tuple[Job, asyncio.Future[object]]] = []
-            cursors: dict[str, int] = {}
-            wait_s = self._wait_s()
-            if stopping or (wait_s is not None and wait_s <= 0):
-                writes, self._writes = self._writes[:MAX_BATCH], self._writes[MAX_BATCH:]
-                cursors, self._cursors = self._cursors, {}
-        if reads:
-            self._settle([(future, job(self._connection)) for job, future in reads])
-        if writes or cursors:
-            self._commit(writes, cursors)
-        return not (stopping and not reads and not writes and not cursors)
-
-    def _wait_s(self) -> float | None:
-        """How long until the next commit is due; None: nothing to commit."""
-        now, due = time.monotonic(), []
-        if self._writes:
-            if len(self._writes) >= MAX_BATCH:
-                return 0.0
-            due.append(self._writes_since_s + min(MAX_GATHER_S, self._commit_s * GATHER_FACTOR))
-        if self._cursors:
-            due.append(self._cursors_since_s + CURSOR_WITHIN_S)
-        return min(due) - now if due else None
-
-    def _commit(self, writes: "list[tuple[Job, asyncio.Future[object]]]", cursors: dict[str, int]) -> None:
-        db, began = self._connection, time.monotonic()
-        inserted_before = self._inserted_id
-        try:
-            db.execute("begin immediate")
-            results = [(future, job(db)) for job, future in writes]
-            for route, delivered in cursors.items():
-                db.execute("update cursor set delivered = ? where route = ?", (delivered, route))
-            if cursors:
-                db.execute("delete from report where id <= (select min(delivered) from cursor)")
-            db.execute("commit")
-        except sqlite3.OperationalError as why:
-            if why.sqlite_errorcode != sqlite3.SQLITE_FULL:
-                self._settle([(future, StoreError(str(why))) for _, future in writes])
-                raise
-            if db.in_transaction:
-                db.execute("rollback")
-            self._inserted_id = inserted_before
-            with self._condition:
-                self._cursors = {**cursors, **self._cursors}
-                self._cursors_since_s = time.monotonic()
-            self._settle([(future, StoreError("the disk is full")) for _, future in writes])
-            return
-        self._commit_s = time.monotonic() - began
+    def _hear_committed(self, news: Committed) -> None:
         self.commits += 1
-        self._settle(results)
-
-    def _insert(self, db: sqlite3.Connection, new: Accepted) -> str:
-        found = db.execute(
-            "select body from report where board = ? and sequence = ?", (new.board, new.sequence)
-        ).fetchone()
-        if found is not None:
-            # The payload decides: a board that lost power while signing signs the same payload again.
-            same = report.digest(cose.parse(found[0], report.MAX_REPORT_BYTES).payload) == new.digest
-            return REPEATED if same else OTHER
-        at = _chain_sequence(db, new.board, new.credential)
-        if at is not None and new.sequence <= at:
-            return PAST
-        if at != new.follows:
-            # One before it could not be stored. To store this one would let the board forget both.
-            return NOT_IN_TURN
-        row = db.execute(
-            "insert into report (board, sequence, received_ms, closed_ms, body) values (?, ?, ?, ?, ?)",
-            (new.board, new.sequence, new.received_ms, new.closed_ms, new.body),
-        )
-        self._inserted_id = row.lastrowid or self._inserted_id
-        _move_chain(db, new.board, new.credential, new.sequence, new.digest)
-        return STORED
-
-    def _settle(self, results: "list[tuple[asyncio.Future[object], object]]") -> None:
-        try:
-            self._loop.call_soon_threadsafe(self._tell, results, self._inserted_id)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            log.debug("buffer: nobody waits for %d results", len(results))
-
-    # Below: the loop again.
-
-    def _tell(self, results: "list[tuple[asyncio.Future[object], object]]", last_id: int) -> None:
-        for future, result in results:
-            if future.done():
-                continue
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-        if last_id > self.last_id:
-            self.last_id = last_id
-            for arrival in self._arrivals:
-                arrival.set()
-
-    def _break(self, why: Exception) -> None:
-        if not self._broken.done():
-            self._broken.set_exception(why)
-        for _, future in self._reads + self._writes:
-            if not future.done():
-                future.set_exception(StoreError(str(why)))
+        self.last_id, self.last_gap_id = news.last_id, news.last_gap_id
+        for route, lanes in self.lanes.items():
+            if any(lane.delivered < min(news.dropped_to, lane.upto or news.dropped_to) for lane in lanes):
+                moved = [_at_least(lane, news.dropped_to) for lane in lanes]
+                self.lanes[route] = [lane for lane in moved if lane.upto is None or lane.delivered < lane.upto]
 
 
-def _chain_sequence(db: sqlite3.Connection, board: str, credential: bytes) -> int | None:
-    found = db.execute("select sequence from chain where board = ? and credential = ?", (board, credential)).fetchone()
-    return None if found is None else int(found[0])
-
-
-def _set_aside(db: sqlite3.Connection, refused: Refused) -> str:
-    if refused.passed_over is not None and _chain_sequence(db, refused.board, refused.credential) != refused.follows:
-        return NOT_IN_TURN
-    db.execute(
-        "insert into set_aside (board, sequence, reason, received_ms, body) values (?, ?, ?, ?, ?)",
-        (refused.board, refused.sequence, refused.reason, refused.received_ms, refused.body),
-    )
-    gone = db.execute(
-        "delete from set_aside where id in (select id from set_aside order by id desc limit -1 offset ?)",
-        (MAX_SET_ASIDE,),
-    ).rowcount
-    if gone:
-        db.execute(
-            "insert into tally values (?, ?) on conflict (name) do update set value = value + excluded.value",
-            (DROPPED, gone),
-        )
-    if refused.passed_over is not None:
-        _move_chain(db, refused.board, refused.credential, refused.passed_over, None)
-    return STORED
-
-
-def _move_chain(db: sqlite3.Connection, board: str, credential: bytes, sequence: int, digest: bytes | None) -> None:
-    db.execute(
-        "insert into chain values (?, ?, ?, ?) on conflict (board) do update set "
-        "credential = excluded.credential, sequence = excluded.sequence, digest = excluded.digest",
-        (board, credential, sequence, digest),
-    )
+def _at_least(lane: Lane, dropped_to: int) -> Lane:
+    end = dropped_to if lane.upto is None else min(dropped_to, lane.upto)
+    return replace(lane, delivered=max(lane.delivered, end))

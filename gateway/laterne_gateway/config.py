@@ -20,6 +20,10 @@ MIN_BAUD, MAX_BAUD = 1200, 4_000_000  # slowest line that still carries a report
 DEFAULT_BAUD = 115_200
 DEFAULT_IN_FLIGHT = 20  # mosquitto's max_inflight_messages
 MAX_IN_FLIGHT = 1000  # a report is at most 960 bytes: at most 1 MiB unacknowledged in memory
+DEFAULT_BACKLOG_A_SECOND, MAX_BACKLOG_A_SECOND = 200, 100_000  # a day without a broker, 32 boards: four minutes
+DEFAULT_MAX_MIB, MIN_MAX_MIB, MAX_MAX_MIB = 1024, 16, 1_048_576  # a million reports of 700 bytes; 12 more than reserved
+MAX_MAX_DAYS = 3660
+REFUSE, DROP_OLDEST = "refuse", "drop oldest"
 KEY_NAME = "agree.key"  # in the gateway's directory unless another file is named
 MQTT_PORT, MQTTS_PORT = 1883, 8883  # IANA
 
@@ -60,7 +64,10 @@ class LineSettings:
 
 @dataclass(frozen=True)
 class MqttSettings:
-    """The broker. in_flight: messages that may wait for their PUBACK at a time."""
+    """The broker. in_flight: messages that may wait for their PUBACK at a time.
+
+    backlog_a_second: how many of the reports that an outage left behind are sent in a second.
+    """
 
     host: str
     port: int
@@ -71,6 +78,19 @@ class MqttSettings:
     certificate_file: Path | None
     key_file: Path | None
     in_flight: int
+    backlog_a_second: int = DEFAULT_BACKLOG_A_SECOND
+
+
+@dataclass(frozen=True)
+class BufferSettings:
+    """The bounds of the buffer. max_mib: what its tables may take. max_days: how long a report may wait, or None.
+
+    when_full: REFUSE, then nothing is acknowledged and boards keep their reports, or DROP_OLDEST.
+    """
+
+    max_mib: int = DEFAULT_MAX_MIB
+    max_days: int | None = None
+    when_full: str = REFUSE
 
 
 @dataclass(frozen=True)
@@ -79,6 +99,7 @@ class Config:
     gateway: GatewaySettings
     lines: tuple[LineSettings, ...]
     mqtt: MqttSettings
+    buffer: BufferSettings = BufferSettings()
 
 
 def load(file: Path) -> Config:
@@ -117,6 +138,9 @@ class _Table:
         what = self.heading if setting is None else f"{self.heading} {setting}"
         self._reader.problems.append(f"{where}: {what}: {sentence}")
 
+    def has(self, setting: str) -> bool:
+        return setting in self._left
+
     def text(self, setting: str, remedy: str) -> str:
         """A required text; "" after a problem."""
         value = self._left.pop(setting, None)
@@ -150,7 +174,15 @@ class _Table:
     def integer(self, setting: str, default: int, low: int, high: int) -> int:
         value = self._left.pop(setting, default)
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            self.problem(setting, f"is not a whole number in {low}..{high}: the default is {default}")
+            remedy = f"the default is {default}" if default >= low else "or leave it out"
+            self.problem(setting, f"is not a whole number in {low}..{high}: {remedy}")
+            return default
+        return value
+
+    def choice(self, setting: str, default: str, choices: tuple[str, ...]) -> str:
+        value = self._left.pop(setting, default)
+        if not isinstance(value, str) or value not in choices:
+            self.problem(setting, f"is not one of {', '.join(choices)}: the default is {default}")
             return default
         return value
 
@@ -186,15 +218,18 @@ class _Reader:
         gateway = self._gateway(self._table(found, "gateway"))
         lines = self._lines(found.pop("line", None))
         mqtt = self._mqtt(self._table(found, "mqtt"))
+        buffer = BufferSettings()
+        if "buffer" in found:
+            buffer = self._buffer(self._table(found, "buffer"))
         for name in found:
             line = line_of(self.text, name, None, None) or line_of(self.text, "", None, name)
             self.problems.append(
                 f"{self.file}:{line or 1}: {name}: is not a setting: remove it, or correct its name "
-                "([gateway], [[line]], [mqtt])"
+                "([gateway], [[line]], [mqtt], [buffer])"
             )
         if self.problems:
             raise ConfigError(self.problems)
-        return Config(self.file, gateway, lines, mqtt)
+        return Config(self.file, gateway, lines, mqtt, buffer)
 
     def _table(self, found: dict[str, object], name: str) -> _Table:
         value = found.pop(name, None)
@@ -253,6 +288,7 @@ class _Reader:
             table.optional_path("certificate_file", "give the file of the gateway's certificate"),
             table.optional_path("key_file", "give the file of the certificate's private key"),
             table.integer("in_flight", DEFAULT_IN_FLIGHT, 1, MAX_IN_FLIGHT),
+            table.integer("backlog_a_second", DEFAULT_BACKLOG_A_SECOND, 1, MAX_BACKLOG_A_SECOND),
         )
         if settings.password_file and not settings.username:
             table.problem("password_file", "needs a username: add it, or remove the password")
@@ -262,7 +298,16 @@ class _Reader:
             for setting in ("ca_file", "certificate_file"):
                 if getattr(settings, setting) is not None:
                     table.problem(setting, 'is of no use without TLS: begin the url with "mqtts://"')
-        table.end("url, username, password_file, ca_file, certificate_file, key_file, in_flight")
+        table.end("url, username, password_file, ca_file, certificate_file, key_file, in_flight, backlog_a_second")
+        return settings
+
+    def _buffer(self, table: _Table) -> BufferSettings:
+        settings = BufferSettings(
+            table.integer("max_mib", DEFAULT_MAX_MIB, MIN_MAX_MIB, MAX_MAX_MIB),
+            table.integer("max_days", 0, 1, MAX_MAX_DAYS) if table.has("max_days") else None,
+            table.choice("when_full", REFUSE, (REFUSE, DROP_OLDEST)),
+        )
+        table.end("max_mib, max_days, when_full")
         return settings
 
     def _url(self, table: _Table) -> tuple[str, int, bool]:

@@ -2,6 +2,10 @@
 
 SQLite in WAL mode with synchronous=FULL: a commit is on the disk when it returns (gateway/README.md, "What a power
 cut can cost"). There is one writer, the buffer's thread. FORMAT goes up with every change of the schema.
+
+What a former process wrote may be in the machine's memory only: one that was killed between write and sync, or whose
+sync failed (Linux then takes the pages for clean, and a second sync succeeds over lost data: facts/gateway.md, 7). So
+at each opening the log is written once more, byte for byte, and synced, before anything in it is believed.
 """
 
 import fcntl
@@ -9,23 +13,27 @@ import os
 import sqlite3
 from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x4C54524E  # "LTRN": tells our file from another SQLite file
+PAGE_BYTES = 4096
 CACHE_KIB = 512  # a batch of 512 reports of 960 bytes; more would only be memory
 WAL_KEPT_BYTES = 4 * 1024 * 1024  # the log is cut back to this after a checkpoint
-BUSY_MS = 5000  # `status` and `check` read beside us and hold no lock longer than a query
+BUSY_MS = 5000  # `status`, `check` and `buffer` read beside us and hold no lock longer than a query
+REWRITE_BYTES = 65536
 
 FILE_NAME = "gateway.sqlite3"
+WAL_NAME = FILE_NAME + "-wal"
 LOCK_NAME = "lock"
 
 SCHEMA = """
--- Reports that not every route has delivered yet. A row goes when the slowest cursor has passed it.
+-- Reports that not every route has delivered yet. A row goes when no route waits for it any more.
 create table report (
-    id          integer primary key autoincrement,  -- order of arrival; never used twice, cursors depend on it
+    id          integer primary key,  -- order of arrival; the buffer counts it, and never uses one twice: lanes do
     board       text    not null,
     sequence    integer not null,
     received_ms integer,            -- UTC; null while this machine's clock was not credible
     closed_ms   integer,            -- UTC by the board's clock; null while that was never set
+    crc         integer not null,   -- CRC-32 of board, sequence and body: what the card has changed is not delivered
     body        blob    not null,   -- the board's signed bytes, untouched
     unique (board, sequence)        -- a repeated report is stored once
 ) strict;
@@ -38,15 +46,29 @@ create table chain (
     digest     blob                 -- of the last report; null after one that was passed over
 ) strict, without rowid;
 
--- How far each route is: every report up to this id has been delivered by it.
-create table cursor (
-    route     text    primary key,
-    delivered integer not null
+-- What each route has to deliver: the reports with delivered < id <= upto. The lane without an end takes what arrives;
+-- each of the others is what an outage left behind, and goes when it is done.
+create table lane (
+    route     text    not null,
+    begins    integer not null,
+    delivered integer not null,
+    upto      integer,
+    primary key (route, begins)
 ) strict, without rowid;
+
+-- Reports that are not to be had here any more, for the platform. A row goes when every route has told it.
+create table gap (
+    id         integer primary key, -- as in report
+    board      text    not null,
+    first      integer,             -- null: nobody here knows where it began
+    last       integer not null,
+    reason     text    not null,
+    noticed_ms integer
+) strict;
 
 -- What was refused, with the reason, for a person to look at. Bounded: the oldest goes first, and is counted.
 create table set_aside (
-    id          integer primary key autoincrement,
+    id          integer primary key,
     board       text    not null,
     sequence    integer,            -- null when it could not even be read
     reason      text    not null,
@@ -54,11 +76,17 @@ create table set_aside (
     body        blob    not null
 ) strict;
 
--- Numbers that must survive a restart.
+-- Numbers that must survive a restart; 'told <route>': the last gap that a route has told.
 create table tally (
     name  text    primary key,
     value integer not null
 ) strict, without rowid;
+
+-- Each hour that this gateway ran, and the last report then: how long one has waited, by no clock that can jump.
+create table hour (
+    number  integer primary key,
+    last_id integer not null
+) strict;
 
 -- The last good trust and roster, as their files were: the versions below which nothing is taken any more.
 create table signed_file (
@@ -74,39 +102,65 @@ class DatabaseError(Exception):
 
 
 def open_database(directory: Path) -> sqlite3.Connection:
-    """The database in a directory, made when it is not there. For the writing thread; raises DatabaseError."""
+    """The database in a directory, made when it is not there. For the writing thread, with the directory's lock held.
+
+    Raises DatabaseError: it is not ours to use. sqlite3.Error, OSError: the disk or the file is at fault.
+    """
     file = directory / FILE_NAME
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)
-    except (OSError, sqlite3.Error) as why:
-        raise DatabaseError(f"{file}: cannot be opened ({why}): check the directory's owner and free space") from why
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write_again(directory / WAL_NAME)
+    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)
     try:
         _prepare(connection, file)
-    except sqlite3.Error as why:
-        connection.close()
-        raise DatabaseError(
-            f"{file}: cannot be used ({why}): if it is damaged, keep it under another name and start again; "
-            "boards send once more what was not acknowledged"
-        ) from why
-    except DatabaseError:
+    except BaseException:
         connection.close()
         raise
     return connection
 
 
+def _write_again(log: Path) -> None:
+    # The same bytes at the same place: whoever reads the log meanwhile sees no change.
+    try:
+        descriptor = os.open(log, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        at = 0
+        while data := os.pread(descriptor, REWRITE_BYTES, at):
+            if os.pwrite(descriptor, data, at) != len(data):
+                raise OSError(f"{log}: cut short while it was written again")
+            at += len(data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_directory(log.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """What was made, renamed or removed in it is on the disk when this returns (fsync(2)). Raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _prepare(connection: sqlite3.Connection, file: Path) -> None:
     check_format(connection, file)
+    connection.execute(f"pragma page_size = {PAGE_BYTES}")
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma synchronous = full")
     connection.execute(f"pragma cache_size = -{CACHE_KIB}")
     connection.execute(f"pragma journal_size_limit = {WAL_KEPT_BYTES}")
     if _number(connection, "user_version") == 0:
-        # In one transaction with its format: a power cut leaves an empty file or a whole one.
-        connection.executescript(
-            f"begin immediate; pragma application_id = {APPLICATION_ID}; pragma user_version = {FORMAT};"
-            f"{SCHEMA} commit;"
-        )
+        make_tables(connection)
+
+
+def make_tables(connection: sqlite3.Connection) -> None:
+    """Fills an empty file, in one transaction with its format: a power cut leaves an empty file or a whole one."""
+    connection.executescript(
+        f"begin immediate; pragma application_id = {APPLICATION_ID}; pragma user_version = {FORMAT};{SCHEMA} commit;"
+    )
 
 
 def check_format(connection: sqlite3.Connection, file: Path) -> None:
@@ -118,6 +172,11 @@ def check_format(connection: sqlite3.Connection, file: Path) -> None:
     if version > FORMAT:
         raise DatabaseError(
             f"{file}: has format {version}, this program reads up to {FORMAT}: install the newer laterne again"
+        )
+    if tables and version < FORMAT:
+        raise DatabaseError(
+            f"{file}: has format {version} of a laterne before the first release: let that one deliver what waits, "
+            "then begin with a new directory"
         )
 
 
@@ -136,7 +195,9 @@ class DirectoryLock:
         """Raises DatabaseError when another process has it."""
         try:
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # Opened for reading where it is there: a disk that is read-only now must not keep us from waiting for it.
+            flags = os.O_RDONLY if self._file.exists() else os.O_RDWR | os.O_CREAT
+            descriptor = os.open(self._file, flags | os.O_CLOEXEC, 0o600)
         except OSError as why:
             raise DatabaseError(f"{self._file}: {why.strerror}: check the owner of the directory") from why
         try:

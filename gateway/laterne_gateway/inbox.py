@@ -37,10 +37,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 from laterne_gateway import primitives
-from laterne_gateway.buffer import OTHER, PAST, STORED, Accepted, Buffer, NotInTurnError, Refused, StoreError
+from laterne_gateway.buffer import Buffer, NotInTurnError
 from laterne_gateway.clock import Clock
 from laterne_gateway.health import Health
+from laterne_gateway.ledger import OTHER, PAST, STORED, Accepted, Refused
 from laterne_gateway.roster import RosterKeeper
+from laterne_gateway.writer import StoreError
 from laterne_protocol import cose, credential, report, report_reading
 from laterne_protocol.errors import CoseError, WireError
 from laterne_protocol.roster import Entry
@@ -223,6 +225,7 @@ class Inbox:
             self._clock.utc_ms(),
             found.clock[1],
             body,
+            _unstated(found, intake.received),
         )
 
     def _old(self, entry: Entry, intake: Intake, found: report.Report, digest: bytes, body: bytes) -> str:
@@ -351,7 +354,7 @@ class Inbox:
         if missing == 0:
             return
         first, last = former + 1, found.sequence - 1
-        stated = sum(max(0, min(last, gap[1]) - max(first, gap[0]) + 1) for gap in found.gaps)
+        stated = _stated(found, first, last)
         if begins and stated < missing:
             # Not lost here: the board was with another gateway before, or this one's database is new.
             self._health.count(board, "reports before the first here", missing - stated)
@@ -364,3 +367,15 @@ class Inbox:
         self._health.say(
             board, "missing", f"{board}: reports {first} to {last} are missing, the board {said}", logging.WARNING
         )
+
+
+def _stated(found: report.Report, first: int, last: int) -> int:
+    """How many of these missing reports the board itself says it has lost."""
+    return sum(max(0, min(last, gap[1]) - max(first, gap[0]) + 1) for gap in found.gaps)
+
+
+def _unstated(found: report.Report, received: int) -> str | None:
+    """Why reports before this one are missing, where the board does not say it in its signed words."""
+    missing = found.sequence - received - 1
+    stated = _stated(found, received + 1, found.sequence - 1)
+    return None if stated >= missing else "missing, and the board does not say why"

@@ -12,6 +12,7 @@ from pathlib import Path
 from laterne_gateway import primitives
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.health import Health
+from laterne_gateway.writer import StoreError
 from laterne_protocol import cose, credential, roster, trust
 from laterne_protocol.errors import ObjectError, SignatureError, WireError
 
@@ -126,7 +127,7 @@ class RosterKeeper:
         try:
             await self._take_trust()
             await self._take_roster()
-        except RosterError as why:
+        except (RosterError, StoreError) as why:  # what cannot be kept does not come into force
             self._health.count(SUBJECT, "refused")
             self._health.alarm(
                 SUBJECT,

@@ -58,7 +58,7 @@ class StatusServer:
             "clock_credible": self._clock.utc_ms() is not None,
             "roster_version": self._roster.version,
             "buffer": {
-                "waiting": {route: self._buffer.waiting(route) for route in self._buffer.delivered_ids},
+                "waiting": {route: self._buffer.waiting(route) for route in self._buffer.lanes},
                 "commits": self._buffer.commits,
                 **await self._buffer.tallies(),
             },

@@ -56,8 +56,14 @@ def _waiting_on_disk(config: Config) -> dict[str, int]:
         return {}
     connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
     try:
-        query = "select route, (select count(*) from report where id > delivered) from cursor"
-        return dict(connection.execute(query).fetchall())
+        query = (
+            "select route, (select count(*) from report "
+            "where id > lane.delivered and (lane.upto is null or id <= lane.upto)) from lane"
+        )
+        waiting: dict[str, int] = {}
+        for route, count in connection.execute(query):
+            waiting[route] = waiting.get(route, 0) + count
+        return waiting
     except sqlite3.Error:
         return {}  # `check` says what is wrong with it
     finally:

@@ -16,8 +16,7 @@ from laterne_gateway import identity, status
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.bus import Bus
 from laterne_gateway.clock import SystemClock
-from laterne_gateway.config import GatewaySettings, LineSettings
-from laterne_gateway.database import open_database
+from laterne_gateway.config import BufferSettings, GatewaySettings, LineSettings
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
 from laterne_gateway.orders import Orders
@@ -62,6 +61,14 @@ def write_identity(directory: Path, authority: FakeAuthority) -> Key:
     return key
 
 
+async def limit_pages(buffer: Buffer, more: int | None) -> None:
+    """From now on the database may grow by so many pages, as on a disk that is nearly full; None: as it likes."""
+    pages = await buffer._writer.read(lambda db, _: db.execute("pragma page_count").fetchone()[0])
+    assert isinstance(pages, int)
+    limit = 1_000_000 if more is None else pages + more
+    await buffer._writer.read(lambda db, _: db.execute(f"pragma max_page_count = {limit}").fetchone())
+
+
 class Parts:
     """Buffer, roster, inbox and sessions that know these boards."""
 
@@ -84,7 +91,7 @@ class Parts:
         self.buses: list[Bus] = []
 
     async def open(self) -> None:
-        self.buffer = Buffer(open_database(self.directory / "state"), ("mqtt",))
+        self.buffer = Buffer(self.directory / "state", ("mqtt",), BufferSettings(), self.health)
         self.roster = RosterKeeper(GATEWAY, self.trust_file, self.roster_file, self.buffer, self.health)
         await self.roster.load()
         self.inbox = Inbox(self.roster, self.buffer, SystemClock(), self.health)

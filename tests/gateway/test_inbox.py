@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests.gateway.fake_authority import ORDER, Key
 from tests.gateway.fake_board import FakeBoard
-from tests.gateway.parts import Parts, parts
+from tests.gateway.parts import Parts, limit_pages, parts
 
 from laterne_gateway.inbox import (
     ACCEPTED,
@@ -124,7 +124,7 @@ async def test_two_boards_with_one_key_raise_an_alarm(tmp_path: Path, delivered:
     async with parts(tmp_path, board) as gateway:
         await take_all(gateway, board)
         if delivered:
-            gateway.buffer.delivered("mqtt", gateway.buffer.last_id)
+            gateway.buffer.delivered(gateway.buffer.lanes["mqtt"][-1], gateway.buffer.last_id)
             await gateway.reopen()
         for _ in range(3):
             assert gateway.inbox.take(board.entry(), copy.taken[3]) == REPEATED
@@ -238,10 +238,7 @@ async def test_a_full_disk_takes_back_everything_that_was_under_way(tmp_path: Pa
         gateway.inbox.take(board.entry(), board.taken[1])
         await gateway.inbox.settle()
         # Report 2 cannot be stored; 3 to 5, taken meanwhile, must not be stored on top of the hole.
-        database = gateway.buffer._connection
-        pages = database.execute("pragma page_count").fetchone()[0]
-        limit = gateway.buffer._write(lambda db: db.execute(f"pragma max_page_count = {pages}").fetchone())
-        await limit
+        await limit_pages(gateway.buffer, 0)
         filler = [
             gateway.buffer.keep_file("roster", version, bytes(60_000)) for version in range(2)
         ]  # what fills the disk, in the same group
@@ -252,7 +249,7 @@ async def test_a_full_disk_takes_back_everything_that_was_under_way(tmp_path: Pa
                 await one
         await gateway.inbox.settle()
         assert gateway.inbox.acknowledged(board.entry()) == gateway.inbox.after(board.entry())
-        await gateway.buffer._write(lambda db: db.execute("pragma max_page_count = 100000").fetchone())
+        await limit_pages(gateway.buffer, None)
         for sequence in range(gateway.inbox.after(board.entry()) + 1, 6):
             assert gateway.inbox.take(board.entry(), board.taken[sequence]) == ACCEPTED
         await gateway.inbox.settle()
@@ -264,7 +261,7 @@ async def test_a_board_with_a_new_credential_begins_a_new_chain(tmp_path: Path) 
     board.close_reports(2)
     async with parts(tmp_path, board) as gateway:
         await take_all(gateway, board)
-        gateway.buffer.delivered("mqtt", gateway.buffer.last_id)
+        gateway.buffer.delivered(gateway.buffer.lanes["mqtt"][-1], gateway.buffer.last_id)
         await gateway.reopen()
         renewed = FakeBoard(board.name)
         renewed.close_reports(1)

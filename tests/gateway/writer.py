@@ -8,15 +8,17 @@ import os
 import sys
 from pathlib import Path
 
-from laterne_gateway.buffer import Accepted, Buffer
-from laterne_gateway.database import open_database
+from laterne_gateway.buffer import Buffer
+from laterne_gateway.config import BufferSettings
+from laterne_gateway.health import Health
+from laterne_gateway.ledger import Accepted
 
 BOARDS = 4
 UNDER_WAY = 8
 
 
 async def write(directory: Path) -> None:
-    buffer = Buffer(open_database(directory), ("mqtt",))
+    buffer = Buffer(directory, ("mqtt",), BufferSettings(), Health())
     async with asyncio.TaskGroup() as tasks:
         for number in range(BOARDS):
             tasks.create_task(write_board(buffer, f"LE-{number}"))
@@ -37,7 +39,7 @@ async def put(buffer: Buffer, board: str, sequence: int, follows: int | None) ->
     accepted = Accepted(board, sequence, b"d" * 16, b"c" * 16, follows, 1_770_000_000_000, None, os.urandom(300))
     await buffer.put(accepted)
     os.write(1, f"{board} {sequence}\n".encode())
-    buffer.delivered("mqtt", max(0, buffer.last_id - 500))
+    buffer.delivered(buffer.lanes["mqtt"][-1], max(0, buffer.last_id - 500))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
-"""The MQTT route (design 6): the boards' signed bytes, unchanged, to a broker, in the order of arrival.
+"""The MQTT route (design 6): the boards' signed bytes, unchanged, to a broker.
 
-The broker's PUBACK decides, nothing else: the cursor moves when the oldest message under way has been acknowledged,
-so it never passes one that has not. What was under way when a connection ended is sent again on the next, from the
-cursor on; subscribers remove what they have seen by (board, sequence).
+The broker's PUBACK decides, nothing else: a lane moves when its oldest message under way has been acknowledged, so it
+never passes one that has not. What was under way when a connection ended is sent again on the next, from there on;
+subscribers remove what they have seen by (board, sequence).
+
+What order means. There are two streams. Live: what arrives while we are connected, in the order of arrival. Backlog:
+what an outage left behind, oldest first, not faster than the settings say, and marked historical. Within a stream a
+board's sequences ascend. Across them a live report may come before older ones of its board: whoever keeps the newest
+value passes over what is historical, whoever keeps the record sorts by (board, sequence). Gaps go before both.
 
 Two gateways with one id throw each other out at the broker. A broker may say so (reason 0x8E), but mosquitto 2.0.11
 just closes; so each process writes an instance into its retained status and reads it: another one's is a twin's.
@@ -22,10 +27,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from laterne_gateway import VERSION
 from laterne_gateway.backoff import Backoff
-from laterne_gateway.buffer import Buffer, Row
+from laterne_gateway.buffer import Buffer
 from laterne_gateway.clock import Clock, rfc3339
 from laterne_gateway.config import GatewaySettings, MqttSettings
 from laterne_gateway.health import Health
+from laterne_gateway.ledger import Lane, Row
 from laterne_gateway.orders import Orders
 from laterne_gateway.routes.connection import (
     ACCEPTED_BELOW,
@@ -36,6 +42,8 @@ from laterne_gateway.routes.connection import (
     reason_of,
     tls_context,
 )
+from laterne_gateway.routes.pace import Pace
+from laterne_gateway.writer import AGAIN_S, StoreError
 
 log = logging.getLogger("laterne")
 
@@ -45,6 +53,7 @@ STABLE_S = 60.0
 TWIN_FLOOR_S = 20.0  # two gateways with one name would throw each other out as fast as they can
 PUBACK_WITHIN_S = 60.0  # a broker that takes longer for the oldest message is taken for gone
 LATE_AFTER_MS = 120_000  # a report closes every minute: one that is two minutes old waited somewhere
+GAPS_AT_ONCE = 64
 MAX_STATUS_BYTES = 256  # ours has about 110; more on our status topic is not ours
 GOODBYE_WITHIN_S = 3.0  # the stopping gateway waits this long for a broker to take its last message
 
@@ -124,7 +133,11 @@ class MqttRoute:
                 log.info("%s: connected to %s, %d reports waiting", self._subject, self._broker, waiting)
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._listen(client))
-                    tasks.create_task(self._deliver(client))
+                    slots = asyncio.Semaphore(client.window)
+                    *backlog, live = self._buffer.part(NAME)
+                    tasks.create_task(self._tell_gaps(client, slots))
+                    tasks.create_task(self._deliver(client, live, client.window, slots, None))
+                    tasks.create_task(self._deliver_backlog(client, backlog, slots))
                     tasks.create_task(self._hand_back(client))
             except asyncio.CancelledError:
                 await self._goodbye(client)
@@ -184,20 +197,39 @@ class MqttRoute:
         said = {"state": state, "version": VERSION, "instance": self._instance}
         return json.dumps({**said, "reason": reason} if reason else said)
 
-    async def _deliver(self, client: Connection) -> None:
+    async def _deliver_backlog(self, client: Connection, lanes: list[Lane], slots: asyncio.Semaphore) -> None:
+        pace = Pace(self._settings.backlog_a_second, self._clock)
+        for lane in lanes:
+            # Half of the window at most: what is live never waits behind a whole one.
+            await self._deliver(client, lane, max(1, client.window // 2), slots, pace)
+        if lanes:
+            log.info("%s: what an outage had left behind is delivered", self._subject)
+
+    async def _deliver(
+        self, client: Connection, lane: Lane, window: int, slots: asyncio.Semaphore, pace: Pace | None
+    ) -> None:
+        """Delivers a lane to its end. slots: of all lanes together. pace: of what is late anyway."""
         under_way: deque[tuple[Row, asyncio.Task[None]]] = deque()
-        sent_id = self._buffer.delivered_ids[NAME]
+        sent_id = lane.delivered
         try:
             while True:
-                if len(under_way) < client.window and self._buffer.last_id > sent_id:
-                    for row in await self._buffer.oldest(sent_id, client.window - len(under_way)):
+                last_id = self._buffer.last_id if lane.upto is None else lane.upto
+                if len(under_way) < window and last_id > sent_id:
+                    rows = await self._buffer.oldest(sent_id, window - len(under_way), last_id)
+                    for row in rows:
+                        if pace is not None:
+                            await pace.next()
                         # A task runs up to its first wait in the order of creation: messages leave in order.
-                        under_way.append((row, asyncio.create_task(self._publish(client, row))))
-                        sent_id = row.id
-                if not under_way:
+                        sending = self._publish(client, row, slots, lane.upto is not None)
+                        under_way.append((row, asyncio.create_task(sending)))
+                    sent_id = rows[-1].id if rows else last_id  # none: they have gone otherwise
+                if under_way:
+                    await self._oldest_is_acknowledged(lane, under_way, window, sent_id)
+                elif lane.upto is None:
                     await self._buffer.arrived(sent_id)
-                    continue
-                await self._oldest_is_acknowledged(under_way, client.window, sent_id)
+                elif sent_id >= lane.upto:
+                    self._buffer.delivered(lane, lane.upto)
+                    return
         finally:
             for _, task in under_way:
                 task.cancel()
@@ -205,11 +237,11 @@ class MqttRoute:
             await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
 
     async def _oldest_is_acknowledged(
-        self, under_way: "deque[tuple[Row, asyncio.Task[None]]]", window: int, sent_id: int
+        self, lane: Lane, under_way: "deque[tuple[Row, asyncio.Task[None]]]", window: int, sent_id: int
     ) -> None:
         waits: set[asyncio.Task[None]] = {under_way[0][1]}
         more: asyncio.Task[None] | None = None
-        if len(under_way) < window and not under_way[0][1].done():
+        if lane.upto is None and len(under_way) < window and not under_way[0][1].done():
             more = asyncio.create_task(self._buffer.arrived(sent_id))
             waits.add(more)
         try:
@@ -224,16 +256,34 @@ class MqttRoute:
             row, task = under_way.popleft()
             task.result()  # raises what went wrong
             delivered = row
-            self._health.count(self._subject, "reports delivered")
+            self._health.count(self._subject, "reports delivered" if lane.upto is None else "backlog delivered")
         if delivered is not None:
-            self._buffer.delivered(NAME, delivered.id)
+            self._buffer.delivered(lane, delivered.id)
 
-    async def _publish(self, client: Connection, row: Row) -> None:
-        now_ms = self._clock.utc_ms()
-        said = [("historical", "true" if is_late(row, now_ms) else "false")]
-        if row.received_ms is not None:
-            said.insert(0, ("received", rfc3339(row.received_ms)))
-        await client.deliver(f"{self._prefix}/{row.board}/report", row.body, UserProperties(said))
+    async def _publish(self, client: Connection, row: Row, slots: asyncio.Semaphore, left_behind: bool) -> None:
+        async with slots:
+            late = left_behind or is_late(row, self._clock.utc_ms())
+            said = [("historical", "true" if late else "false")]
+            if row.received_ms is not None:
+                said.insert(0, ("received", rfc3339(row.received_ms)))
+            await client.deliver(f"{self._prefix}/{row.board}/report", row.body, UserProperties(said))
+
+    async def _tell_gaps(self, client: Connection, slots: asyncio.Semaphore) -> None:
+        while True:
+            gaps = await self._buffer.gaps(NAME, GAPS_AT_ONCE)
+            for gap in gaps:
+                said = {"from": gap.first, "to": gap.last, "reason": gap.reason}
+                if gap.noticed_ms is not None:
+                    said["noticed"] = rfc3339(gap.noticed_ms)
+                topic = f"{self._prefix}/{gap.board}/gap"
+                async with slots:
+                    await client.publish(topic, json.dumps(said), qos=1, timeout=PUBACK_WITHIN_S)
+                self._health.count(self._subject, "gaps told")
+            try:
+                await self._buffer.told(NAME, gaps[-1].id)
+            except StoreError as why:
+                log.debug("%s: gaps are told again: %s", self._subject, why)
+                await asyncio.sleep(AGAIN_S)
 
 
 def _instance_in(payload: bytes) -> str | None:

@@ -1,0 +1,404 @@
+"""The buffer's book-keeping: what a report, a refusal, a gap, a moved lane does to the tables (database.py).
+
+Every function here runs in the buffer's thread, inside its transaction: all of a group is on the disk or nothing.
+Whatever removes a report that a route still waited for writes the gap that says so in the same transaction.
+"""
+
+import sqlite3
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from laterne_gateway.database import PAGE_BYTES
+from laterne_protocol import cose, report
+from laterne_protocol.errors import WireError
+
+MAX_SET_ASIDE = 1000  # about 1 MiB
+MAX_GAPS = 10_000  # about 1 MiB; far more than an outage makes, as neighbours are joined
+DROP_AT_ONCE = 256  # reports that go together when there must be room: about 0.25 MiB
+
+# Tallies.
+SET_ASIDE_DROPPED = "set aside and dropped"  # what MAX_SET_ASIDE cost
+GAPS_DROPPED = "gaps never told"  # what MAX_GAPS cost
+DROPPED = "reports dropped"
+DAMAGED = "reports damaged in the buffer"
+REPAIRS = "repairs"
+
+# What became of a report: it is on disk now; it was there already; its number holds another report; it is older than
+# what can still be compared; the buffer is full; the one before it was not stored.
+STORED, REPEATED, OTHER, PAST, FULL, NOT_IN_TURN = "stored", "repeated", "other", "past", "full", "not in turn"
+
+# Why reports are not to be had here any more.
+TOO_MANY = "dropped: the buffer was full"
+TOO_OLD = "dropped: waited too long"
+CARD = "damaged in the gateway's buffer"
+LOST_TRACK = "the gateway's buffer was damaged: what it held of this board is not known"
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Reports `first` to `last` of a board are not to be had here. first None: nobody here knows. id 0: not stored."""
+
+    board: str
+    first: int | None
+    last: int
+    reason: str
+    noticed_ms: int | None
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A report that the inbox has checked. digest: of its payload. credential: digest of the board's; 16 bytes each.
+
+    follows: the sequence that the chain was at when it was judged, None when it begins here.
+    received_ms, closed_ms: UTC, or None where the gateway's or the board's clock did not know. body: the signed bytes.
+    missing: why reports between `follows` and this one are missing, when the board does not say it itself.
+    """
+
+    board: str
+    sequence: int
+    digest: bytes
+    credential: bytes
+    follows: int | None
+    received_ms: int | None
+    closed_ms: int | None
+    body: bytes
+    missing: str | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A report to set aside. passed_over: the board's chain moves from `follows` to this sequence; None: it stays."""
+
+    board: str
+    sequence: int | None
+    reason: str
+    credential: bytes
+    follows: int | None
+    received_ms: int | None
+    passed_over: int | None
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Where a board's chain stands: the last sequence that is on disk, and that report's digest when it is known."""
+
+    credential: bytes
+    sequence: int
+    digest: bytes | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A report on its way to a platform. id: what a lane moves to."""
+
+    id: int
+    board: str
+    sequence: int
+    received_ms: int | None
+    closed_ms: int | None
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The reports with delivered < id <= upto are for this route to deliver; upto None: and all that will arrive."""
+
+    route: str
+    begins: int
+    delivered: int
+    upto: int | None
+
+
+@dataclass
+class Ledger:
+    """What the thread knows without asking the disk, as it is there. Numbers are taken here and nowhere else."""
+
+    last_id: int = 0  # dropped_to: reports up to this id were dropped, in this process
+    last_gap_id: int = 0
+    last_hour: int = 0
+    dropped_to: int = 0
+    lanes: dict[tuple[str, int], Lane] = field(default_factory=dict)
+
+
+def chains(db: sqlite3.Connection) -> dict[str, Chain]:
+    """Where every board's chain stands."""
+    found = db.execute("select board, credential, sequence, digest from chain")
+    return {board: Chain(credential, sequence, digest) for board, credential, sequence, digest in found}
+
+
+def load(db: sqlite3.Connection, routes: Iterable[str]) -> Ledger:
+    """Reads it, makes what a new route needs and removes what is of a former one: in a transaction of the caller's.
+
+    No number may come again below a lane: what stood there would be taken for delivered.
+    """
+    found = Ledger()
+    lanes = [Lane(*row) for row in db.execute("select route, begins, delivered, upto from lane order by begins")]
+    found.last_id = max(
+        [_number(db, "select max(id) from report"), _number(db, "select max(last_id) from hour")]
+        + [max(lane.begins, lane.delivered, lane.upto or 0) for lane in lanes]
+    )
+    told = db.execute("select value from tally where name glob 'told *'").fetchall()
+    found.last_gap_id = max([_number(db, "select max(id) from gap"), *(value for (value,) in told)])
+    found.last_hour = _number(db, "select max(number) from hour")
+    oldest = db.execute("select min(id) from report").fetchone()[0]
+    start = found.last_id if oldest is None else oldest - 1
+    former = {lane.route for lane in lanes} - set(routes)
+    for route in routes:
+        if not any(lane.route == route and lane.upto is None for lane in lanes):
+            lanes.append(_without_end(db, route, [lane for lane in lanes if lane.route == route], start))
+    found.lanes = {(lane.route, lane.begins): lane for lane in lanes if lane.route not in former}
+    if former:  # they left the configuration: nothing waits for them any more
+        db.executemany("delete from lane where route = ?", [(route,) for route in former])
+        db.executemany("delete from tally where name = ?", [(f"told {route}",) for route in former])
+        _remove_delivered(db, 0, found.last_id)
+    # Every route is waited for from the beginning, before it has told anything.
+    db.executemany("insert into tally values (?, 0) on conflict do nothing", [(f"told {route}",) for route in routes])
+    return found
+
+
+def _without_end(db: sqlite3.Connection, route: str, others: list[Lane], start: int) -> Lane:
+    begins = max([lane.upto or 0 for lane in others], default=start)
+    lane = Lane(route, begins, begins, None)
+    _write_lane(db, lane)
+    return lane
+
+
+def insert(db: sqlite3.Connection, ledger: Ledger, new: Accepted, has_room: bool) -> str:
+    """Stores a report on top of its board's chain. STORED, REPEATED, OTHER, PAST, FULL or NOT_IN_TURN."""
+    at = chain_sequence(db, new.board, new.credential)
+    found = db.execute("select body from report where board = ? and sequence = ?", (new.board, new.sequence)).fetchone()
+    if found is not None:
+        # The payload decides: a board that lost power while signing signs the same payload again.
+        same = _digest(found[0]) == new.digest
+        if same and at is None:  # the chain was damaged and the report was not: it is on disk, so the chain is there
+            move_chain(db, new.board, new.credential, new.sequence, new.digest)
+        return REPEATED if same else OTHER
+    if at is not None and new.sequence <= at:
+        return PAST
+    if at != new.follows:
+        # One before it could not be stored. To store this one would let the board forget both.
+        return NOT_IN_TURN
+    if not has_room:
+        return FULL
+    ledger.last_id += 1
+    db.execute(
+        "insert into report values (?, ?, ?, ?, ?, ?, ?)",
+        (ledger.last_id, new.board, new.sequence, new.received_ms, new.closed_ms, crc(new), new.body),
+    )
+    move_chain(db, new.board, new.credential, new.sequence, new.digest)
+    gap = _gap_before(db, new, at)
+    if gap is not None:
+        add_gap(db, ledger, gap)
+    return STORED
+
+
+def _digest(body: bytes) -> bytes | None:
+    try:
+        return report.digest(cose.parse(body, report.MAX_REPORT_BYTES).payload)
+    except WireError:  # the card has changed it: it will be set aside when its turn comes
+        return None
+
+
+def _gap_before(db: sqlite3.Connection, new: Accepted, at: int | None) -> Gap | None:
+    if at is not None:
+        if new.missing is None or new.sequence == at + 1:
+            return None
+        return Gap(new.board, at + 1, new.sequence - 1, new.missing, new.received_ms)
+    repaired = db.execute("select 1 from tally where name = ?", (REPAIRS,)).fetchone()
+    if repaired is None or new.sequence == 1:
+        return None  # it is new here, or comes from another gateway
+    # Its chain may have been in the damaged part: then nobody knows what was acknowledged to it.
+    before = db.execute(
+        "select max(sequence) from report where board = ? and sequence < ?", (new.board, new.sequence)
+    ).fetchone()[0]
+    if before == new.sequence - 1:
+        return None
+    return Gap(new.board, None if before is None else before + 1, new.sequence - 1, LOST_TRACK, new.received_ms)
+
+
+def set_aside(db: sqlite3.Connection, ledger: Ledger, refused: Refused) -> str:
+    """Keeps what was refused; the chain passes over it if it should. STORED or NOT_IN_TURN."""
+    at = refused.follows
+    if refused.passed_over is not None:
+        if chain_sequence(db, refused.board, refused.credential) != at:
+            return NOT_IN_TURN
+        move_chain(db, refused.board, refused.credential, refused.passed_over, None)
+        reason = f"refused: {refused.reason}"
+        add_gap(db, ledger, Gap(refused.board, (at or 0) + 1, refused.passed_over, reason, refused.received_ms))
+    db.execute(
+        "insert into set_aside (board, sequence, reason, received_ms, body) values (?, ?, ?, ?, ?)",
+        (refused.board, refused.sequence, refused.reason, refused.received_ms, refused.body),
+    )
+    gone = db.execute(
+        "delete from set_aside where id in (select id from set_aside order by id desc limit -1 offset ?)",
+        (MAX_SET_ASIDE,),
+    ).rowcount
+    add_tally(db, SET_ASIDE_DROPPED, gone)
+    return STORED
+
+
+def add_gap(db: sqlite3.Connection, ledger: Ledger, gap: Gap) -> None:
+    """States a loss. One that follows the board's last and has its reason is joined to that, under a new number.
+
+    The joined one is told whole, even if its first part is on its way already: the platform takes both together.
+    """
+    last = db.execute(
+        "select id, first, last from gap where board = ? and reason = ? order by id desc limit 1",
+        (gap.board, gap.reason),
+    ).fetchone()
+    first = gap.first
+    if last is not None and first is not None and last[2] + 1 == first:
+        db.execute("delete from gap where id = ?", (last[0],))
+        first = last[1]
+    ledger.last_gap_id += 1
+    db.execute(
+        "insert into gap values (?, ?, ?, ?, ?, ?)",
+        (ledger.last_gap_id, gap.board, first, gap.last, gap.reason, gap.noticed_ms),
+    )
+    gone = db.execute(
+        "delete from gap where id in (select id from gap order by id desc limit -1 offset ?)", (MAX_GAPS,)
+    ).rowcount
+    add_tally(db, GAPS_DROPPED, gone)
+
+
+def told(db: sqlite3.Connection, route: str, up_to_id: int) -> None:
+    """This route has told every gap up to this one."""
+    db.execute(
+        "insert into tally values (?, ?) on conflict (name) do update set value = max(value, excluded.value)",
+        (f"told {route}", up_to_id),
+    )
+    db.execute("delete from gap where id <= (select min(value) from tally where name glob 'told *')")
+
+
+def move_lanes(db: sqlite3.Connection, ledger: Ledger, moved: Iterable[Lane]) -> None:
+    """Writes lanes, removes finished ones and the reports that nobody waits for any more."""
+    ranges: list[tuple[int, int]] = []
+    for lane in moved:
+        key = (lane.route, lane.begins)
+        former = ledger.lanes.get(key)
+        before = lane.begins if former is None else former.delivered
+        if lane.delivered < before:  # drop_oldest() has been there meanwhile
+            lane = replace(lane, delivered=before)
+        if lane.delivered > before:
+            ranges.append((before, lane.delivered))
+        if lane.upto is not None and lane.delivered >= lane.upto:
+            db.execute("delete from lane where route = ? and begins = ?", key)
+            ledger.lanes.pop(key, None)
+        else:
+            _write_lane(db, lane)
+            ledger.lanes[key] = lane
+    for after, upto in ranges:
+        _remove_delivered(db, after, upto)
+
+
+def _write_lane(db: sqlite3.Connection, lane: Lane) -> None:
+    db.execute(
+        "insert into lane values (?, ?, ?, ?) on conflict (route, begins) do update set "
+        "delivered = excluded.delivered, upto = excluded.upto",
+        (lane.route, lane.begins, lane.delivered, lane.upto),
+    )
+
+
+def _remove_delivered(db: sqlite3.Connection, after: int, upto: int) -> None:
+    db.execute(
+        "delete from report where id > ? and id <= ? and not exists (select 1 from lane "
+        "where lane.delivered < report.id and (lane.upto is null or report.id <= lane.upto))",
+        (after, upto),
+    )
+
+
+def used_bytes(db: sqlite3.Connection) -> int:
+    """What the tables take; pages that are free inside the file do not count. Needs no reading of rows."""
+    pages = _number(db, "pragma page_count") - _number(db, "pragma freelist_count")
+    return pages * PAGE_BYTES
+
+
+def drop_oldest(db: sqlite3.Connection, ledger: Ledger, up_to_id: int | None, reason: str, now_ms: int | None) -> int:
+    """Drops the oldest reports, DROP_AT_ONCE at most and none after up_to_id, and states them. How many."""
+    rows = db.execute(
+        "select id, board, sequence from report where id <= ? order by id limit ?",
+        (ledger.last_id if up_to_id is None else up_to_id, DROP_AT_ONCE),
+    ).fetchall()
+    if not rows:
+        return 0
+    for board, first, last in runs((board, sequence) for _, board, sequence in rows):
+        add_gap(db, ledger, Gap(board, first, last, reason, now_ms))
+    last_id = rows[-1][0]
+    db.execute("delete from report where id <= ?", (last_id,))
+    move_lanes(
+        db,
+        ledger,
+        [
+            Lane(lane.route, lane.begins, last_id if lane.upto is None else min(last_id, lane.upto), lane.upto)
+            for lane in list(ledger.lanes.values())
+            if lane.delivered < last_id
+        ],
+    )
+    add_tally(db, DROPPED, len(rows))
+    ledger.dropped_to = last_id
+    return len(rows)
+
+
+def take_out(db: sqlite3.Connection, ledger: Ledger, row: Row, now_ms: int | None) -> None:
+    """A report that the card has changed is set aside and stated: nobody could believe it."""
+    refused = Refused(row.board, row.sequence, CARD, b"", None, now_ms, None, row.body)
+    set_aside(db, ledger, refused)
+    add_gap(db, ledger, Gap(row.board, row.sequence, row.sequence, CARD, now_ms))
+    db.execute("delete from report where id = ?", (row.id,))
+    add_tally(db, DAMAGED, 1)
+
+
+def mark_hour(db: sqlite3.Connection, ledger: Ledger, keep: int) -> int | None:
+    """Another hour has passed. The last report that has waited for `keep` hours or longer, None: none has."""
+    ledger.last_hour += 1
+    db.execute("insert into hour values (?, ?)", (ledger.last_hour, ledger.last_id))
+    found = db.execute("select max(last_id) from hour where number <= ?", (ledger.last_hour - keep,)).fetchone()[0]
+    db.execute("delete from hour where number < ?", (ledger.last_hour - keep,))
+    return None if found is None else int(found)
+
+
+def add_tally(db: sqlite3.Connection, name: str, by: int) -> None:
+    if by:
+        db.execute(
+            "insert into tally values (?, ?) on conflict (name) do update set value = value + excluded.value",
+            (name, by),
+        )
+
+
+def crc(row: "Accepted | Row") -> int:
+    """CRC-32 of what a row says: board, sequence and body."""
+    return zlib.crc32(row.body, zlib.crc32(f"{row.board} {row.sequence} ".encode()))
+
+
+def chain_sequence(db: sqlite3.Connection, board: str, credential: bytes) -> int | None:
+    found = db.execute("select sequence from chain where board = ? and credential = ?", (board, credential)).fetchone()
+    return None if found is None else int(found[0])
+
+
+def move_chain(db: sqlite3.Connection, board: str, credential: bytes, sequence: int, digest: bytes | None) -> None:
+    db.execute(
+        "insert into chain values (?, ?, ?, ?) on conflict (board) do update set "
+        "credential = excluded.credential, sequence = excluded.sequence, digest = excluded.digest",
+        (board, credential, sequence, digest),
+    )
+
+
+def runs(numbers: Iterable[tuple[str, int]]) -> list[tuple[str, int, int]]:
+    """[(board, first, last)] of neighbouring sequences, in the order of their beginning."""
+    runs: list[tuple[str, list[int]]] = []
+    of_board: dict[str, list[int]] = {}
+    for board, sequence in numbers:
+        run = of_board.get(board)
+        if run is not None and run[1] + 1 == sequence:
+            run[1] = sequence
+        else:
+            of_board[board] = run = [sequence, sequence]
+            runs.append((board, run))
+    return [(board, first, last) for board, (first, last) in runs]
+
+
+def _number(db: sqlite3.Connection, query: str) -> int:
+    return int(db.execute(query).fetchone()[0] or 0)

@@ -1,0 +1,383 @@
+"""The buffer's thread: the one owner of the database. It commits in groups, and it lives on when the disk does not.
+
+What may happen to a group, and why nothing of it is ever acknowledged wrongly:
+
+1. The commit returns: its frames in the log have been synced. Only now are its jobs told their results.
+2. The disk is full (SQLITE_FULL): the group is rolled back, and nobody is told but of the failure.
+3. Another error of the disk. The commit may be on it or not. Its jobs are told StoreError, so nothing is acknowledged.
+   The connection is not used on: pages of a failed sync look clean in memory. A new one is opened every AGAIN_S, and
+   database.open_database() has written the log again and synced it before chains are read from it. Then the group is
+   there, and its reports are found to be repeated, or it is not, and they are asked for again.
+4. The file is damaged (SQLITE_CORRUPT, SQLITE_NOTADB, or a place that cannot be read UNREADABLE_TIMES): as 3, and
+   salvage.repair() comes before the opening. It is given the chains and lanes that are in memory here: no chain goes
+   back behind what was acknowledged, no number comes again below a lane.
+5. The process is killed, anywhere: as 3, in the next process, without what is in memory here.
+"""
+
+import asyncio
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from laterne_gateway import ledger, salvage
+from laterne_gateway.config import DROP_OLDEST, BufferSettings
+from laterne_gateway.database import PAGE_BYTES, DatabaseError, open_database
+from laterne_gateway.ledger import Chain, Lane, Ledger
+
+log = logging.getLogger("laterne")
+
+MAX_BATCH = 512  # facts/gateway.md, 2: more rows a commit gain nothing
+ENOUGH = 32  # a group of so many waits no longer: half of what one board may have under way (bus.MAX_UNCOMMITTED)
+GATHER_S = 0.2  # the longest that a group waits for company; boards are asked on meanwhile
+GATHER_FACTOR = 2.0  # wait twice as long as the last commit took: a slow disk is synced less often
+LANE_WITHIN_S = 30.0  # a moved lane waits this long for a commit to share; after a kill that much is sent again
+LANE_ROWS = 512  # or until it has moved so far
+AGAIN_S = 5.0  # how often a database that failed is opened anew
+REPAIR_AT_MOST_EVERY_S = 60.0
+UNREADABLE_TIMES = 3  # a place that cannot be read so often is taken for damaged
+MAX_DROPS = 16  # times ledger.DROP_AT_ONCE in a group: a limit that was lowered is reached in steps
+MIB = 1024 * 1024
+
+# Of the size that the tables may have, and of what is free on the disk, this is not for reports: lanes must move, gaps
+# be stated and a group be finished when there is no room any more.
+RESERVE_BYTES = 4 * MIB
+
+
+class StoreError(Exception):
+    """Not stored: the disk is full or away, the buffer is full, or the report before it was not stored.
+
+    Acknowledge nothing; the board keeps the report, ask it again later.
+    """
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The database is open. ledger, chains: as they are on the disk."""
+
+    ledger: Ledger
+    chains: dict[str, Chain]
+    repaired: salvage.Outcome | None
+
+
+@dataclass(frozen=True)
+class Committed:
+    """dropped_to: reports up to this id were dropped, for want of room or for their age."""
+
+    last_id: int
+    last_gap_id: int
+    dropped_to: int
+
+
+@dataclass(frozen=True)
+class Away:
+    """There is no database. why: a sentence for the operator."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The thread has ended of what is no error of the disk."""
+
+    why: Exception
+
+
+News = Opened | Committed | Away | Broken
+Job = Callable[[sqlite3.Connection, Ledger], object]
+Waiting = tuple[Job, "asyncio.Future[object]"]
+
+
+class Writer:
+    """hear: called in the event loop with what has happened. known: what the memory of this process holds, for 4.
+
+    Raises DatabaseError: the database is not ours to use. A disk that fails is waited for.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        routes: tuple[str, ...],
+        settings: BufferSettings,
+        hear: Callable[[News], None],
+        known: Callable[[], salvage.Known],
+    ) -> None:
+        self._directory = directory
+        self._routes = routes
+        self._settings = settings
+        self._hear = hear
+        self._known = known
+        self._loop = asyncio.get_running_loop()
+        self._condition = threading.Condition()
+        self._reads: list[Waiting] = []
+        self._writes: list[Waiting] = []
+        self._moved: dict[tuple[str, int], Lane] = {}  # not written yet
+        self._moved_rows = 0
+        self._writes_since_s = self._moved_since_s = 0.0
+        self._stopping = False
+        self.no_room = ""  # why the group under way may not hold reports
+        self._db: sqlite3.Connection | None = None
+        self._ledger = Ledger()
+        self._commit_s = 0.0
+        self._away = ""
+        self._again_s = 0.0
+        self._unreadable = 0
+        self._repaired_s = -REPAIR_AT_MOST_EVERY_S
+        self._trouble: Exception | None = None
+        self._thread = threading.Thread(target=self._work, name="buffer", daemon=True)
+        try:
+            self._open(None)
+        except (OSError, sqlite3.Error) as why:
+            self._raise_if_denied(why)
+            self._trouble = why
+        self._thread.start()
+
+    def _raise_if_denied(self, why: Exception) -> None:
+        # A directory that this user may not use will not be better tomorrow; a read-only or full disk may.
+        code = _code(why)
+        if isinstance(why, PermissionError | NotADirectoryError | FileExistsError) or (
+            code == sqlite3.SQLITE_CANTOPEN and not os.statvfs(self._directory).f_flag & os.ST_RDONLY
+        ):
+            raise DatabaseError(f"{self._directory}: cannot be used ({why}): check its owner and rights") from why
+
+    def read(self, job: Job) -> "asyncio.Future[object]":
+        """What the job returns; it waits while there is no database. Raises StoreError at the end."""
+        return self._add(job, writes=False)
+
+    def write(self, job: Job) -> "asyncio.Future[object]":
+        """What the job returned, once its group has been committed. Raises StoreError."""
+        return self._add(job, writes=True)
+
+    def move(self, lane: Lane, rows: int) -> None:
+        """The lane has moved by so many rows; a later group writes it."""
+        with self._condition:
+            if not self._moved:
+                self._moved_since_s = time.monotonic()
+            self._moved[lane.route, lane.begins] = lane
+            self._moved_rows += rows
+            self._condition.notify()
+
+    async def close(self) -> None:
+        """Commits what is there and closes the database."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        await self._loop.run_in_executor(None, self._thread.join)
+
+    def _add(self, job: Job, *, writes: bool) -> "asyncio.Future[object]":
+        future: asyncio.Future[object] = self._loop.create_future()
+        with self._condition:
+            if self._stopping or not self._thread.is_alive():
+                raise StoreError("the buffer is closed")
+            if writes and not self._writes:
+                self._writes_since_s = time.monotonic()
+            # Chosen with the lock held: the thread puts other lists in their places.
+            (self._writes if writes else self._reads).append((job, future))
+            self._condition.notify()
+        return future
+
+    # Below: the thread.
+
+    def _work(self) -> None:
+        try:
+            going_on = True
+            while going_on:
+                try:
+                    if self._trouble is not None:
+                        why, self._trouble = self._trouble, None
+                        self._put_away(why)
+                    going_on = self._turn() if self._db is not None else self._wait_for_disk()
+                except (OSError, sqlite3.Error) as why:
+                    self._trouble = why
+        except Exception as why:  # whatever it is: nobody must wait for a thread that has ended
+            self._say(Broken(why))
+        finally:
+            with self._condition:
+                left = self._reads + self._writes
+                self._reads, self._writes = [], []
+            self._settle([(future, StoreError("the buffer is closed")) for _, future in left])
+            if self._db is not None:
+                self._db.close()
+
+    def _turn(self) -> bool:
+        with self._condition:
+            while not self._reads and not self._stopping:
+                wait_s = self._wait_s()
+                if wait_s is not None and wait_s <= 0:
+                    break
+                self._condition.wait(wait_s)
+            stopping = self._stopping
+            reads, self._reads = self._reads, []
+            writes: list[Waiting] = []
+            moved: dict[tuple[str, int], Lane] = {}
+            wait_s = self._wait_s()
+            if stopping or (wait_s is not None and wait_s <= 0):
+                writes, self._writes = self._writes[:MAX_BATCH], self._writes[MAX_BATCH:]
+                moved, self._moved = self._moved, {}
+                self._moved_rows = 0
+        self._answer(reads)
+        if writes or moved:
+            self._commit(writes, moved)
+        return not (stopping and not reads and not writes and not moved)
+
+    def _wait_s(self) -> float | None:
+        """How long until the next commit is due; None: nothing to commit."""
+        now, due = time.monotonic(), []
+        if len(self._writes) >= ENOUGH or self._moved_rows >= LANE_ROWS:
+            return 0.0
+        if self._writes:
+            due.append(self._writes_since_s + min(GATHER_S, self._commit_s * GATHER_FACTOR))
+        if self._moved:
+            due.append(self._moved_since_s + LANE_WITHIN_S)
+        return min(due) - now if due else None
+
+    def _answer(self, reads: list[Waiting]) -> None:
+        assert self._db is not None
+        for index, (job, future) in enumerate(reads):
+            try:
+                result = job(self._db, self._ledger)
+            except sqlite3.Error:
+                with self._condition:  # they wait for the database that comes next
+                    self._reads = reads[index:] + self._reads
+                raise
+            self._settle([(future, result)])
+
+    def _commit(self, writes: list[Waiting], moved: dict[tuple[str, int], Lane]) -> None:
+        db, began = self._db, time.monotonic()
+        assert db is not None
+        before = replace(self._ledger, lanes=dict(self._ledger.lanes))
+        try:
+            db.execute("begin immediate")
+            ledger.move_lanes(db, self._ledger, moved.values())
+            if writes:
+                self._make_room(db)
+            results = [(future, job(db, self._ledger)) for job, future in writes]
+            db.execute("commit")
+        except Exception as why:
+            self._ledger = before
+            with self._condition:
+                if not self._moved:
+                    self._moved_since_s = time.monotonic()
+                self._moved = {**moved, **self._moved}
+            sentence = _in_words(why)
+            self._settle([(future, StoreError(sentence)) for _, future in writes])
+            if _code(why) not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+                raise
+            if db.in_transaction:
+                db.execute("rollback")
+            return
+        self._commit_s = time.monotonic() - began
+        self._unreadable = 0
+        self._say(Committed(self._ledger.last_id, self._ledger.last_gap_id, self._ledger.dropped_to))
+        self._settle(results)
+
+    def _make_room(self, db: sqlite3.Connection) -> None:
+        """Sets no_room; drops the oldest reports instead where the settings say so."""
+        self.no_room = self._lacks(db)
+        for _ in range(MAX_DROPS if self._settings.when_full == DROP_OLDEST else 0):
+            if not self.no_room or not ledger.drop_oldest(db, self._ledger, None, ledger.TOO_MANY, None):
+                return
+            self.no_room = self._lacks(db)
+
+    def _lacks(self, db: sqlite3.Connection) -> str:
+        used, limit = ledger.used_bytes(db), self._settings.max_mib * MIB
+        if used > limit - RESERVE_BYTES:
+            return f"the buffer is full ({used // MIB} of {limit // MIB} MiB)"
+        disk = os.statvfs(self._directory)
+        free = disk.f_bavail * disk.f_frsize
+        inside = int(db.execute("pragma freelist_count").fetchone()[0]) * PAGE_BYTES  # free pages in the file itself
+        if free < RESERVE_BYTES and inside < RESERVE_BYTES // 4:
+            return f"the disk is full but for {free // 1024} KiB"
+        return ""
+
+    def _put_away(self, why: Exception) -> None:
+        """The database is closed, and opened again when it is time; repaired before that if it is damaged."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+        self._away = _in_words(why)
+        self._again_s = time.monotonic() + AGAIN_S
+        if _code(why) == sqlite3.SQLITE_IOERR and "read" in _name(why).lower():
+            self._unreadable += 1
+        damaged = _code(why) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        self._say(Away(self._away))
+        soon = time.monotonic() - self._repaired_s < REPAIR_AT_MOST_EVERY_S  # it did not help: not again at once
+        if (damaged or self._unreadable >= UNREADABLE_TIMES) and not soon:
+            self._unreadable, self._repaired_s = 0, time.monotonic()
+            outcome = salvage.repair(self._directory, str(why), self._known())
+            self._open(outcome)
+
+    def _wait_for_disk(self) -> bool:
+        with self._condition:
+            if not self._stopping and not self._writes:
+                self._condition.wait(max(0.0, self._again_s - time.monotonic()))
+            writes, self._writes = self._writes, []
+            stopping = self._stopping
+        self._settle([(future, StoreError(self._away)) for _, future in writes])
+        if not stopping and time.monotonic() >= self._again_s:
+            self._open(None)
+        return not stopping
+
+    def _open(self, repaired: salvage.Outcome | None) -> None:
+        salvage.finish(self._directory)
+        db = open_database(self._directory)
+        try:
+            db.execute("begin immediate")
+            found = ledger.load(db, self._routes)
+            db.execute("commit")
+            chains = ledger.chains(db)
+        except BaseException:
+            db.close()
+            raise
+        self._db, self._ledger = db, found
+        opened = Opened(replace(found, lanes=dict(found.lanes)), chains, repaired)
+        if threading.current_thread() is self._thread:
+            self._say(opened)
+        else:  # __init__(): who gets the buffer finds it open
+            self._hear(opened)
+
+    def _say(self, news: News) -> None:
+        self._in_loop(lambda: self._hear(news))
+
+    def _settle(self, results: "list[tuple[asyncio.Future[object], object]]") -> None:
+        if results:
+            self._in_loop(lambda: _tell(results))
+
+    def _in_loop(self, what: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(what)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            log.debug("buffer: nobody waits")
+
+
+def _tell(results: "list[tuple[asyncio.Future[object], object]]") -> None:
+    for future, result in results:
+        if future.done():
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+
+def _code(why: Exception) -> int | None:
+    """SQLite's primary result code (sqlite.org/rescode.html)."""
+    code = getattr(why, "sqlite_errorcode", None)
+    return None if code is None else int(code) & 0xFF
+
+
+def _name(why: Exception) -> str:
+    return str(getattr(why, "sqlite_errorname", ""))
+
+
+def _in_words(why: Exception) -> str:
+    code = _code(why)
+    if code == sqlite3.SQLITE_FULL:
+        return "the disk is full"
+    if code == sqlite3.SQLITE_BUSY:
+        return "another program holds the database"
+    return f"the disk fails ({why}{f', {_name(why)}' if _name(why) else ''})"
