@@ -25,6 +25,7 @@ __all__ = (
     "ES256",
     "ESP256",
     "GATEWAY",
+    "GRANT",
     "KID_BYTES",
     "ORDER",
     "POSSESSION",
@@ -56,6 +57,7 @@ TRUST = "laterne/trust/1"
 GATEWAY = "laterne/gateway/1"
 ORDER = "laterne/order/1"
 RECEIPT = "laterne/receipt/1"
+GRANT = "laterne/grant/1"
 
 _ALGORITHM, _KID = 1, 4  # RFC 9052, 3.1: header labels
 _HALF_ORDER = 0x7FFFFFFF800000007FFFFFFFFFFFFFFFDE737D56D38BCF4279DCE5617E3192A8

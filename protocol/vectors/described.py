@@ -15,6 +15,7 @@ from laterne_protocol import (
     credential,
     frame,
     gateway_credential,
+    grant,
     messages,
     order,
     receipt,
@@ -127,6 +128,16 @@ def _receipt(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     return _object(found, found.to_payload(), data)
 
 
+def _grant(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    # more["asked"]: [board, post or None, Unix seconds] -> what the grant says of each.
+    found = grant.grant_of(data)
+    described = _object(found, found.to_payload(), data)
+    if "asked" in more:
+        asked = more["asked"]
+        described["answers"] = [found.why_not(board, at) or found.why_not_there(post) for board, post, at in asked]
+    return described
+
+
 def _roster(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     found = roster.roster_of(data)
     described = _object(found, found.to_payload(), data)
@@ -180,6 +191,7 @@ READERS = {
     "gateway": _gateway,
     "order": _order,
     "receipt": _receipt,
+    "grant": _grant,
     "roster": _roster,
     "trust": _trust,
     "trust file": _trust_file,

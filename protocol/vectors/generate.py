@@ -27,6 +27,7 @@ from laterne_protocol import (
     credential,
     frame,
     gateway_credential,
+    grant,
     messages,
     order,
     receipt,
@@ -66,6 +67,7 @@ BOARD, AGREE, ENROLMENT, ROSTER = Key("board"), Key("agree"), Key("enrolment"), 
 GATEWAY = Key("gateway")
 NEXT, NEXT_AGREE = Key("next board"), Key("next agree")
 OPERATOR = Key("order")
+TECHNICIAN = Key("technician")
 ROOTS = [Key("root 1"), Key("root 2"), Key("root 3")]
 
 
@@ -227,6 +229,13 @@ def receipts() -> list[tuple[str, receipt.Receipt]]:
         ("reports wait", receipt.Receipt("LE-0007", digests[2], receipt.REFUSED, receipt.REPORTS_WAIT, 50, None)),
         ("an old order", receipt.Receipt("LE-0007", digests[0], receipt.REFUSED, receipt.OLD, 0, None)),
     ]
+
+
+def a_grant() -> grant.Grant:
+    return grant.Grant(
+        bytes(range(8)), AUTHORITY, "M. Lindqvist", TECHNICIAN.public, "Gr\u00fcnau, north of the canal",
+        ["LE-0101:LE-0125", "LE-9*", "LE-7"], ["Am_Markt-*"], 25, (1_790_000_000, 1_790_604_800), (1, 10),
+    )  # fmt: skip
 
 
 def a_bundle() -> bytes:
@@ -566,6 +575,56 @@ def receipt_vectors() -> list[Vector]:
     ]
 
 
+def grant_vectors() -> list[Vector]:
+    whole = a_grant().to_payload()
+    at, post = 1_790_000_000, "Am_Markt-3"
+    asked = [
+        ["LE-0101", post, at], ["LE-0125", post, at], ["LE-0126", post, at], ["LE-0100", post, at],
+        ["LE-00101", post, at], ["LE-011", post, at], ["LF-0101", post, at], ["LE-01.1", post, at],
+        ["LE-9", post, at], ["LE-9x", post, at], ["LE-8", post, at], ["LE-7", post, at], ["LE-77", post, at],
+        ["LE-7", "Am_Markt-", at], ["LE-7", "Am_Hafen-3", at], ["LE-7", None, at],
+        ["LE-7", post, at - 1], ["LE-7", post, 1_790_604_800], ["LE-7", post, 1_790_604_801],
+    ]  # fmt: skip
+    changes: list[tuple[str, Callable[[Any], None]]] = [
+        ("a number of 7 bytes", put(1, bytes(7))),
+        ("an authority of 65 bytes", put(2, "a" * 65)),
+        ("no technician", put(3, "")),
+        ("a technician with a control character", put(3, "M\x1b[2J")),
+        ("a key of another curve", put(4, -1, 2)),
+        ("a key with a kid of its own", put(4, 2, bytes(8))),
+        ("no site", put(5, None)),
+        ("no board ids", put(6, [])),
+        ("nine patterns of board ids", put(6, ["*"] * 9)),
+        ("an empty pattern", put(6, 0, "")),
+        ("a pattern with a star inside", put(6, 0, "LE*7")),
+        ("a pattern of two stars", put(6, 0, "**")),
+        ("a pattern with a space", put(6, 0, "LE 7*")),
+        ("a pattern of 33 characters and a star", put(6, 0, "a" * 33 + "*")),
+        ("a range that counts down", put(6, 0, "LE-0125:LE-0101")),
+        ("a range of two stems", put(6, 0, "LE-0101:LF-0125")),
+        ("a range of two lengths", put(6, 0, "LE-1:LE-10")),
+        ("a range without a number", put(6, 0, "LE:LE")),
+        ("a range of three", put(6, 0, "LE-1:LE-2:LE-3")),
+        ("a range without an end", put(6, 0, "LE-1:")),
+        ("a pattern of posts that is none", put(7, 0, 3)),
+        ("no board", put(8, 0)),
+        ("1001 boards", put(8, 1001)),
+        ("a number of boards that is true", put(8, True)),
+        ("a time that runs backwards", put(9, [2, 1])),
+        ("an end after the year 9999", put(9, 1, 253_402_300_800)),
+        ("trust version 0", put(10, 0, 0)),
+        ("versions that run backwards", put(10, [2, 1])),
+        ("a field that is not ours", put(11, 0)),
+    ]
+    return [
+        vector("grant", "grant", whole, asked=asked),
+        vector("a grant for any board anywhere", "grant", changed(changed(whole, put(6, ["*"])), put(7, [])),
+               asked=[["LE-7", None, at], ["x", "y", at]]),
+        *[vector(name, "grant", changed(whole, change)) for name, change in changes],
+        vector("a gateway's credential", "grant", a_gateway().to_payload()),
+    ]  # fmt: skip
+
+
 def roster_vectors() -> list[Vector]:
     first = a_roster().to_payload()
     whole = a_roster(roster.digest(first)).to_payload()
@@ -687,6 +746,7 @@ def cose_vectors() -> list[Vector]:
         vector("a gateway", "sign1", ROSTER.sign(cose.GATEWAY, a_gateway().to_payload()), domain=cose.GATEWAY),
         vector("an order", "sign1", signed_order(1), domain=cose.ORDER),
         vector("a receipt", "sign1", BOARD.sign(cose.RECEIPT, receipts()[0][1].to_payload()), domain=cose.RECEIPT),
+        vector("a grant", "sign1", ENROLMENT.sign(cose.GRANT, a_grant().to_payload()), domain=cose.GRANT),
         sign1("the high-s form of a good signature", tagged(protected, {}, payload, high)),
         sign1("no tag", [protected, {}, payload, signature]),
         sign1("five parts", tagged(protected, {}, payload, signature, None)),
@@ -710,6 +770,7 @@ FILES: dict[str, tuple[str, Callable[[], list[Vector]]]] = {
     "gateway": ("protocol/README.md, 5.4", gateway_vectors),
     "order": ("protocol/README.md, 12", order_vectors),
     "receipt": ("protocol/README.md, 12", receipt_vectors),
+    "grant": ("protocol/README.md, 5.5", grant_vectors),
     "report": ("protocol/README.md, 6", report_vectors),
     "roster": ("protocol/README.md, 7", roster_vectors),
     "trust": ("protocol/README.md, 8", trust_vectors),

@@ -18,10 +18,11 @@ from laterne_provisioning import (
     audit_commands,
     backup_commands,
     board_commands,
-    files,
     gateways,
+    grant_commands,
     keys,
     label_commands,
+    out_file,
     output,
     roster,
     rotation,
@@ -52,6 +53,7 @@ app.add_typer(board_app, name="board")
 app.add_typer(roster_app, name="roster")
 app.add_typer(trust_app, name="trust")
 app.add_typer(gateway_app, name="gateway")
+app.add_typer(grant_commands.app, name="grant")
 app.add_typer(audit_commands.app, name="audit")
 app.command("verify")(verify.verify)
 app.command("backup")(backup_commands.backup)
@@ -99,7 +101,9 @@ def init(
 
 @board_app.command("enrol")
 def board_enrol(
-    authority: AuthorityOption,
+    authority: Annotated[
+        Path | None, typer.Option("--authority", metavar="DIR", help="The authority's directory.")
+    ] = None,
     port: Annotated[str | None, typer.Option(metavar="PORT", help="The board's line, such as /dev/ttyUSB0.")] = None,
     board_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="What the board is called from now on.")
@@ -116,6 +120,15 @@ def board_enrol(
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, max=32, help="How many boards of FILE at a time.")] = 8,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done with FILE.")] = False,
+    grant: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Away from the authority: what `grant issue` wrote.")
+    ] = None,
+    technician_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --grant: the key that it was issued for.")
+    ] = None,
+    journal: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --grant: what is done. [default: beside the grant]")
+    ] = None,
     passphrase_file: PassphraseOption = None,
     pin_file: PinOption = None,
     as_json: JsonOption = False,
@@ -131,6 +144,15 @@ def board_enrol(
         raise UsageError("--port-from and --dry-run belong to --csv.")
     else:
         enrolment.check_ids(board_id, place)
+    if grant is not None or technician_key is not None or journal is not None:
+        if grant is None or technician_key is None:
+            raise UsageError("Away from the authority it takes --grant and --technician-key.")
+        if authority is not None or pending or port_from or dry_run:
+            raise UsageError("--authority, --pending, --port-from and --dry-run do not go with --grant.")
+        grant_commands.enrol(grant, technician_key, journal, port, board_id, place, table, passphrase_file, as_json)
+        return
+    if authority is None:
+        raise UsageError("Whose board is it to be? Give --authority DIR, or away from it --grant FILE.")
     opened = authorities.open_authority(authority)
     key = opened.signing_key("enrolment", keys.Secrets(passphrase_file, pin_file))
     if table is not None:
@@ -200,11 +222,11 @@ def roster_export(
 ) -> None:
     """Sign the next roster of a gateway. The gateway needs `laterne trust export` once, too."""
     opened = authorities.open_authority(authority)
-    _require_writable(out)
+    out_file.require_writable(out)
     key = opened.signing_key("roster", keys.Secrets(passphrase_file, pin_file))
     with opened.registry() as registry:
         issued = roster.issue(opened, registry, gateway, board or [], key, int(time.time()))
-    _write(out, issued.body)
+    out_file.write(out, issued.body)
     if as_json:
         output.print_json(
             {
@@ -232,9 +254,9 @@ def gateway_enrol(
     """Sign the credential of a gateway: boards shake hands only with who shows one."""
     key = gateways.key_in(public)
     opened = authorities.open_authority(authority)
-    _require_writable(out)
+    out_file.require_writable(out)
     signer = opened.signing_key("roster", keys.Secrets(passphrase_file, pin_file))
-    _write(out, gateways.enrol(opened, gateway, key, signer, int(time.time())))
+    out_file.write(out, gateways.enrol(opened, gateway, key, signer, int(time.time())))
     kid = credential.kid(key)
     if as_json:
         output.print_json({"gateway": gateway, "kid": kid.hex(), "file": str(out)})
@@ -249,8 +271,8 @@ def trust_export(
 ) -> None:
     """Write the trust file: whose signatures count. It is public; gateways and whoever verifies need it once."""
     opened = authorities.open_authority(authority)
-    _require_writable(out)
-    _write(out, opened.trust_file)
+    out_file.require_writable(out)
+    out_file.write(out, opened.trust_file)
     typer.echo(f"The trust file of {opened.name}, version {opened.trusted.version}, is in {out}.")
 
 
@@ -331,19 +353,6 @@ def _place(post: str | None, latitude: float | None, longitude: float | None) ->
     return Place(post, round(latitude * 1e7), round(longitude * 1e7))
 
 
-def _require_writable(path: Path) -> None:
-    # Before anything is signed: a version that no file holds is a version lost.
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path} cannot be written: name a file in a directory that is there and yours.")
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        files.write_public(path, data)
-    except OSError as why:
-        raise UsageError(f"{path} cannot be written: {why.strerror}.") from why
-
-
 def _add_commands_of_others(arguments: list[str]) -> None:
     own = {command.name or "" for command in app.registered_commands} | {
         "init",
@@ -351,6 +360,7 @@ def _add_commands_of_others(arguments: list[str]) -> None:
         "roster",
         "trust",
         "gateway",
+        "grant",
         "audit",
     }
     if arguments and arguments[0] in own:

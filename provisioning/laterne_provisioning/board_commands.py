@@ -116,7 +116,11 @@ def enrol_csv(
         for done in batch.enrol_rows(opened, rows, ports, None if dry_run else key, jobs, pending):
             results[done.row.board] = done
             say(f"{len(results)} of {len(rows)}: {done.row.board} {done.result}. {done.said}")
-    ordered = [results[row.board] for row in rows]
+    tell_rows([results[row.board] for row in rows], dry_run, as_json)
+
+
+def tell_rows(ordered: Sequence[batch.Result], everything: bool, as_json: bool) -> None:
+    """What the rows of a table have come to; without `everything` only those that failed. Exit code 1 if one did."""
     count = {name: sum(done.result == name for done in ordered) for name in batch.RESULTS}
     if as_json:
         documents = [
@@ -124,7 +128,7 @@ def enrol_csv(
         ]
         output.print_json({**count, "rows": documents})
     else:
-        shown = [done for done in ordered if dry_run or done.result == batch.FAILED]
+        shown = [done for done in ordered if everything or done.result == batch.FAILED]
         if shown:
             output.print_table(
                 ("line", "board", "port", "", "said"),

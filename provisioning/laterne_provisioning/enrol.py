@@ -80,7 +80,7 @@ def enrol(
     check_ids(board_id, place)
     key.open()
     say(f"Asking who is on {line.port}")
-    told = _bundle(authority)
+    told = bundle(authority.trust_file)
     found = identity(line)
     if found is None:
         say(f"It is enrolled: asking whether as {board_id}")
@@ -93,13 +93,13 @@ def enrol(
         board = _proven(line, kid, authority, registry, key, board_id, place, now, say, decision)
         already = False
         say(f"Telling {board_id} whom to believe")
-        _tell(line, told)
+        tell(line, told)
         say(f"Giving {board_id} its credential")
-        _deliver(line, board)
+        deliver(line, board)
     with registry.transaction():
         if board.delivered is None:
             state = PENDING if board.decision else ENROLLED
-            authority.log.append("confirm", board_id, _details(board) | {"state": state})
+            authority.log.append("confirm", board_id, details_of(board) | {"state": state})
         registry.confirm(board_id, now)
         if place is not None and place != board.place:
             hang(authority, registry, board_id, place, now)
@@ -174,7 +174,7 @@ def whose(line: Line, candidates: Sequence[Board]) -> Board | None:
     """
     for board in candidates:
         try:
-            _deliver(line, board)
+            deliver(line, board)
         except BoardRefuses:
             continue
         return board
@@ -207,7 +207,7 @@ def _proven(
     decision: bool,
 ) -> Board:
     say("Asking for a proof that it holds its keys")
-    proof = _proof(line, kid)
+    proof, _ = proof_of(line, kid, secrets.token_bytes(credential.NONCE_BYTES))
     with registry.transaction():
         known = registry.board_with_key(proof.sign_key)
         if known is not None and known.id != board_id:
@@ -240,7 +240,7 @@ def _proven(
             "credential": board.credential_digest.hex(),
             "post": None if place is None else place.post,
         }
-        authority.log.append("enrol", board_id, {**_details(board), **more})
+        authority.log.append("enrol", board_id, {**details_of(board), **more})
         registry.add(board)
         if place is not None:
             registry.hang(board_id, place, now)
@@ -249,7 +249,8 @@ def _proven(
     return added
 
 
-def _details(board: Board) -> dict[str, audit.Json]:
+def details_of(board: Board) -> dict[str, audit.Json]:
+    """What a record of the audit log says of a board and its state."""
     return {
         "kid": credential.kid(board.sign_key).hex(),
         "state": board.state,
@@ -259,8 +260,8 @@ def _details(board: Board) -> dict[str, audit.Json]:
     }
 
 
-def _proof(line: Line, kid: bytes) -> credential.Possession:
-    nonce = secrets.token_bytes(credential.NONCE_BYTES)
+def proof_of(line: Line, kid: bytes, nonce: bytes) -> tuple[credential.Possession, bytes]:
+    """What the board with this kid proves over the nonce (16 bytes), and its COSE_Sign1. Raises OperatorError."""
     answer = line.ask(
         lambda number: messages.Enrolment(number, messages.PROVE, nonce),
         messages.Enrolment,
@@ -269,27 +270,29 @@ def _proof(line: Line, kid: bytes) -> credential.Possession:
         lambda proven: proven.step == messages.POSSESSION,
     )
     try:
-        signed = cose.parse(answer.body, credential.MAX_POSSESSION_BYTES)
-        # The key is inside: what it proves is that the speaker holds it, and heard our nonce.
-        proof = credential.possession_of(signed.payload)
-        cose.verify(
-            signed,
-            cose.POSSESSION,
-            partial(primitives.is_signature, proof.sign_key),
-        )
+        proof = possession_in(answer.body, nonce)
     except WireError as why:
         raise OperatorError(
             f"The board on {line.port} has not proven its keys: {why}. Repeat; if it stays, flash the board anew."
         ) from why
-    problem = None
+    if credential.kid(proof.sign_key) != kid:
+        raise OperatorError(
+            f"The board on {line.port} has not proven its keys: it has first named the key {fingerprint(kid)} and then "
+            "another. Flash the board anew."
+        )
+    return proof, answer.body
+
+
+def possession_in(body: bytes, nonce: bytes) -> credential.Possession:
+    """What a possession object proves over this nonce. Raises WireError."""
+    signed = cose.parse(body, credential.MAX_POSSESSION_BYTES)
+    # The key is inside: what it proves is that the speaker holds it, and heard the nonce.
+    proof = credential.possession_of(signed.payload)
+    cose.verify(signed, cose.POSSESSION, partial(primitives.is_signature, proof.sign_key))
     if proof.nonce != nonce:
-        problem = "it answered an older question"
-    elif credential.kid(proof.sign_key) != kid:
-        problem = f"it has first named the key {fingerprint(kid)} and then another"
-    elif proof.sign_key == proof.agree_key or not primitives.is_point(proof.agree_key):
-        problem = "its agreement key is none"
-    if problem is not None:
-        raise OperatorError(f"The board on {line.port} has not proven its keys: {problem}. Flash the board anew.")
+        raise ObjectError("it answered an older question")
+    if not primitives.is_point(proof.agree_key):
+        raise ObjectError("its agreement key is none")
     return proof
 
 
@@ -342,14 +345,16 @@ def _credential(
     return sign_object(key, cose.CREDENTIAL, claims.to_payload())
 
 
-def _bundle(authority: Authority) -> bytes:
+def bundle(trust_file: bytes) -> bytes:
+    """What a board is told of a trust file. Raises OperatorError: it does not fit."""
     try:
-        return trust.pack(authority.trust_file)
+        return trust.pack(trust_file)
     except WireError as why:
         raise OperatorError(f"The trust file does not fit into a message to a board: {why}.") from why
 
 
-def _tell(line: Line, bundle: bytes) -> None:
+def tell(line: Line, bundle: bytes) -> None:
+    """Tell a board whom to believe: a trust bundle. Raises OperatorError."""
     answer = line.ask(
         lambda number: messages.Enrolment(number, messages.TRUST, bundle),
         messages.Enrolment,
@@ -361,7 +366,8 @@ def _tell(line: Line, bundle: bytes) -> None:
         raise OperatorError(f"The board on {line.port} has stored another trust than it was told: repeat the command.")
 
 
-def _deliver(line: Line, board: Board) -> None:
+def deliver(line: Line, board: Board) -> None:
+    """Give the board on this line the credential of this row. Raises BoardRefuses, OperatorError."""
     try:
         answer = line.ask(
             lambda number: messages.Enrolment(number, messages.ENROL, board.credential),

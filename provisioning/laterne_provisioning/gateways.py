@@ -16,25 +16,29 @@ MAX_KEY_FILE_BYTES = 4096
 VERSIONS = 10  # of the trust, from the one it is made under on; a trust changes once a year or less
 
 
-def key_in(path: Path) -> bytes:
-    """The public key (64 bytes) in a JWK file, as `laterne-gateway key` prints it. Raises UsageError."""
+def key_in(path: Path, whose: str = "gateway", printed_by: str = "laterne-gateway key") -> bytes:
+    """The public key (64 bytes) in a JWK file, as the other end's command prints it. Raises UsageError."""
+
+    def not_a_key(why: str) -> UsageError:
+        return UsageError(f"{path} is not a {whose}'s public key: {why}. Bring what `{printed_by}` has printed.")
+
     try:
         with path.open("rb") as file:
             found = json.loads(file.read(MAX_KEY_FILE_BYTES))
     except OSError as why:
         raise UsageError(f"The key cannot be read: {why.strerror}: {path}") from why
     except ValueError as why:
-        raise _not_a_key(path, "it is not JSON") from why
+        raise not_a_key("it is not JSON") from why
     if not isinstance(found, dict) or (found.get("kty"), found.get("crv")) != ("EC", "P-256"):
-        raise _not_a_key(path, "it is not a JWK of P-256")
+        raise not_a_key("it is not a JWK of P-256")
     if "d" in found:
-        raise _not_a_key(path, "it holds a private key, which is to stay on the gateway: make a new one there")
+        raise not_a_key(f"it holds a private key, which is to stay with the {whose}: make a new one there")
     try:
         key = b"".join(base64.b64decode(found[name] + "=", b"-_", validate=True) for name in ("x", "y"))
     except (KeyError, TypeError, ValueError) as why:
-        raise _not_a_key(path, "x and y are not what RFC 7518 wants") from why
+        raise not_a_key("x and y are not what RFC 7518 wants") from why
     if len(key) != credential.KEY_BYTES or not primitives.is_point(key):
-        raise _not_a_key(path, "x and y are no point of the curve")
+        raise not_a_key("x and y are no point of the curve")
     return key
 
 
@@ -56,7 +60,3 @@ def enrol(authority: Authority, gateway: str, public: bytes, key: keys.SigningKe
         signed = sign_object(key, cose.GATEWAY, made.to_payload())
     authority.sign_log(key, every=audit.SIGN_EVERY)
     return signed
-
-
-def _not_a_key(path: Path, why: str) -> UsageError:
-    return UsageError(f"{path} is not a gateway's public key: {why}. Bring what `laterne-gateway key` has printed.")

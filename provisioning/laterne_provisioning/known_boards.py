@@ -6,7 +6,7 @@ from pathlib import Path
 
 from laterne_protocol import cose, credential, roster, trust
 from laterne_protocol.errors import SignatureError, WireError
-from laterne_provisioning import output, primitives
+from laterne_provisioning import grants, output, primitives
 from laterne_provisioning.authority import Authority, read_trust
 from laterne_provisioning.errors import UsageError
 from laterne_provisioning.registry import Board
@@ -21,14 +21,11 @@ def of_authority(authority: Authority, received_by: int | None = None) -> list[K
     its sequences are in the hands of whoever has its key.
     """
     with authority.registry() as registry:
-        boards = registry.boards()
+        boards, issued = registry.boards(), grants.Grants(registry).bodies()
     known = []
     for board in boards:
         try:
-            signed = cose.parse(board.credential, credential.MAX_CREDENTIAL_BYTES)
-            claims = credential.credential_of(
-                _payload(signed, cose.CREDENTIAL, authority.trusted.keys[trust.ENROLMENT])
-            )
+            claims = grants.believed(board.credential, authority.trusted, issued)
         except WireError as why:
             raise UsageError(
                 f"The registry holds a credential of {board.id} that cannot be believed: {why}. "

@@ -155,7 +155,7 @@ class Registry:
             self._database.execute("commit")
 
     def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
-        """For what keeps tables of its own in this file (order_book.py): the rows that the statement gives."""
+        """For what keeps tables of its own in this file (order_book.py, grants.py): the rows found."""
         with self._plainly():
             return self._database.execute(statement, values).fetchall()
 

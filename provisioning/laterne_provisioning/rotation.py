@@ -5,7 +5,7 @@ keys count. What is in `rotation` is then moved to its place, by this command or
 one that opens the authority. So at any moment there is the former authority or the new one.
 
 A former key stays in the trust file where objects it has signed must stay believed: enrolment keys while the
-registry holds a credential of theirs, others when the operator says so. No former key is used to sign any more.
+registry holds a credential or a grant of theirs, others when the operator says so. No former key signs any more.
 """
 
 import fcntl
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from laterne_protocol import cose, credential, trust
+from laterne_protocol import cose, credential, grant, trust
 from laterne_protocol.errors import WireError
-from laterne_provisioning import audit, files, keys, primitives
+from laterne_provisioning import audit, files, grants, keys, primitives
 from laterne_provisioning.authority import (
     CONFIGURATION,
     KEYS,
@@ -163,8 +163,8 @@ def _next_trust(authority: Authority, change: Change, places: Sequence[KeyPlace]
             continue
         kept = former.keys[role] if role in change.keep else []
         if role == trust.ENROLMENT and not kept:
-            credentials = [board.credential for board in registry.boards()]
-            kept = [key for key in former.keys[role] if any(_has_signed(key, signed) for signed in credentials)]
+            needed = _signed_by_enrolment(registry)
+            kept = [key for key in former.keys[role] if any(_has_signed(key, *signed) for signed in needed)]
         by_role[role] = [*(place.public for place in places if place.role == role), *kept]
     wanted = trust.Trust(
         former.version + 1,
@@ -180,10 +180,20 @@ def _next_trust(authority: Authority, change: Change, places: Sequence[KeyPlace]
     return wanted
 
 
-def _has_signed(key: bytes, body: bytes) -> bool:
+def _signed_by_enrolment(registry: Registry) -> list[tuple[str, bytes]]:
+    """What must stay believed: credentials, and grants under which boards were enrolled or still can be merged."""
+    boards = registry.boards()
+    return [(cose.CREDENTIAL, body) for board in boards for body in grants.credentials_of(board)] + [
+        (cose.GRANT, issued.body)
+        for issued in grants.Grants(registry).all()
+        if issued.revoked is None or grants.boards_under(boards, issued.number)
+    ]
+
+
+def _has_signed(key: bytes, domain: str, body: bytes) -> bool:
     try:
-        signed = cose.parse(body, credential.MAX_CREDENTIAL_BYTES)
-        cose.verify(signed, cose.CREDENTIAL, partial(primitives.is_signature, key))
+        signed = cose.parse(body, grant.MAX_GRANT_BYTES)
+        cose.verify(signed, domain, partial(primitives.is_signature, key))
     except WireError:
         return False
     return True

@@ -23,6 +23,7 @@ KINDS = {
     "possession": ("credential", ("possession",)),
     "order": ("order", ("order",)),
     "receipt": ("receipt", ("receipt",)),
+    "grant": ("grant", ("grant",)),
     "roster": ("roster", ("roster",)),
     "trust": ("trust", ("trust",)),
     "trust-file": ("trust", ("trust file",)),

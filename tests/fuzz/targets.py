@@ -15,7 +15,19 @@ from tests.fuzz import handshakes
 from tests.fuzz.corpus import good, of_vectors, vectors
 
 from laterne_gateway import primitives
-from laterne_protocol import cbor, cose, credential, frame, messages, order, receipt, report_reading, roster, trust
+from laterne_protocol import (
+    cbor,
+    cose,
+    credential,
+    frame,
+    grant,
+    messages,
+    order,
+    receipt,
+    report_reading,
+    roster,
+    trust,
+)
 from laterne_protocol.errors import MessageError, WireError
 from laterne_protocol.gateway_credential import gateway_credential_of
 
@@ -153,6 +165,19 @@ def read_gateway(data: bytes) -> None:
     assert gateway_credential_of(data).to_payload() == data
 
 
+def read_grant(data: bytes) -> None:
+    """What it allows is for the bounds that stand in it."""
+    found = grant.grant_of(data)
+    assert found.to_payload() == data
+    begin, end = found.valid
+    assert found.why_not("LE-1", begin - 1) is not None
+    assert found.why_not("LE-1", end + 1) is not None
+    for pattern in (*found.ids, *found.posts):
+        named = pattern[:-1] if pattern[-1] == "*" else pattern.partition(":")[2] or pattern
+        assert grant.covers(pattern, named)
+        assert pattern[-1] == "*" or not grant.covers(pattern, "a" + named)
+
+
 # Every domain string of ours, so that an object added today is fuzzed today.
 DOMAINS = tuple(one for one in vars(cose).values() if isinstance(one, str) and one.startswith("laterne/"))
 
@@ -225,6 +250,7 @@ TARGETS: dict[str, tuple[Target, Callable[[], list[bytes]]]] = {
         "possession": read_possession,
         "order": read_order,
         "receipt": read_receipt,
+        "grant": read_grant,
         "roster": read_roster,
         "trust": read_trust,
         "trust-file": read_trust_file,

@@ -62,6 +62,13 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "possession": {1: "nonce", 2: "cose-key", 3: "cose-key", 4: "tier", 5: "short-text", 6: "hardware-id"},
     "gateway-credential": {1: "board-id", 2: "cose-key", 3: "versions", 4: "utc-s"},
     "versions": "positive",
+    "grant": {
+        1: "grant-number", 2: "name", 3: "name", 4: "cose-key", 5: "name", 6: "board-patterns", 7: "post-patterns",
+        8: "board-count", 9: "span", 10: "versions",
+    },
+    "board-patterns": "pattern",
+    "post-patterns": "pattern",
+    "span": "utc-s",
     "report": {
         1: "board-id",
         2: "positive",
@@ -114,10 +121,10 @@ LOOSE = {
 # The types of the leaves: pycddl measures a byte string against a range, and a number against a size.
 TYPES: dict[type, str] = {
     int: "u8 u16 u32 u53 positive utc-ms utc-s tier reason algorithm count run-length flag latitude longitude "
-    "threshold clock-state action outcome",
-    str: "board-id short-text name",
+    "threshold clock-state action outcome board-count",
+    str: "board-id short-text name pattern",
     bytes: "kid digest point nonce carried-report carried-object protected payload signature coordinate "
-    "credential-number hardware-id packed carried-trust carried-bundle carried-order new-credential "
+    "credential-number grant-number hardware-id packed carried-trust carried-bundle carried-order new-credential "
     "next-keys trust-payload former",
 }
 TYPE_OF = {rule: kind for kind, rules in TYPES.items() for rule in rules.split()}

@@ -44,6 +44,12 @@ hostile gateway: drops              tests/provisioning/test_verify_files.py::tes
 hostile board: another's report     tests/gateway/test_sessions.py::test_a_report_of_another_board_in_a_session_is_refused_and_alarmed
 cloned board: at the gateway        tests/gateway/test_inbox.py::test_two_boards_with_one_key_raise_an_alarm
 cloned board: at the platform       tests/provisioning/test_verify_files.py::test_a_second_history_of_one_key_is_refused_as_a_clone
+grant: of another authority         tests/provisioning/test_grant_merge.py::test_a_journal_of_a_grant_of_another_authority_is_refused
+grant: another object               tests/provisioning/test_grant_merge.py::test_an_object_of_another_type_is_no_grant
+grant: overstepped                  tests/provisioning/test_grant_merge.py::test_a_board_that_the_grant_does_not_cover_is_refused_and_holds_up_no_other
+grant: none                         tests/provisioning/test_grant_merge.py::test_a_technicians_key_without_its_grant_is_no_enrolment_key
+grant: forged journal               tests/provisioning/test_grant_merge.py::test_a_journal_forged_from_the_public_grant_alone_is_refused
+grant: old or second journal        tests/provisioning/test_grant_merge.py::test_an_older_copy_and_a_second_journal_of_a_grant_are_refused
 hostile bytes anywhere              tests/fuzz/test_fuzz.py::test_mutated_inputs_raise_nothing_but_our_errors_and_break_no_promise
 """  # noqa: E501 - a name of a test is as long as its sentence
 

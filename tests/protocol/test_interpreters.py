@@ -45,6 +45,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Any]:
         "credential",
         "possession",
         "gateway",
+        "grant",
         "order",
         "receipt",
         "roster",

@@ -22,6 +22,7 @@ from laterne_protocol import (
     cose,
     credential,
     gateway_credential,
+    grant,
     messages,
     order,
     receipt,
@@ -57,6 +58,7 @@ KINDS: dict[str, tuple[str, Callable[[bytes], object]]] = {
     "gateway": ("gateway-credential", gateway_credential.gateway_credential_of),
     "order": ("order", order.order_of),
     "receipt": ("receipt", receipt.receipt_of),
+    "grant": ("grant", grant.grant_of),
     "roster": ("roster", roster.roster_of),
     "trust": ("trust", trust.trust_payload_of),
     "trust bundle": ("trust-bundle", trust_bundle),
@@ -69,7 +71,7 @@ BEYOND_CDDL = (
     "beyond 32 bits", "after the closing", "first reading", "lost report", "two columns", "stands twice",
     "one key twice", "threshold", "more items", "bytes, at most", "last trust version",
     "where none belongs", "neither true nor false", "new credential", "reason why not", "has no result",
-    "acknowledged reports", "former key",
+    "acknowledged reports", "former key", "count up", "end of the grant",
 )  # fmt: skip
 
 ODD: list[Any] = [

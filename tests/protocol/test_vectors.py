@@ -22,7 +22,10 @@ from laterne_protocol.errors import SignatureError
 PROTOCOL = Path(__file__).parents[2] / "protocol"
 VECTORS = PROTOCOL / "vectors"
 RUNNER = Path(__file__).parent / "on_board" / "vectors_runner.py"
-NAMES = ["cbor", "cose", "credential", "frame", "gateway", "messages", "order", "receipt", "report", "roster", "trust"]
+NAMES = [
+    "cbor", "cose", "credential", "frame", "gateway", "grant", "messages", "order", "receipt", "report",
+    "roster", "trust",
+]  # fmt: skip
 
 
 def load(path: Path) -> ModuleType:
@@ -119,6 +122,7 @@ DOMAINS = {
     "a gateway": (cose.GATEWAY, "ROSTER"),
     "an order": (cose.ORDER, "OPERATOR"),
     "a receipt": (cose.RECEIPT, "BOARD"),
+    "a grant": (cose.GRANT, "ENROLMENT"),
 }
 
 
@@ -129,7 +133,7 @@ def test_an_object_verifies_under_its_own_domain_string_and_no_other(name: str, 
     key = getattr(generator, signer).public
     signed = cose.parse(bytes.fromhex(vector["hex"]), cbor.MAX_BYTES)
     all_of_them = [getattr(cose, name) for name in dir(cose) if str(getattr(cose, name)).startswith("laterne/")]
-    assert len(all_of_them) == 8
+    assert len(all_of_them) == 9
     for domain in all_of_them:
         try:
             taken = cose.verify(signed, domain, functools.partial(good, key))

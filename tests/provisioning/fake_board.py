@@ -12,6 +12,7 @@ from types import TracebackType
 
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from laterne_protocol import cose, credential, frame, messages, report, trust
 from laterne_protocol.errors import MessageError
@@ -27,6 +28,10 @@ class Key:
         self._private = ec.generate_private_key(ec.SECP256R1())
         numbers = self._private.public_key().public_numbers()
         self.public = numbers.x.to_bytes(32, "big") + numbers.y.to_bytes(32, "big")
+
+    def pem(self) -> bytes:
+        """The private key as a file holds it, not encrypted."""
+        return self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
     def sign(self, message: bytes) -> bytes:
         r, s = utils.decode_dss_signature(self._private.sign(message, ec.ECDSA(SHA256())))
