@@ -222,6 +222,24 @@ async def test_a_flood_of_forged_message_1_costs_a_bounded_number_of_handshakes_
     assert board.lives == []
 
 
+async def test_a_stranger_s_message_1_does_not_displace_a_handshake_under_way(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        await asker.introduce()
+        assert asker.board is not None
+        ours = asker.gateway.handshake(asker.board)
+        answer = await asker.step(edhoc.MESSAGE_1, take(ours, edhoc.START))
+        assert answer is not None
+        stranger = GatewayEnd(FakeAuthority()).handshake(asker.board)
+        assert await asker.step(edhoc.MESSAGE_1, take(stranger, edhoc.START), repeated=False) is None
+        answer = await asker.step(edhoc.MESSAGE_3, take(ours, edhoc.MESSAGE_2, answer[1]))
+        assert answer is not None
+        assert answer[0] == edhoc.MESSAGE_4
+        take(ours, edhoc.MESSAGE_4, answer[1])
+    assert bench.boards[NAME].usb.printed().count(" begins") == 1
+
+
 async def test_a_newer_trust_is_taken_in_a_session_and_an_older_or_forged_one_is_not(
     emulated_boards: "Benches",
 ) -> None:
@@ -251,6 +269,11 @@ async def test_a_gateway_that_a_newer_trust_does_not_know_loses_its_session(emul
         bundle = trust.pack(asker.authority.trust_file(2))
         await asker.send(asker.sealed(messages.Enrolment(1, messages.TRUST, bundle).to_bytes()).to_bytes())
         await _said(board, "the gateway is not believed any more")
+        answer = None
+        async with asyncio.timeout(WITHIN_S):
+            while answer is None or answer.kind == frame.RECORD:  # the answer to the trust may still be on the way
+                answer = await _answered(asker, _hello_record(asker))
+        assert answer.payload == messages.HINT.to_bytes()
         assert await asker.step(edhoc.INTRODUCTION, asker.gateway.credential, repeated=False) is None
         asker.gateway = GatewayEnd(asker.authority, versions=(1, 2))
         await asker.introduce()

@@ -433,6 +433,31 @@ async def test_a_revoked_board_loses_its_session_and_gets_no_other_as_soon_as_th
         await arrive(gateway, other)
 
 
+async def test_a_board_that_is_revoked_while_hands_are_shaken_gets_no_session(
+    tmp_path: Path, line_of: MakeLine
+) -> None:
+    board = FakeBoard()
+    board.close_reports(1)
+    line = line_of(board)
+    last_step, passes = asyncio.Event(), asyncio.Event()
+
+    def hold_message_4(one: Frame) -> list[Frame]:
+        if one.kind == frame.HANDSHAKE and one.payload[0] == edhoc.MESSAGE_4:
+            last_step.set()
+            return [one] if passes.is_set() else []
+        return [one]
+
+    line.to_gateway = hold_message_4
+    async with parts(tmp_path, board) as gateway, gateway.asking(line):
+        await last_step.wait()
+        revoked = [(board.name, board.key.kid, "stolen")]
+        gateway.roster_file.write_bytes(gateway.authority.roster_file([], 2, revoked=revoked))
+        assert await gateway.roster.reload() is None
+        passes.set()
+        await until(lambda: gateway.health.counted(LINE, "refused: revoked board") > 0)
+        assert counted(gateway, board, "sessions opened") == 0
+
+
 async def test_a_report_of_another_board_in_a_session_is_refused_and_alarmed(tmp_path: Path, line_of: MakeLine) -> None:
     board, other = FakeBoard("LE-1"), FakeBoard("LE-2")
     other.close_reports(1)
