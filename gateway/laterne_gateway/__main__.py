@@ -1,4 +1,4 @@
-"""laterne-gateway run | check | status | key: the command line of the gateway.
+"""laterne-gateway run | check | status | buffer | key: the command line of the gateway.
 
 Exit codes: 0 done, 1 found wrong or failed, 2 bad usage or configuration. What a command needs is imported when it
 runs.
@@ -41,6 +41,11 @@ def run_command(arguments: list[str]) -> int:
         from laterne_gateway.check import check
 
         return check(config)
+    if asked.command == "buffer":
+        from laterne_gateway import buffer_commands
+
+        output = Path(asked.output) if asked.action == "export" else None
+        return buffer_commands.run(config, asked.action, output, as_json=asked.json)
     from laterne_gateway.tell import tell
 
     return tell(config, as_json=asked.json)
@@ -92,11 +97,27 @@ def _parser() -> argparse.ArgumentParser:
         ("key", "make the key with which the gateway shakes hands with boards, and print its public half"),
     ):
         command = commands.add_parser(name, help=summary, description=summary)
-        command.add_argument("--config", required=True, metavar="FILE", help="the configuration, a TOML file")
-        command.add_argument("--verbose", action="store_true", help="say more on stderr")
-        if name == "status":
-            command.add_argument("--json", action="store_true", help="one JSON document on stdout")
+        _add_options(command, as_json=name == "status")
+    summary = "look after the reports that wait for delivery"
+    buffer = commands.add_parser("buffer", help=summary, description=summary)
+    actions = buffer.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, summary in (
+        ("verify", "check the file, every report's signature, chains and lanes; also while the gateway runs"),
+        ("export", "write every report into a file for `laterne verify`; also while the gateway runs"),
+        ("vacuum", "give the room that delivered reports have left back to the disk; the gateway must be stopped"),
+    ):
+        action = actions.add_parser(name, help=summary, description=summary)
+        _add_options(action, as_json=True)
+        if name == "export":
+            action.add_argument("-o", "--output", required=True, metavar="FILE", help="a new file")
     return parser
+
+
+def _add_options(command: argparse.ArgumentParser, *, as_json: bool) -> None:
+    command.add_argument("--config", required=True, metavar="FILE", help="the configuration, a TOML file")
+    command.add_argument("--verbose", action="store_true", help="say more on stderr")
+    if as_json:
+        command.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
 def _log_to_stderr(verbose: bool) -> None:

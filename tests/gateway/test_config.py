@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from laterne_gateway.config import ConfigError, load
+from laterne_gateway.config import BufferSettings, ConfigError, load
 
 GOOD = """\
 [gateway]
@@ -44,6 +44,10 @@ WRONG = [
     ('url = "mqtt://broker.example"', 'url = "mqtt://b"\nca_file = "ca.pem"', 11, ["[mqtt] ca_file", "mqtts://"]),
     ('url = "mqtt://broker.example"', 'url = "mqtts://b"\nkey_file = "k.pem"', 9, ["belong together"]),
     ('url = "mqtt://broker.example"', 'url = "mqtt://b"\npassword_file = "p"', 11, ["needs a username"]),
+    ("[1, 2, 32]", "[1, 2]\n[buffer]\nmax_mib = 15", 22, ["[buffer] max_mib", "16..", "1024"]),
+    ("[1, 2, 32]", "[1, 2]\n[buffer]\nmax_days = 0", 22, ["[buffer] max_days", "leave it out"]),
+    ("[1, 2, 32]", '[1, 2]\n[buffer]\nwhen_full = "burn"', 22, ["[buffer] when_full", "refuse, drop oldest"]),
+    ("[1, 2, 32]", "[1, 2]\n[buffer]\nmax = 7", 22, ["[buffer] max", "not a setting"]),
     ("baud = 19200", "baud = 300", 19, ["[[line]] baud", "1200..4000000"]),
     ("baud = 19200", "baud = true", 19, ["[[line]] baud"]),
     ("baud = 19200", 'parity = "even"', 19, ["[[line]] parity", "not a setting"]),
@@ -82,6 +86,14 @@ def test_a_good_file_gives_paths_beside_itself_and_default_values(tmp_path: Path
     assert config.lines[0].baud == 115_200
     assert config.lines[1].boards == (1, 2, 32)
     assert (config.mqtt.host, config.mqtt.port, config.mqtt.tls) == ("broker.example", 1883, False)
+
+
+def test_the_buffer_s_bounds_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(GOOD)
+    assert load(file).buffer == BufferSettings(1024, None, "refuse")
+    file.write_text(GOOD + '[buffer]\nmax_mib = 16\nmax_days = 3\nwhen_full = "drop oldest"\n')
+    assert load(file).buffer == BufferSettings(16, 3, "drop oldest")
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
