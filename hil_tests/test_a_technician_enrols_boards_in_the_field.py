@@ -75,6 +75,11 @@ async def test_boards_enrolled_in_the_field_are_merged_and_their_first_reports_v
         *("grant", "issue", "--technician", "M. Lindqvist", "--key", tmp_path / "key.jwk", "--site", "the harbour"),
         *("--ids", "LE-0101:LE-0109", "--number", 2, "--authority", office, "-o", grant, "--json"),
     )
+    old = tmp_path / "old"
+    await laterne(
+        *("grant", "issue", "--technician", "M. Lindqvist", "--key", tmp_path / "key.jwk", "--site", "the harbour"),
+        *("--ids", "*", "--number", 2, "--since", "2026-01-01", "--days", 1, "--authority", office, "-o", old),
+    )
     away = tmp_path / "far away"
     office.rename(away)
     in_the_field = ("board", "enrol", "--grant", grant, "--technician-key", key)
@@ -84,6 +89,8 @@ async def test_boards_enrolled_in_the_field_are_merged_and_their_first_reports_v
     ]
     for board_id, words in (("LE-0103", "the grant is for 2 boards"), ("LE-0201", "for boards LE-0101:LE-0109")):
         assert words in await laterne(*in_the_field, "--port", ports[2], "--id", board_id, code=1)
+    over = ("board", "enrol", "--grant", old, "--technician-key", key, "--port", ports[2], "--id", "LE-0103")
+    assert "the grant is over" in await laterne(*over, code=1)
     again = await laterne(*in_the_field, "--port", ports[0], "--id", "LE-0101", "--json")
     assert (again["already"], again["credential"]) == (True, shown[0]["credential"])
     away.rename(office)
@@ -98,8 +105,19 @@ async def test_boards_enrolled_in_the_field_are_merged_and_their_first_reports_v
         )
     )
     assert "2 refused" in await laterne("verify", reports, "--authority", office, code=1)
-    merged = await laterne("grant", "merge", grant.with_suffix(".journal"), "--authority", office, "--accept", "--json")
+    journal = grant.with_suffix(".journal")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    forged, cut, stranger = tmp_path / "forged", tmp_path / "cut", tmp_path / "stranger"
+    forged.write_bytes(b"".join([*lines[:1], *lines[2:]]))
+    cut.write_bytes(b"".join(lines[:2]))
+    await laterne("init", stranger, "--no-passphrase")
+    for wrong, whose, words in ((forged, office, "does not follow"), (journal, stranger, "registry knows")):
+        assert words in await laterne("grant", "merge", wrong, "--authority", whose, code=1)
+    merged = await laterne("grant", "merge", journal, "--authority", office, "--accept", "--json")
     assert (merged["merged"], merged["refused"], merged["grant"]) == (2, 0, issued["number"])
+    assert "cut off" in await laterne("grant", "merge", cut, "--authority", office, code=1)
+    again = await laterne("grant", "merge", journal, "--authority", office, "--json")
+    assert (again["merged"], again["already"], again["refused"]) == (0, 2, 0)
     found = await laterne("verify", reports, "--authority", office, "--json")
     assert (found["ok"], found["reports_verified"]) == (True, 2)
     listed = await laterne("board", "list", "--authority", office, "--json")

@@ -82,6 +82,7 @@ class Technician:
         authority: str | None = None,
         signed_by: Key | None = None,
         proven_by: BoardKeys | None = None,
+        proof_signed_by: Key | None = None,
         nonce: bytes | None = None,
         epoch: int = 1,
     ) -> bytes:
@@ -103,7 +104,8 @@ class Technician:
             (epoch, 0xFFFFFFFF),
         )
         body = (signed_by or self.key).sign_object(cose.CREDENTIAL, claims.to_payload())
-        self.write(Enrol(salt, proven.sign.sign_object(cose.POSSESSION, proof.to_payload()), body, place))
+        possession = (proof_signed_by or proven.sign).sign_object(cose.POSSESSION, proof.to_payload())
+        self.write(Enrol(salt, possession, body, place))
         if confirmed:
             self.write(Confirm(board_id, credential.digest(body)))
         return body

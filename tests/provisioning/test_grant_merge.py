@@ -18,6 +18,7 @@ from laterne_provisioning import (
     audit_check,
     authority,
     decisions,
+    enrol,
     grant_journal,
     grants,
     keys,
@@ -113,6 +114,10 @@ def test_merging_again_changes_nothing_and_a_longer_journal_goes_on(office: Auth
     assert "has confirmed its credential; enrolled; hangs at P-9 now" in done.results[0].said
     assert [(board.id, board.state) for board in rows(office)] == [("LE-0101", ENROLLED), ("LE-0102", ENROLLED)]
     assert rows(office)[0].place == Place("P-9")
+    with office.registry() as registry, registry.transaction():
+        enrol.hang(office, registry, "LE-0101", Place("P-7"), LATER)
+    merge(office, technician.journal, accepted=True)
+    assert rows(office)[0].place == Place("P-7"), "it was hung up elsewhere after the journal came home"
     with office.registry() as registry:
         decisions.revoke(office, registry, "LE-0101", "stolen", LATER)
     merge(office, technician.journal, accepted=True)
@@ -235,6 +240,18 @@ def test_a_journal_with_entries_left_out_exchanged_or_doubled_is_refused(
     assert words in refusal(office, technician.journal)
 
 
+def test_an_entry_taken_from_another_journal_of_the_technician_is_refused(
+    office: Authority, technician: Technician
+) -> None:
+    """Its number fits, its signature is good, and it follows another entry."""
+    other = Technician(technician.file, technician.key)
+    for journal in (technician, other):
+        journal.enrol("LE-0101")
+        journal.enrol("LE-0102")
+    technician.lines = [*technician.lines[:2], *other.lines[2:]]
+    assert "entry 3) does not follow" in refusal(office, technician.journal)
+
+
 def test_an_entry_that_somebody_else_has_signed_refuses_the_journal(office: Authority, technician: Technician) -> None:
     technician.enrol("LE-0101")
     technician.write(Hang("LE-0101", Place("P-1")), by=Key())
@@ -346,6 +363,7 @@ WRONG: dict[str, tuple[Wrong, str]] = {
     "another trust version": (lambda t: t.enrol("LE-0109", epoch=11), "trust version that is not the grant's"),
     "credential by a stranger": (lambda t: t.enrol("LE-0109", signed_by=Key()), "its signature is not that of a key"),
     "proof for another nonce": (lambda t: t.enrol("LE-0109", nonce=bytes(16)), "it answered an older question"),
+    "proof by a stranger": (lambda t: t.enrol("LE-0109", proof_signed_by=Key()), "the signature is not that of key"),
     "proof of other keys": (lambda t: t.enrol("LE-0109", proven_by=BoardKeys()), "not for the keys that it has proven"),
 }  # fmt: skip
 
@@ -385,6 +403,11 @@ def test_one_board_too_many_is_refused_in_one_journal_and_over_several_merges(
     assert came_to(done) == [("LE-0101", ALREADY), ("LE-0102", ALREADY), ("LE-0103", ALREADY), ("LE-0104", REFUSED)]
     assert "the grant is for 3 boards" in done.results[-1].said
     assert len(rows(office)) == 3
+    key = Key()
+    at_once = Technician(granted(office, key), key)
+    for number in range(1, 5):
+        at_once.enrol(f"LE-011{number}")
+    assert [one.result for one in merge(office, at_once.journal).results] == [MERGED, MERGED, MERGED, REFUSED]
 
 
 def test_a_board_at_a_post_of_another_site_is_refused(office: Authority) -> None:
