@@ -252,6 +252,8 @@ def _enrol_rows(errand: field.Errand, rows: list[batch.Row], say: Callable[[str]
 
 
 def _technicians_key(path: Path, given: Grant, secrets: keys.Secrets) -> keys.SigningKey:
+    if not path.is_file():
+        raise UsageError(f"The technician's key is not there: {path}. Name the file that `laterne grant key` made.")
     uri, name = keys.file_uri(path.resolve()), "technician's key"
     if keys.public_key(uri, name, Path.cwd(), secrets) != given.key:
         raise UsageError(f"{path} is another key than the one that the grant names: give the key it was issued for.")

@@ -38,7 +38,7 @@ ENROL, CONFIRM, HANG = 1, 2, 3
 SALT_BYTES = 16
 DEGREES_E7 = 10_000_000
 MAX_ENTRY_BYTES = 1536  # a possession and a credential of 512 each, and what is around them
-MAX_JOURNAL_BYTES = 1 << 23  # 1,000 boards of a grant, each enrolled, confirmed and hung up twice, have 3 MB
+MAX_JOURNAL_BYTES = 1 << 23  # 1,000 boards of a grant, each enrolled, confirmed and hung up twice, have 2 MB
 
 
 class NotAJournal(ValueError):

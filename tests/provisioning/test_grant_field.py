@@ -179,6 +179,7 @@ def test_a_board_moved_to_another_post_is_one_entry_more(kit: tuple[Path, Path, 
         done = enrol_here(kit, board, "LE-0101", Place("P-2", 1, 2))
         assert (done.already, done.board.place) == (True, Place("P-2", 1, 2))
     assert [type(entry.said).__name__ for entry in entries(kit)] == ["Enrol", "Confirm", "Hang"]
+    assert stat.S_IMODE(kit[0].with_suffix(".journal").stat().st_mode) == 0o600, "it tells where boards hang"
 
 
 def test_two_commands_never_write_to_one_journal(kit: tuple[Path, Path, Key]) -> None:
@@ -297,6 +298,22 @@ def test_options_that_contradict_each_other_or_are_missing_are_named(
     assert "do not go with --grant" in refused("--grant", grant, "--technician-key", key_file, "--pending").err
     assert "another key than the one that the grant names" in refused("--grant", grant, "--technician-key", other).err
     assert "Give --authority DIR" in refused().err
+    assert "is not there" in refused("--grant", grant, "--technician-key", tmp_path / "lost").err
+
+
+def test_a_technicians_key_is_encrypted_unless_it_is_declined(kit: tuple[Path, Path, Key], tmp_path: Path) -> None:
+    key_file, passphrase, wrong = tmp_path / "own", tmp_path / "passphrase", tmp_path / "wrong"
+    assert "no terminal to ask at" in laterne("grant", "key", "-o", key_file, code=2).err
+    assert not key_file.exists()
+    passphrase.write_text("Laternenpfahl\n")
+    wrong.write_text("Laterne\n")
+    laterne("grant", "key", "-o", key_file, "--passphrase-file", passphrase)
+    assert b"ENCRYPTED PRIVATE KEY" in key_file.read_bytes()
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    arguments = ("--grant", kit[0], "--technician-key", key_file, "--passphrase-file")
+    assert "does not open the technician's key" in refused(*arguments, wrong).err
+    assert "another key than the one that the grant names" in refused(*arguments, passphrase).err
+    assert not kit[0].with_suffix(".journal").exists()
 
 
 def test_a_grant_that_nobody_could_use_is_not_issued(authority: Path, tmp_path: Path) -> None:
