@@ -107,10 +107,16 @@ class MqttRoute:
             self._health.alarm(
                 self._subject,
                 "broker",
-                f"no broker at {self._broker}: {cause_of(why)}; reports are kept and it is tried again",
+                f"no broker at {self._broker}: {cause_of(why)}{self._hint()}; reports are kept and it is tried again",
             )
             log.debug("%s: lasted %.1f s, next in %.1f s", self._subject, self._clock.monotonic_s() - began_s, pause_s)
             await asyncio.sleep(pause_s)
+
+    def _hint(self) -> str:
+        # TLS 1.3 lets us finish before the broker has looked for our certificate: it then just hangs up.
+        if self._connected_s is None and self._settings.tls and self._settings.certificate_file is None:
+            return " (if it wants a certificate of this gateway, set certificate_file and key_file)"
+        return ""
 
     async def _connection(self) -> None:
         will = aiomqtt.Will(self._status, self._told("offline", "connection lost"), qos=1, retain=True)

@@ -1,0 +1,154 @@
+"""TLS to a real broker: certificates on both ends, and a broker that is not who it should be."""
+
+import asyncio
+import datetime
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from tests.gateway.fake_board import FakeBoard, FakeLine
+from tests.gateway.parts import GatewayProcess, until
+from tests.servers import Mosquitto, free_port
+
+MakeLine = Callable[..., FakeLine]
+
+
+class Certificates:
+    """A certificate authority for tests only, in PEM files. ca: its own certificate."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self._directory = directory
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test's authority")])
+        self.ca = directory / "ca.pem"
+        made = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        self.ca.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+        now = datetime.datetime.now(datetime.UTC)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+        )
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        """Certificate and key for a DNS name."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        made = self._builder(subject, key).add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), False)
+        certificate, private = self._directory / f"{name}.pem", self._directory / f"{name}.key"
+        certificate.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return certificate, private
+
+
+class TlsBroker:
+    """Mosquitto with a listener that speaks TLS and wants a certificate."""
+
+    def __init__(self, directory: Path, server: tuple[Path, Path], ca: Path) -> None:
+        port = free_port()
+        self.url = f"mqtts://localhost:{port}"
+        self.broker = Mosquitto(
+            directory,
+            f"listener {port} 127.0.0.1\ncafile {ca}\ncertfile {server[0]}\nkeyfile {server[1]}\n"
+            "require_certificate true\n",
+        )
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Certificates:
+    return Certificates(tmp_path / "certificates")
+
+
+@pytest.fixture
+def start_broker(tmp_path: Path, certificates: Certificates) -> Iterator[Callable[[tuple[Path, Path]], TlsBroker]]:
+    started: list[Mosquitto] = []
+
+    def start(server: tuple[Path, Path]) -> TlsBroker:
+        made = TlsBroker(tmp_path / "broker", server, certificates.ca)
+        made.broker.start()
+        started.append(made.broker)
+        return made
+
+    yield start
+    for broker in started:
+        broker.stop()
+
+
+def gateway_with_tls(
+    tmp_path: Path, board: FakeBoard, line: FakeLine, tls: TlsBroker, ca: Path, own: tuple[Path, Path] | None
+) -> GatewayProcess:
+    gateway = GatewayProcess(tmp_path, [board], [line], tls.broker)
+    settings = f'url = "{tls.url}"\nca_file = "{ca}"'
+    if own is not None:
+        settings += f'\ncertificate_file = "{own[0]}"\nkey_file = "{own[1]}"'
+    gateway.config.write_text(gateway.config.read_text().replace(f'url = "{tls.broker.url}"', settings))
+    return gateway
+
+
+async def test_reports_cross_tls_with_certificates_on_both_ends_and_verify_hears_them_there(
+    tmp_path: Path,
+    certificates: Certificates,
+    start_broker: Callable[[tuple[Path, Path]], TlsBroker],
+    line_of: MakeLine,
+) -> None:
+    tls = start_broker(certificates.issue("localhost"))
+    board = FakeBoard()
+    board.close_reports(3)
+    gateway = gateway_with_tls(
+        tmp_path, board, line_of(board), tls, certificates.ca, certificates.issue("gw-1.example")
+    )
+    # It has no certificate of its own, so it listens at the other door; that it hears all shows what came through.
+    verify = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name("laterne"), "verify", "--broker", tls.broker.url, "--json-lines",
+        "--trust", tmp_path / "trust.cbor", "--roster", tmp_path / "roster.cbor", stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert verify.stdout is not None
+        assert json.loads(await verify.stdout.readline())["event"] == "subscribed"
+        await gateway.start()
+        heard = [json.loads(await verify.stdout.readline()) for _ in range(3)]
+        assert [(one["ok"], one["sequence"]) for one in heard] == [(True, 1), (True, 2), (True, 3)]
+        await board.forgets(3)
+    finally:
+        verify.terminate()
+        await verify.communicate()
+        await gateway.end()
+
+
+@pytest.mark.parametrize("mistake", ["another authority", "another name", "no certificate of ours"])
+async def test_a_broker_that_is_not_who_it_should_be_gets_nothing_and_it_is_said(
+    tmp_path: Path,
+    certificates: Certificates,
+    start_broker: Callable[[tuple[Path, Path]], TlsBroker],
+    line_of: MakeLine,
+    mistake: str,
+) -> None:
+    tls = start_broker(certificates.issue("elsewhere.example" if mistake == "another name" else "localhost"))
+    board = FakeBoard()
+    board.close_reports(2)
+    ca = Certificates(tmp_path / "strangers").ca if mistake == "another authority" else certificates.ca
+    own = None if mistake == "no certificate of ours" else certificates.issue("gw-1.example")
+    gateway = gateway_with_tls(tmp_path, board, line_of(board), tls, ca, own)
+    try:
+        await gateway.start()
+        await board.forgets(2)  # the boards' data are safe all the while
+        await until(lambda: "certificate" in gateway.said().lower())
+        assert "Traceback" not in gateway.said()
+        assert ": connected" not in gateway.said()
+    finally:
+        await gateway.end()
