@@ -22,6 +22,7 @@ from laterne_provisioning import (
     grant_commands,
     keys,
     label_commands,
+    order_commands,
     out_file,
     output,
     roster,
@@ -48,6 +49,7 @@ roster_app = typer.Typer(no_args_is_help=True, help="Tell gateways which boards 
 gateway_app = typer.Typer(no_args_is_help=True, help="Say which gateways there are.")
 trust_app = typer.Typer(no_args_is_help=True, help="The authority's public keys.")
 board_commands.add_to(board_app)
+order_commands.add_to(board_app)
 board_app.command("label")(label_commands.label)
 app.add_typer(board_app, name="board")
 app.add_typer(roster_app, name="roster")
@@ -204,8 +206,11 @@ def board_show(
         output.print_json(document)
         return
     for name, value in document.items():
-        shown = f"x {value['x']}  y {value['y']}" if isinstance(value, dict) else value
-        typer.echo(f"{name:18}{'' if shown is None else shown}")
+        for shown in value if isinstance(value, list) else [value]:
+            if isinstance(shown, dict):
+                left_out = ("kty", "crv", "order", "receipt")  # for programs
+                shown = "  ".join(f"{part} {shown[part]}" for part in shown if part not in left_out)
+            typer.echo(f"{name:18}{'' if shown is None else shown}")
     if qr:
         label_commands.draw(board)
 

@@ -9,7 +9,7 @@ from laterne_protocol.errors import SignatureError, WireError
 from laterne_provisioning import grants, output, primitives
 from laterne_provisioning.authority import Authority, read_trust
 from laterne_provisioning.errors import UsageError
-from laterne_provisioning.registry import Board
+from laterne_provisioning.registry import DECOMMISSIONED, Board
 from laterne_provisioning.verifier import KnownBoard
 
 
@@ -36,14 +36,20 @@ def of_authority(authority: Authority, received_by: int | None = None) -> list[K
                 f"The credential of {board.id} in the registry is that of another board or key. "
                 "Bring the registry back from a backup."
             )
+        # Former keys are taken from the registry as they stand there: their enrolment key may be gone by now.
+        formers = tuple((one.sign_key, one.last) for one in board.formers)
+        first = board.formers[0].credential if board.formers else board.credential  # its chain began with it
         refused = _why_not(board, received_by)
-        known.append(KnownBoard(board.id, board.sign_key, credential.digest(board.credential), refused))
+        digest = credential.digest(first)
+        known.append(KnownBoard(board.id, board.sign_key, digest, refused, formers, board.last))
     return known
 
 
 def _why_not(board: Board, received_by: int | None) -> str | None:
     if board.enrolled is None:
         return f"{board.id} is {board.state}: it was never accepted"
+    if board.state == DECOMMISSIONED:
+        return None  # up to its last report, which it has named itself; its key is erased
     if board.ended is None or (received_by is not None and received_by < board.ended):
         return None
     return f"{board.id} was {board.state} at {output.moment(board.ended)} ({board.reason})"
@@ -68,7 +74,8 @@ def of_rosters(paths: Sequence[Path], trust_path: Path) -> tuple[list[KnownBoard
         except WireError as why:
             raise UsageError(f"{path} is no roster that can be believed: {why}. Export it again.") from why
         for entry in listed.entries:
-            board = KnownBoard(entry.board, entry.sign_key, entry.credential_digest)
+            formers = tuple((one.sign_key, one.last) for one in entry.former)
+            board = KnownBoard(entry.board, entry.sign_key, entry.credential_digest, formers=formers)
             if known.setdefault(entry.board, board) != board:
                 raise UsageError(f"The rosters give {entry.board} two keys: leave out the older one.")
         denied |= {kid: f"{board} is on the roster's deny list ({reason})" for board, kid, reason in listed.revoked}

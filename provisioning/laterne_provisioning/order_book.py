@@ -5,7 +5,6 @@ At most one thing is under way with a board. Its row is on the disk before its o
 is left to be done, so that the same command goes on where a former one was stopped.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -103,8 +102,3 @@ class OrderBook:
             done.last,
             done.at,
         )
-
-    def receipts(self, board: str) -> "Iterator[Done]":
-        """What this board has done, the oldest first."""
-        for row in self._registry.execute("select * from receipt where board = ? order by counter", board):
-            yield Done(*row)

@@ -106,6 +106,23 @@ def board_document(board: Board) -> dict[str, object]:
         "ended": moment(board.ended),
         "reason": board.reason,
         "replaced_by": board.replaced_by,
+        "under_way": None if board.under_way is None else {"act": board.under_way[0], "step": board.under_way[1]},
+        "former_keys": [
+            {"kid": credential.kid(one.sign_key).hex(), "last_report": one.last, "until": moment(one.until)}
+            for one in board.formers
+        ],
+        "last_report": board.last,
+        "receipts": [
+            {
+                "act": done.act,
+                "counter": done.counter,
+                "last_report": done.last,
+                "at": moment(done.at),
+                "order": base64url(done.ordered),
+                "receipt": base64url(done.body),
+            }
+            for done in board.receipts
+        ],
         "posts": [
             {"post": hanging.place.post, "since": moment(hanging.since), "until": moment(hanging.until)}
             for hanging in board.hangings

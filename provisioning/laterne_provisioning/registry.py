@@ -14,6 +14,7 @@ from typing import Any
 
 from laterne_provisioning import files
 from laterne_provisioning.errors import OperatorError, UsageError
+from laterne_provisioning.order_book import DECOMMISSION, Done
 from laterne_provisioning.registry_tables import FORMER_VERSIONS, SCHEMA, VERSION
 
 WAIT_S = 10  # for another command that is writing: one transaction with one signature
@@ -58,7 +59,8 @@ class Board:
     """A row of the registry. Times are Unix seconds, keys 64 bytes x and y.
 
     hangings: where it hung and hangs, the oldest first. decision: whether a second person must accept it.
-    formers: the keys that it had before, the oldest first. last: sequence of its last report, once decommissioned.
+    formers: the keys that it had before, the oldest first. receipts: what it has done by order, the oldest first.
+    under_way: (act, step) of the order that is out (order_book.py).
     """
 
     id: str
@@ -79,7 +81,13 @@ class Board:
     replaced_by: str | None = None
     hangings: tuple[Hanging, ...] = ()
     formers: tuple[Former, ...] = ()
-    last: int | None = None
+    receipts: tuple[Done, ...] = ()
+    under_way: tuple[str, str] | None = None
+
+    @property
+    def last(self) -> int | None:
+        """Sequence of its last report, once it is decommissioned: its own word."""
+        return next((done.last for done in self.receipts if done.act == DECOMMISSION), None)
 
     @property
     def chain_digest(self) -> bytes:
@@ -328,16 +336,21 @@ class Registry:
                 "select board, sign_key, agree_key, credential, credential_digest, last, until from former"
                 " order by rowid"
             ).fetchall()
-            lasts = dict(self._database.execute("select board, last from receipt where act = 'decommission'"))
+            done = self._database.execute("select * from receipt order by board, counter").fetchall()
+            out = {row[0]: row[1:] for row in self._database.execute("select board, act, step from under_way")}
         hangings: dict[str, list[Hanging]] = {}
         for board, post, latitude, longitude, since, until in hung:
             hangings.setdefault(board, []).append(Hanging(Place(post, latitude, longitude), since, until))
         formers: dict[str, list[Former]] = {}
         for board, *parts in had:
             formers.setdefault(board, []).append(Former(*parts))
+        receipts: dict[str, list[Done]] = {}
+        for one in done:
+            receipts.setdefault(one[0], []).append(Done(*one))
         found = []
         for row in rows:
-            more = (tuple(hangings.get(row[0], ())), tuple(formers.get(row[0], ())), lasts.get(row[0]))
+            lists = tuple(tuple(by_board.get(row[0], ())) for by_board in (hangings, formers, receipts))
+            more = (*lists, out.get(row[0]))
             found.append(Board(*[*row[:10], bool(row[10]), *row[11:], *more]))
         return found
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from laterne_protocol import cose, credential, fields
 from laterne_protocol import roster as wire
-from laterne_protocol.errors import ObjectError
+from laterne_protocol.errors import CborError, ObjectError, WireError
 from laterne_provisioning import keys
 from laterne_provisioning.authority import Authority, sign_object
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.registry import ENDED, ENROLLED, PENDING, REVOKED, Board, Registry
+
+ENVELOPE_BYTES = 128  # what the signature adds to the payload: 96 bytes and some
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,16 @@ def issue(
             revoked = sorted(revoked, key=lambda board: (board.state == REVOKED, board.ended or 0))[-wire.MAX_REVOKED :]
         former = registry.newest_roster(gateway)
         version = max(1 if former is None else former.version + 1, registry.roster_floor())
-        payload = wire.Roster(
-            gateway,
-            version,
-            now,
-            [_entry(board) for board in served],
-            [(board.id, credential.kid(board.sign_key), board.reason or board.state) for board in revoked],
-            None if former is None else former.digest,
-        ).to_payload()
-        try:
-            wire.roster_of(payload)  # what a gateway would refuse is not signed
-        except ObjectError as why:
-            raise OperatorError(f"No gateway would take this roster: {why}. Leave one of the boards out.") from why
+        payload = _payload(
+            wire.Roster(
+                gateway,
+                version,
+                now,
+                [_entry(board) for board in served],
+                [(board.id, credential.kid(board.sign_key), board.reason or board.state) for board in revoked],
+                None if former is None else former.digest,
+            )
+        )
         body = sign_object(key, cose.ROSTER, payload)
         authority.log.append(
             "roster export",
@@ -100,7 +100,54 @@ def _served(boards: list[Board], wanted: Sequence[str]) -> list[Board]:
     return served
 
 
+def newest_boards(registry: Registry, gateway: str) -> list[str] | None:
+    """The boards that the newest roster of a gateway lets it serve; None: it has none."""
+    return dict(_newest(registry)).get(gateway)
+
+
+def gateways_of(registry: Registry, board_id: str) -> list[str]:
+    """The gateways whose newest roster has this board."""
+    return [gateway for gateway, boards in _newest(registry) if board_id in boards]
+
+
+def _newest(registry: Registry) -> list[tuple[str, list[str]]]:
+    rows = registry.execute("select gateway, max(version), body from roster group by gateway order by gateway")
+    found = []
+    for gateway, _, body in rows:
+        listed = wire.roster_of(cose.parse(body, wire.MAX_ROSTER_BYTES).payload)  # ours: signed and stored by issue()
+        found.append((gateway, [entry.board for entry in listed.entries]))
+    return found
+
+
+def _payload(wanted: wire.Roster) -> bytes:
+    """What is to be signed. Raises OperatorError: no gateway would take it."""
+    while True:
+        payload = wanted.to_payload()
+        rotated = [entry for entry in wanted.entries if entry.former]
+        try:
+            if len(payload) > wire.MAX_ROSTER_BYTES - ENVELOPE_BYTES:
+                raise CborError(f"it has {len(payload)} bytes")
+            wire.roster_of(payload)  # what a gateway would refuse is not signed
+        except WireError as why:
+            if not rotated or not isinstance(why, CborError):
+                raise OperatorError(f"No gateway would take this roster: {why}. Leave one of the boards out.") from why
+            # A roster of many boards has no room for all former keys (protocol/README.md, 7), which are needed only
+            # while reports that they signed wait on boards.
+            rotated[0].former = rotated[0].former[1:]
+            continue
+        return payload
+
+
 def _entry(board: Board) -> wire.Entry:
     place = board.place
     post = None if place is None else wire.Post(place.post, place.latitude, place.longitude)
-    return wire.Entry(board.id, board.sign_key, board.agree_key, board.tier, board.credential_digest, post)
+    former = [wire.Former(one.sign_key, one.credential_digest, one.last) for one in board.formers]
+    return wire.Entry(
+        board.id,
+        board.sign_key,
+        board.agree_key,
+        board.tier,
+        board.chain_digest,
+        post,
+        tuple(former[-wire.MAX_FORMER_KEYS :]),
+    )

@@ -24,15 +24,28 @@ _ID_THEN_SEQUENCE = re.compile(rb"[\x60-\x7b](.{1,33}?)\x02(?=[\x00-\x1b])", re.
 
 @dataclass(frozen=True)
 class KnownBoard:
-    """What is known of a board beforehand. sign_key: 64 bytes. credential_digest: 16 bytes.
+    """What is known of a board beforehand. sign_key: 64 bytes.
 
-    refused: why nothing it signs is believed, though it is its signature; None for a board in service.
+    credential_digest: of the credential that its report 1 names, 16 bytes. refused: why nothing it signs is believed,
+    though it is its signature; None for a board in service. formers: keys that it had before, the oldest first, each
+    with the sequence of the last report that it signed. last: sequence of its last report, when it will sign no more.
     """
 
     board: str
     sign_key: bytes
     credential_digest: bytes
     refused: str | None = None
+    formers: tuple[tuple[bytes, int], ...] = ()
+    last: int | None = None
+
+    def key_of(self, sequence: int) -> bytes:
+        """The key that signs the report with this number."""
+        return next((key for key, last in self.formers if sequence <= last), self.sign_key)
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """Every key that it has or had."""
+        return (self.sign_key, *(key for key, _ in self.formers))
 
 
 class Reading(NamedTuple):
@@ -115,7 +128,8 @@ class Verifier:
         self._boards = {board.board: board for board in boards}
         self._by_kid: dict[bytes, list[KnownBoard]] = {}  # kids may collide (RFC 9679): a list
         for board in self._boards.values():
-            self._by_kid.setdefault(credential.kid(board.sign_key), []).append(board)
+            for key in board.keys:
+                self._by_kid.setdefault(credential.kid(key), []).append(board)
         self._chains = {board.board: Chain(board.credential_digest) for board in self._boards.values()}
         self._accounts = {
             board.board: Account(board.board, credential.kid(board.sign_key)) for board in self._boards.values()
@@ -163,12 +177,15 @@ class Verifier:
             reason = f"what {signer.board} signed is no report: {why}" if signer else f"its content is no report: {why}"
             return self._refused(body, signed, addressed, reason)
         known = self._boards.get(content.board)
-        if known is None or not self._is_signed_by(known, signed):
-            return self._refused(body, signed, addressed, self._why_not(content.board, signed))
-        if signed.kid != credential.kid(known.sign_key):
+        if known is None or not self._is_signed_by(known.key_of(content.sequence), signed):
+            return self._refused(body, signed, addressed, self._why_not(content.board, signed, content.sequence))
+        if signed.kid != credential.kid(known.key_of(content.sequence)):
             return self._refused(body, signed, addressed, "it names another key than the one that signed it")
         if known.refused is not None:
             return self._refused(body, signed, addressed, known.refused)
+        if known.last is not None and content.sequence > known.last:
+            reason = f"{known.board} was decommissioned after its report {known.last}: its key is in wrong hands"
+            return self._refused(body, signed, addressed, reason)
         if addressed is not None and addressed != known.board:
             return self._refused(body, signed, addressed, f"it is a report of {known.board}, sent under another name")
         try:
@@ -190,13 +207,9 @@ class Verifier:
             not new,
         )
 
-    def _is_signed_by(self, board: KnownBoard, signed: cose.Sign1) -> bool:
+    def _is_signed_by(self, key: bytes, signed: cose.Sign1) -> bool:
         try:
-            cose.verify(
-                signed,
-                cose.REPORT,
-                partial(primitives.is_signature, board.sign_key),
-            )
+            cose.verify(signed, cose.REPORT, partial(primitives.is_signature, key))
         except SignatureError:
             return False
         return True
@@ -204,15 +217,15 @@ class Verifier:
     def _signer(self, signed: cose.Sign1) -> KnownBoard | None:
         # The kid's board first; a forger may have written any kid, so then the others, as many as is affordable.
         for board in self._by_kid.get(signed.kid, []):
-            if self._is_signed_by(board, signed):
+            if any(self._is_signed_by(key, signed) for key in board.keys):
                 return board
         if not self._searches_left:
             return None
         self._searches_left -= 1
-        others = list(self._boards.values())[:MAX_KEYS_TRIED]
-        return next((board for board in others if self._is_signed_by(board, signed)), None)
+        others = [(board, key) for board in self._boards.values() for key in board.keys][:MAX_KEYS_TRIED]
+        return next((board for board, key in others if self._is_signed_by(key, signed)), None)
 
-    def _why_not(self, claimed: str, signed: cose.Sign1) -> str:
+    def _why_not(self, claimed: str, signed: cose.Sign1, sequence: int) -> str:
         unknown = "" if claimed in self._boards else f"{claimed} is not among the boards known here; "
         try:
             cose.check_low_s(signed.signature)
@@ -220,6 +233,8 @@ class Verifier:
             return unknown + str(why)
         searched = self._searches_left > 0
         signer = self._signer(signed)
+        if signer is not None and signer.board == claimed:
+            return self._other_key(signer, signed, sequence)
         if signer is not None:
             return f"{unknown}it is signed by the key of {signer.board}"
         if signed.kid in self._denied:
@@ -233,6 +248,13 @@ class Verifier:
                 f"{unknown}no key known here has signed it{hint}" if searched else f"{unknown}not signed as such{hint}"
             )
         return f"the signature is not that of {claimed}{hint}: changed on the way, or forged"
+
+    def _other_key(self, board: KnownBoard, signed: cose.Sign1, sequence: int) -> str:
+        for key, last in board.formers:
+            if sequence > last and self._is_signed_by(key, signed):
+                kid = credential.kid(key).hex()
+                return f"it is signed by a former key of {board.board}, {kid}, whose last report was {last}"
+        return f"it is signed by a key that {board.board} got after its report {sequence}"
 
     def _refused(self, body: bytes, signed: cose.Sign1 | None, addressed: str | None, reason: str) -> Refused:
         claims, sequence = self._claims(body if signed is None else signed.payload)
