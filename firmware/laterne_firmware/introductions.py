@@ -32,11 +32,9 @@ def work(sessions: "Sessions", step: int, body: bytes) -> "Generator[None, None,
         sessions.log("gateway %s was introduced" % found.gateway)
         return bytes((INTRODUCED,)) + found.kid
     taken = yield from trust_in(body, sessions.log)
-    if taken and sessions.gateway_digest and not _is_still_believed():
-        known_gateway.forget()
-        sessions.log("the gateway is not believed any more")
+    if sessions.gateway_digest and known_gateway.load() is None:
         sessions.gateway_digest = sessions.gateway_kid = b""
-        sessions.session = sessions.following = None
+        sessions.following, sessions.leaving = None, True
     return taken
 
 
@@ -66,13 +64,22 @@ def gateway_in(
 
 
 def trust_in(bundle: bytes, log: "Callable[[str], None]") -> "Steps":
-    """The digest of the stored trust, after it was replaced if this one is newer and good; empty when it is refused."""
+    """The digest of the stored trust, after it was replaced if this one is newer and good; empty when it is refused.
+
+    A gateway that the newer trust does not believe is forgotten.
+    """
     try:
         former = _stored()
         signed = trust.unpack(bundle)
         payload = signed[0].payload
         if payload != former.to_payload():
             found = yield from trust.verified(signed, p256_peer.verify, former)
+            # Forgotten first: if the power fails in between, the gateway is introduced and believed once more. The
+            # other way round it would stay known to a board whose trust does not believe it.
+            known = known_gateway.load()
+            if known is not None and not _is_believed(known, found):
+                known_gateway.forget()
+                log("the gateway is not believed any more")
             Record(TRUST).save(payload)
             log("trust version %d replaces version %d" % (found.version, former.version))
         return trust.digest(payload)
@@ -81,11 +88,8 @@ def trust_in(bundle: bytes, log: "Callable[[str], None]") -> "Steps":
         return b""
 
 
-def _is_still_believed() -> bool:
-    # Whether the stored trust has the signer among its roster keys, and a version for which the credential was made.
-    known, believed = known_gateway.load(), _stored()
-    if known is None:
-        return False
+def _is_believed(known: known_gateway.KnownGateway, believed: trust.Trust) -> bool:
+    # Whether the trust has the signer among its roster keys, and a version for which the credential was made.
     first, last = known.versions
     kids = [public_keys.kid(key) for key in believed.keys[trust.ROSTER]]
     return first <= believed.version <= last and known.signer in kids

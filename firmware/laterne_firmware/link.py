@@ -1,8 +1,10 @@
 """What this board answers to whom asks (protocol/README.md, 3). A repeated question gets its answer again."""
 
 from laterne_firmware import RELEASE
+from laterne_firmware.identity import TRUST
+from laterne_firmware.store import Record
 from laterne_protocol import board_messages as messages
-from laterne_protocol import frame
+from laterne_protocol import cbor, frame
 from laterne_protocol.errors import MessageError
 from laterne_protocol.report import digest
 from laterne_protocol.session import RecordError, SessionError
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from laterne_firmware.sessions import Sessions
 
     Beat = Callable[[], None]
+
+_TRUST_TYPE = bytes((messages.TRUST,))  # where a message has its type: after the head of the array
 
 
 class Link:
@@ -88,6 +92,9 @@ class Link:
         header = frame.header(frame.RECORD, received.destination, received.source)
         try:
             message = sessions.open(header, received.payload, now_ms)
+            if sessions.leaving and message[1:2] != _TRUST_TYPE:
+                sessions.session = None
+                raise SessionError("the gateway is not believed any more")
             answer = await self._message(message, now_ms, beat)
             if answer is None:
                 return None
@@ -111,8 +118,14 @@ class Link:
     def _hello(self, question: messages.Hello) -> bytes:
         identity = self._identity
         return messages.Identity(
-            question.number, identity.board, identity.kid, self._clock.boot, RELEASE, self._about[1]
+            question.number, identity.board, identity.kid, self._clock.boot, RELEASE, self._about[1], self._trust()
         ).to_bytes()
+
+    def _trust(self) -> "tuple[int, bytes] | None":
+        # Asked for once in a session: it need not be in memory. Nobody is told in the clear.
+        payload = Record(TRUST).load() if self.sessions is not None else None
+        held = cbor.decode(payload) if payload else None
+        return (held[1], digest(payload)) if payload and isinstance(held, dict) else None
 
     def _poll(self, question: messages.Poll, now_ms: int) -> bytes:
         backlog = self._backlog

@@ -14,6 +14,8 @@ What is kept, all of it in RAM, so that a reset ends every session and no counte
                 former one goes on, because message_4 may have been lost and the gateway has no new keys
     question,   the last step that cost work, and what came of it: the same question gets the same answer, at no cost.
     answer      That is also how an answer that took longer than ANSWER_WITHIN_MS is given: a board is never late
+    leaving     a newer trust that came in this session does not believe its gateway: still newer trusts may come in
+                it, one version after the other; anything else ends it
     responder   the handshake between message_1 and message_3, the only time at which its modules must stay loaded
 
 Anybody on the line can make a board work for seconds: an introduction that it does not know and a message_1 cost one of
@@ -127,6 +129,7 @@ class Sessions:
         self.gateway_kid = known.kid if known else b""
         self.session: "Session | None" = None
         self.following: "Session | None" = None
+        self.leaving = False
         self._question = b""
         self._answer = None  # type: bytes | None
         self._working = False  # at the question
@@ -145,7 +148,7 @@ class Sessions:
         following = self.following
         if following is not None and record[:1] == following.connection:
             message = following.open(header, record, now_ms)
-            self.session, self.following = following, None
+            self.session, self.following, self.leaving = following, None, False
             self._question, self._answer, self.stepped_ms = b"", None, None
             return message
         current = self.session

@@ -56,7 +56,7 @@ def _run(config: "Config") -> int:
 
     from laterne_gateway.agent import run
     from laterne_gateway.database import DatabaseError
-    from laterne_gateway.roster import RosterError
+    from laterne_gateway.trusts import RosterError
 
     log = logging.getLogger("laterne")
     try:

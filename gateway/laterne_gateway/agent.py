@@ -19,12 +19,13 @@ from laterne_gateway.database import FILE_NAME, DirectoryLock
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
 from laterne_gateway.orders import Orders
-from laterne_gateway.roster import RosterKeeper, read_bounded
+from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.routes.mqtt import NAME as MQTT
 from laterne_gateway.routes.mqtt import MqttRoute
 from laterne_gateway.serial_line import SerialLine
 from laterne_gateway.sessions import Sessions
 from laterne_gateway.status import StatusServer
+from laterne_gateway.trusts import TrustKeeper, read_bounded
 from laterne_protocol.roster import MAX_ROSTER_BYTES
 from laterne_protocol.trust import MAX_TRUST_BYTES
 
@@ -59,17 +60,19 @@ async def run(config: Config, clock: Clock | None = None) -> None:
 
 async def _run(config: Config, buffer: Buffer, health: Health, clock: Clock, stop: asyncio.Event) -> None:
     gateway = config.gateway
-    roster = RosterKeeper(gateway.id, gateway.trust, gateway.roster, buffer, health)
+    trusts = TrustKeeper(gateway.trust, buffer, health)
+    roster = RosterKeeper(gateway.id, trusts, gateway.roster, buffer, health)
     await roster.load()
-    sessions = Sessions(identity.load(gateway, roster.trusted), roster, clock, health)
+    own = await identity.load_and_keep(gateway, trusts.all, buffer, health)
+    sessions = Sessions(own, roster, trusts, clock, health)
     inbox = Inbox(roster, buffer, clock, health)
-    orders = Orders(roster, lambda: [roster.trusted], clock, health)
+    orders = Orders(roster, lambda: trusts.all, clock, health)
     buses = [
         Bus(SerialLine(line, health), line.boards, roster, sessions, inbox, orders, clock, health)
         for line in config.lines
     ]
     route = MqttRoute(gateway, config.mqtt, buffer, orders, clock, health)
-    status = StatusServer(config, buffer, roster, health, clock)
+    status = StatusServer(config, buffer, roster, trusts, health, clock)
     log.info(
         "gateway %s: %d lines, %d boards in the roster, %d reports waiting",
         gateway.id,
@@ -83,7 +86,7 @@ async def _run(config: Config, buffer: Buffer, health: Health, clock: Clock, sto
         others = [
             parts.create_task(buffer.run()),
             parts.create_task(status.run()),
-            parts.create_task(_reload(gateway, roster, sessions, buses, health)),
+            parts.create_task(_reload(gateway, roster, sessions, buses, buffer, health)),
         ]
         await stop.wait()
         log.info("gateway %s: stopping", gateway.id)
@@ -95,7 +98,12 @@ async def _run(config: Config, buffer: Buffer, health: Health, clock: Clock, sto
 
 
 async def _reload(
-    settings: GatewaySettings, roster: RosterKeeper, sessions: Sessions, buses: list[Bus], health: Health
+    settings: GatewaySettings,
+    roster: RosterKeeper,
+    sessions: Sessions,
+    buses: list[Bus],
+    buffer: Buffer,
+    health: Health,
 ) -> None:
     hang_up = _on_signals(signal.SIGHUP)
     while True:
@@ -103,14 +111,14 @@ async def _reload(
         hang_up.clear()
         problem = await roster.reload()
         try:
-            sessions.identity = identity.load(settings, roster.trusted)
-            health.clear("gateway", "credential", "the credential is good again")
+            sessions.identity = await identity.load_and_keep(settings, sessions.trusts.all, buffer, health)
         except identity.IdentityError as why:
             # Boards decide by the trust that they hold: the one in use may serve them for long yet.
-            health.alarm("gateway", "credential", f"{why}; the one in use stays")
-        if problem is None:
-            for bus in buses:
-                bus.wake()
+            health.alarm("gateway", identity.SUBJECT, f"{why}; the one in use stays")
+        # Also when the roster is refused: trust and credential may be new.
+        for bus in buses:
+            bus.wake()
+        log.info("gateway %s: files read again%s", settings.id, "" if problem is None else f": {problem}")
 
 
 async def _first_of(wanted: Coroutine[None, None, None], other: Coroutine[None, None, bool]) -> bool:

@@ -102,7 +102,7 @@ class Buffer:
             self.chains[refused.board] = Chain(refused.credential, refused.passed_over, None)
 
     async def keep_file(self, kind: str, version: int, body: bytes) -> None:
-        """Keeps a trust or roster that was found good. Raises StoreError."""
+        """Keeps a signed file that was found good, instead of the one that had this kind. Raises StoreError."""
         await self._writer.write(
             lambda db, _: db.execute(
                 "insert into signed_file values (?, ?, ?) on conflict (kind) do update "
@@ -111,11 +111,18 @@ class Buffer:
             )
         )
 
-    async def kept_file(self, kind: str) -> bytes | None:
-        """The last good trust or roster. Waits while the disk is away."""
-        query = "select body from signed_file where kind = ?"
-        rows = await self._writer.read(lambda db, _: db.execute(query, (kind,)).fetchall())
-        return bytes(rows[0][0]) if isinstance(rows, list) and rows else None
+    async def kept_files(self, what: str) -> dict[str, bytes]:
+        """The kept ones of which the first word of the kind is this, by kind, in the order of their versions.
+
+        Waits while the disk is away.
+        """
+        query = "select kind, body from signed_file where kind = ?1 or kind like ?1 || ' %' order by version"
+        rows = await self._writer.read(lambda db, _: db.execute(query, (what,)).fetchall())
+        return {kind: bytes(body) for kind, body in rows} if isinstance(rows, list) else {}
+
+    async def forget_file(self, kind: str) -> None:
+        """What was kept under this kind is of no use any more. Raises StoreError."""
+        await self._writer.write(lambda db, _: db.execute("delete from signed_file where kind = ?", (kind,)))
 
     async def tallies(self) -> dict[str, int]:
         """Numbers that survive restarts, how many are set aside, gaps not told, bytes in use; {} while it is away."""

@@ -10,7 +10,9 @@ What is asked next at an address:
     no session, none wanted     hello in the clear: is anybody there, must it be enrolled?
     a handshake step is due     that step
     an order for this board     the order, or that its receipt has arrived (orders)
-    a session, board not known  hello in the session: which boot, which release?
+    a session, board not known  hello in the session: which boot, which release, which trust?
+    it can follow to a newer    that trust, until the board has judged it; it is polled meanwhile
+        trust
     otherwise                   a poll in the session
 """
 
@@ -29,6 +31,7 @@ from laterne_gateway.orders import Errand, Orders
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.serial_line import LineLost, SerialLine
 from laterne_gateway.sessions import Link, Sessions
+from laterne_gateway.trusts import Held, Telling
 from laterne_protocol import credential, frame, messages
 from laterne_protocol.errors import MessageError
 from laterne_protocol.frame import Frame
@@ -51,6 +54,9 @@ UNKNOWN_PAUSE_S = 5.0  # a board that is not enrolled, or not in the roster
 MAX_UNCOMMITTED = 64  # reports of one board on their way to the disk: 60 KiB; then the board waits for the commit
 SILENT_CAP_S = 5.0  # how often a dead board alone on its line is asked
 SILENT_CAP_A_BOARD_S = 2.0  # on a bus with n boards every 2n s: at 0.6 s each, 30 % of the line if all but one are dead
+TRUST_AGAIN_S = 2.0  # a board judges a trust for a second or two a signature; it is asked for its answer so often
+TRUST_TIMES = 30  # then, or when it refuses, it is left alone for TRUST_REST_S
+TRUST_REST_S = 3600.0
 REOPEN_BASE_S, REOPEN_CAP_S = 0.5, 5.0  # an adapter that is plugged in again serves within 5 s
 
 
@@ -69,6 +75,9 @@ class Contact:
     greeted: Session | None = None  # the session whose opening has been said
     said: str = ""  # what was logged last: a thing is said when it changes
     clock: BoardClock = field(default_factory=BoardClock)
+    held: Held | None = None  # the trust of the board that is identified
+    trust_due_s: float = 0.0  # when it may be told a newer one
+    told: int = 0  # how often it was told this one
 
     @property
     def next_s(self) -> float:
@@ -94,6 +103,7 @@ class Bus:
         self._exchange = Exchange(line, clock, health)
         self._subject = f"line {line.name}"
         self._roster = roster
+        self._sessions = sessions
         self._inbox = inbox
         self._orders = orders
         self._clock = clock
@@ -131,6 +141,7 @@ class Bus:
         for contact in self._contacts:
             link = contact.link
             link.forgive()
+            contact.trust_due_s = 0.0
             if link.entry is None or self._roster.entry(link.entry.board) is not link.entry:
                 contact.due_s = 0.0
         self._line.stir()
@@ -162,6 +173,8 @@ class Bus:
             pause_s = await self._carry(contact, link.entry, errand)
         elif contact.identified is not link.session:
             pause_s = await self._identify(contact, link.entry)
+        elif (telling := self._to_be_told(contact)) is not None:
+            pause_s = await self._tell_trust(contact, link.entry, telling)
         else:
             pause_s = await self._poll(contact, link.entry)
         contact.due_s = self._clock.monotonic_s() + pause_s
@@ -230,12 +243,13 @@ class Bus:
         if contact.known != (entry.board, identity.kid):
             # Another board may count the same boot: its clock is another one all the same.
             contact.known, contact.clock = (entry.board, identity.kid), BoardClock()
-        contact.identified = session
+        contact.identified, contact.held = session, identity.trust
         contact.answers = True
         contact.silence.reset()
         self._health.note(entry.board, "line", self._line.name)
         self._health.note(entry.board, "release", identity.release)
         self._health.note(entry.board, "model", identity.model)
+        self._sessions.trusts.note(entry.board, identity.trust)
         self._say(contact, f"{entry.board}: {where}: answers, boot {identity.boot}, release {identity.release}")
         return 0.0
 
@@ -249,6 +263,41 @@ class Bus:
         contact.silence.reset()
         self._orders.answered(entry.board, errand, answer.what)
         return 0.0  # if the board is at it, polls go on meanwhile
+
+    def _to_be_told(self, contact: Contact) -> Telling | None:
+        if contact.trust_due_s > self._clock.monotonic_s():
+            return None
+        trusts = self._sessions.trusts
+        # Not before we have a credential that is believed then: the board would forget us, and wait for one.
+        if not self._sessions.identity.is_believed_under(trusts.newest.version):
+            return None
+        return trusts.next_for(contact.held)
+
+    async def _tell_trust(self, contact: Contact, entry: Entry, telling: Telling) -> float:
+        version, digest = telling.held
+        answer = await self._ask(
+            contact, lambda number: messages.Enrolment(number, messages.TRUST, telling.bundle), messages.Enrolment
+        )
+        contact.trust_due_s = self._clock.monotonic_s() + TRUST_AGAIN_S
+        contact.told += 1
+        if answer is None:
+            return self._unanswered(contact)
+        contact.answers = True
+        said = answer.what
+        if isinstance(said, messages.Enrolment) and (said.step, said.body) == (messages.TRUST_TAKEN, digest):
+            contact.told, contact.trust_due_s, contact.held = 0, 0.0, telling.held
+            contact.link.followed()
+            self._health.count(entry.board, "trusts followed")
+            self._health.clear(entry.board, "trust refused")
+            self._sessions.trusts.note(entry.board, telling.held)
+            log.info("%s: holds trust version %d now", entry.board, version)
+        elif not isinstance(said, messages.Refusal) or said.reason != messages.NOT_READY or contact.told >= TRUST_TIMES:
+            contact.told, contact.trust_due_s = 0, self._clock.monotonic_s() + TRUST_REST_S
+            self._health.count(entry.board, "trusts refused")
+            self._health.alarm(
+                entry.board, "trust refused", f"it does not follow to trust version {version}: its console says why"
+            )
+        return 0.0  # it judges, or will not: polls go on
 
     async def _poll(self, contact: Contact, entry: Entry) -> float:
         if self._inbox.uncommitted(entry) >= MAX_UNCOMMITTED:

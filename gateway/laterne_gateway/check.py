@@ -10,7 +10,8 @@ from pathlib import Path
 from laterne_gateway import identity, primitives
 from laterne_gateway.config import Config, GatewaySettings, LineSettings
 from laterne_gateway.database import FILE_NAME, DatabaseError, check_format
-from laterne_gateway.roster import RosterError, read_bounded, verified_roster
+from laterne_gateway.roster import verified_roster
+from laterne_gateway.trusts import RosterError, read_bounded
 from laterne_protocol import roster, trust
 from laterne_protocol.errors import WireError
 
@@ -61,13 +62,15 @@ def _roster(gateway: GatewaySettings, trusted: trust.Trust) -> bool:
 
 def _identity(gateway: GatewaySettings, trusted: trust.Trust) -> bool:
     try:
-        found = identity.load(gateway, trusted)
+        found = identity.load(gateway, [trusted])
         mode = stat.S_IMODE(gateway.key.stat().st_mode)
     except identity.IdentityError as why:
         return _wrong(str(why))
     if mode & 0o077:
         return _wrong(f"{gateway.key}: others may read it: chmod 600")
-    first, last = found.credential.versions
+    if found.problem is not None:
+        return _wrong(found.problem)
+    first, last = found.introductions[0].credential.versions
     return _good(f"credential: key {found.party.kid.hex()}, valid under trust versions {first} to {last}")
 
 

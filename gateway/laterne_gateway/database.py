@@ -88,9 +88,10 @@ create table hour (
     last_id integer not null
 ) strict;
 
--- The last good trust and roster, as their files were: the versions below which nothing is taken any more.
+-- What the authority has signed, as the files were: the last good roster, each trust that was followed, and each
+-- credential of ours that boards may still need. Below these versions nothing is taken any more.
 create table signed_file (
-    kind    text    primary key,    -- 'trust' or 'roster'
+    kind    text    primary key,    -- 'roster', 'trust 3', 'credential 0a1b...'
     version integer not null,
     body    blob    not null
 ) strict, without rowid;

@@ -1,10 +1,11 @@
-"""Which boards we may serve: trust and roster, verified, never older than once seen, the last good one kept.
+"""Which boards we may serve: the roster, verified, never older than once seen, the last good one kept.
 
-Trust is installed by hand; a later one counts when a threshold of the roots trusted before has signed it too
-(TUF 5.3). A roster counts when a roster key of the trust has signed it, it names this gateway, and its version is not
-below any that was ever taken; the last good files are in the database, so that holds after a restart too.
+A roster counts when a roster key of the trust in force (`trusts`) has signed it, it names this gateway, and its version
+is not below any that was ever taken; the last good one is in the database, so that holds after a restart too. It stays
+in force when a newer trust comes, until a roster comes that this trust's key has signed.
 """
 
+import contextlib
 import logging
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from laterne_gateway import primitives
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.health import Health
+from laterne_gateway.trusts import RosterError, TrustKeeper, read_bounded
 from laterne_gateway.writer import StoreError
 from laterne_protocol import cose, credential, roster, trust
 from laterne_protocol.errors import ObjectError, SignatureError, WireError
@@ -19,22 +21,6 @@ from laterne_protocol.errors import ObjectError, SignatureError, WireError
 log = logging.getLogger("laterne")
 
 SUBJECT = "roster"
-
-
-class RosterError(Exception):
-    """No roster can be used; the sentence says what to do."""
-
-
-def read_bounded(file: Path, max_bytes: int, made_by: str = "laterne roster export") -> bytes:
-    """A file of at most max_bytes. made_by: the operator's command. Raises RosterError."""
-    try:
-        with file.open("rb") as source:
-            data = source.read(max_bytes + 1)
-    except OSError as why:
-        raise RosterError(f"{file}: cannot be read ({why.strerror}): bring it from the authority ({made_by})") from why
-    if len(data) > max_bytes:
-        raise RosterError(f"{file}: more than {max_bytes} bytes: it is not what the authority exports")
-    return data
 
 
 def verified_roster(data: bytes, trusted: trust.Trust, gateway: str) -> roster.Roster:
@@ -53,13 +39,12 @@ def verified_roster(data: bytes, trusted: trust.Trust, gateway: str) -> roster.R
 class RosterKeeper:
     """Holds the roster in force. load() before use; reload() when the files may have changed."""
 
-    def __init__(self, gateway: str, trust_file: Path, roster_file: Path, buffer: Buffer, health: Health) -> None:
+    def __init__(self, gateway: str, trusts: TrustKeeper, roster_file: Path, buffer: Buffer, health: Health) -> None:
         self._gateway = gateway
-        self._trust_file = trust_file
+        self._trusts = trusts
         self._roster_file = roster_file
         self._buffer = buffer
         self._health = health
-        self._trusted: trust.Trust | None = None
         self._roster: roster.Roster | None = None
         self._digest = b""
         self._entries: dict[str, roster.Entry] = {}
@@ -98,26 +83,23 @@ class RosterKeeper:
         return self._next_kids.get(board) == kid
 
     @property
-    def trusted(self) -> trust.Trust:
-        """The trust in force, once loaded."""
-        assert self._trusted is not None
-        return self._trusted
+    def names(self) -> list[str]:
+        """The boards that may be served."""
+        return list(self._entries)
 
     def is_revoked(self, board: str) -> bool:
         return board in self._revoked
 
     async def load(self) -> None:
-        """At start: the last good ones from the database, then the files. Raises RosterError: neither can be used."""
-        kept_trust = await self._buffer.kept_file("trust")
-        kept_roster = await self._buffer.kept_file("roster")
-        try:
-            if kept_trust is not None:
-                self._trusted = trust.trust_of(kept_trust, primitives.valid)
-                if kept_roster is not None:
-                    self._use(verified_roster(kept_roster, self._trusted, self._gateway))
-        except WireError as why:
-            # Another gateway's database, or a trust whose roster key is gone: the files decide alone.
-            log.warning("%s: the one in the database is of no use any more: %s", SUBJECT, why)
+        """At start: the last good files from the database, then the files. Raises RosterError: neither can be used."""
+        await self._trusts.load()
+        for data in (await self._buffer.kept_files("roster")).values():
+            for trusted in reversed(self._trusts.all):
+                # It was taken under one of these. A newer trust, whose roster is still to come, does not end our
+                # service; only what is new must be signed by a key of the newest (_take_roster).
+                with contextlib.suppress(WireError):
+                    self._use(verified_roster(data, trusted, self._gateway))
+                    break
         problem = await self.reload()
         if self._roster is None:
             raise RosterError(problem or "no roster")
@@ -125,7 +107,7 @@ class RosterKeeper:
     async def reload(self) -> str | None:
         """Takes the files when they are good; else keeps what is in force, raises an alarm and returns the problem."""
         try:
-            await self._take_trust()
+            await self._trusts.take()
             await self._take_roster()
         except (RosterError, StoreError) as why:  # what cannot be kept does not come into force
             self._health.count(SUBJECT, "refused")
@@ -138,22 +120,10 @@ class RosterKeeper:
         self._health.clear(SUBJECT, "refused")
         return None
 
-    async def _take_trust(self) -> None:
-        data = read_bounded(self._trust_file, trust.MAX_TRUST_BYTES)
-        try:
-            found = trust.trust_of(data, primitives.valid, self._trusted)
-        except WireError as why:
-            raise RosterError(f"{self._trust_file}: {why}: bring the trust that the authority published last") from why
-        if self._trusted is None or found.version != self._trusted.version:
-            await self._buffer.keep_file("trust", found.version, data)
-            log.info("trust: version %d of %s", found.version, found.authority)
-        self._trusted = found
-
     async def _take_roster(self) -> None:
-        assert self._trusted is not None
         data = read_bounded(self._roster_file, roster.MAX_ROSTER_BYTES)
         try:
-            found = verified_roster(data, self._trusted, self._gateway)
+            found = verified_roster(data, self._trusts.newest, self._gateway)
         except WireError as why:
             raise RosterError(f"{self._roster_file}: {why}: export this gateway's roster anew") from why
         digest = roster.digest(found.to_payload())

@@ -173,7 +173,7 @@ class _Found:
                 copy.execute("insert or ignore into lane values (?, ?, ?, ?)", values)
             elif shape == "tii":  # the index of the reports: board, sequence, id
                 copy.execute("insert into named values (?, ?, ?)", values)
-            elif shape == "tib" and values[0] in ("trust", "roster"):
+            elif shape == "tib" and str(values[0]).partition(" ")[0] in ("trust", "roster", "credential"):
                 copy.execute(
                     "insert into signed_file values (?, ?, ?) on conflict (kind) do update set "
                     "version = excluded.version, body = excluded.body where excluded.version > signed_file.version",

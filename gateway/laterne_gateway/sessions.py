@@ -9,6 +9,10 @@ lost ours, and when the session is due to be replaced. A stranger on the line ca
 that do not open; each costs a board seconds of arithmetic. So handshakes on a link begin at most once in Pace.again_s,
 and after one that has failed the pause grows.
 
+With which credential. A board whose trust is older than ours may believe a former one only (`identity`). A board says
+nothing to one that it refuses; after Pace.introduce_s the next is tried, and the one that was taken comes first
+the next time.
+
 What ends a session. Its own limits (session.Session), a newer one, three questions without an answer, the roster. Not:
 a hint, an EDHOC error, a record that does not open. All three can be forged, and the old session is then still good.
 
@@ -28,6 +32,7 @@ from laterne_gateway.health import Health
 from laterne_gateway.identity import Identity
 from laterne_gateway.primitives import PRIMITIVES
 from laterne_gateway.roster import RosterKeeper
+from laterne_gateway.trusts import TrustKeeper
 from laterne_protocol import edhoc, edhoc_keys, frame, session
 from laterne_protocol.edhoc_keys import Party
 from laterne_protocol.edhoc_messages import EdhocError, connections, error_of
@@ -46,11 +51,13 @@ class Pace:
     """How often boards are asked for a handshake; a step takes a board (RP2040) 1 to 3 s.
 
     repeat_s: a step without an answer is asked again. give_up_s: a handshake that long under way is given up.
+    introduce_s: so long one credential is tried when there is another; a board judges one in 2 s.
     again_s: the shortest time from one's beginning to the next. rest_s, rest_cap_s: the pause after a failure.
     """
 
     repeat_s: float = 2.0
     give_up_s: float = 30.0
+    introduce_s: float = 8.0
     again_s: float = 10.0
     rest_s: float = 2.0
     rest_cap_s: float = 60.0
@@ -100,6 +107,8 @@ class Link:
         self._rest = Backoff(pace.rest_s, pace.rest_cap_s, floor_s=pace.rest_s / 4)
         self._state = IDLE
         self._began_s = -NEVER
+        self._introduction = 0  # which of ours, of those that there are
+        self._introductions_tried = 0
         self._question = (0, b"")  # step and body
         self._to = address  # of the handshake under way
         self._handshake: edhoc.Initiator | None = None
@@ -123,6 +132,7 @@ class Link:
     def forgive(self) -> None:
         """The roster or our credential has changed: what was refused may begin again at once."""
         self._rest.reset()
+        self._introduction = 0
         self.rests_until_s = -NEVER
         if self._state == IDLE and self.due_s < NEVER:
             self.due_s = self._clock.monotonic_s()
@@ -130,10 +140,9 @@ class Link:
     def question(self) -> Frame:
         """The step to ask for now."""
         if self._state == IDLE:
-            self._state = AWAITS_INTRODUCED
-            self._began_s = self._clock.monotonic_s()
+            self._introductions_tried = 0
+            self._introduce()
             self.rests_until_s = self._began_s + self._pace.again_s
-            self._question = (edhoc.INTRODUCTION, self._sessions.identity.introduction)
             self._to = self._address
             self._refused_kid, self._refusal = b"", ""
             self._health.count(self._subject, "handshakes begun")
@@ -180,10 +189,16 @@ class Link:
         self._health.count(self._subject, "handshake steps repeated")
         if self._state == IDLE:
             return
+        introductions = self._sessions.identity.introductions
+        others = self._state == AWAITS_INTRODUCED and self._introductions_tried < len(introductions)
         if self._refusal:
             self._fail("refused by the board", f"the board says {self._refusal}")
-        elif now_s - self._began_s < self._pace.give_up_s:
+        elif now_s - self._began_s < (self._pace.introduce_s if others else self._pace.give_up_s):
             self.due_s = now_s + self._pace.repeat_s
+        elif others:
+            self._introduction += 1
+            self._introduce()
+            self.due_s = now_s
         elif self._state == AWAITS_INTRODUCED:
             self._fail(
                 "not introduced",
@@ -191,6 +206,18 @@ class Link:
             )
         else:
             self._fail("no answer", f"no {self._state} within {self._pace.give_up_s:.0f} s")
+
+    def _introduce(self) -> None:
+        introductions = self._sessions.identity.introductions
+        self._introduction %= len(introductions)  # there may be other ones since
+        self._state = AWAITS_INTRODUCED
+        self._began_s = self._clock.monotonic_s()
+        self._introductions_tried += 1
+        self._question = (edhoc.INTRODUCTION, introductions[self._introduction].data)
+
+    def followed(self) -> None:
+        """The board has taken a newer trust: it is shown our newest credential next."""
+        self._introduction = 0
 
     def farewell_frame(self) -> Frame | None:
         """The EDHOC error that tells the board why, if there is one to send."""
@@ -360,10 +387,17 @@ class Sessions:
     """What the links of all lines share. identity: replaced when the authority has signed a new credential."""
 
     def __init__(
-        self, identity: Identity, roster: RosterKeeper, clock: Clock, health: Health, pace: Pace | None = None
+        self,
+        identity: Identity,
+        roster: RosterKeeper,
+        trusts: TrustKeeper,
+        clock: Clock,
+        health: Health,
+        pace: Pace | None = None,
     ) -> None:
         self.identity = identity
         self.roster = roster
+        self.trusts = trusts
         self.clock = clock
         self.health = health
         self.pace = pace or Pace()

@@ -16,6 +16,7 @@ from laterne_gateway.clock import Clock
 from laterne_gateway.config import Config
 from laterne_gateway.health import Health
 from laterne_gateway.roster import RosterKeeper
+from laterne_gateway.trusts import TrustKeeper
 
 log = logging.getLogger("laterne")
 
@@ -25,10 +26,13 @@ ANSWER_WITHIN_S = 5.0
 
 
 class StatusServer:
-    def __init__(self, config: Config, buffer: Buffer, roster: RosterKeeper, health: Health, clock: Clock) -> None:
+    def __init__(
+        self, config: Config, buffer: Buffer, roster: RosterKeeper, trusts: TrustKeeper, health: Health, clock: Clock
+    ) -> None:
         self._config = config
         self._buffer = buffer
         self._roster = roster
+        self._trusts = trusts
         self._health = health
         self._clock = clock
         self._started_s = clock.monotonic_s()
@@ -49,7 +53,10 @@ class StatusServer:
             path.unlink(missing_ok=True)
 
     async def document(self) -> dict[str, object]:
-        """{"gateway", "version", "running", "uptime_s", "roster_version", "buffer", "subjects"}."""
+        """{"gateway", "version", "running", "uptime_s", "roster_version", "trust", "buffer", "subjects"}.
+
+        trust: {"version", "boards": how many of the roster hold which version, as they said last, "unknown" the rest}.
+        """
         return {
             "gateway": self._config.gateway.id,
             "version": VERSION,
@@ -57,6 +64,10 @@ class StatusServer:
             "uptime_s": round(self._clock.monotonic_s() - self._started_s, 1),
             "clock_credible": self._clock.utc_ms() is not None,
             "roster_version": self._roster.version,
+            "trust": {
+                "version": self._trusts.newest.version,
+                "boards": self._trusts.boards_by_version(self._roster.names),
+            },
             "buffer": {
                 "waiting": {route: self._buffer.waiting(route) for route in self._buffer.lanes},
                 "commits": self._buffer.commits,

@@ -39,6 +39,8 @@ def _in_words(found: dict[str, Any]) -> list[str]:
         f"gateway {found['gateway']}: runs for {found['uptime_s']:.0f} s, version {found['version']}, "
         f"roster version {found['roster_version']}"
     ]
+    held = [f"version {version} on {count} boards" for version, count in found["trust"]["boards"].items()]
+    words.append(f"trust version {found['trust']['version']}: {', '.join(held) or 'no boards'}")
     for route, waiting in found["buffer"]["waiting"].items():
         words.append(f"route {route}: {waiting} reports waiting")
     if not found["clock_credible"]:

@@ -33,11 +33,19 @@ class Identity:
     """Board: who I am.
 
     board: its id, or None before enrolment. kid: of its signing key, 8 bytes, or None while there is none.
-    boot: how often it has started. release: of the firmware. model: of the hardware.
+    boot: how often it has started. release: of the firmware. model: of the hardware. trust: version and digest of the
+    trust that it holds, as (version, 16 bytes), or None when there is none to tell.
     """
 
     def __init__(
-        self, number: int, board: "str | None", kid: "bytes | None", boot: int, release: str, model: str
+        self,
+        number: int,
+        board: "str | None",
+        kid: "bytes | None",
+        boot: int,
+        release: str,
+        model: str,
+        trust: "tuple[int, bytes] | None" = None,
     ) -> None:
         self.number = number
         self.board = board
@@ -45,9 +53,11 @@ class Identity:
         self.boot = boot
         self.release = release
         self.model = model
+        self.trust = trust
 
     def to_bytes(self) -> bytes:
-        return cbor.encode([IDENTITY, self.number, self.board, self.kid, self.boot, self.release, self.model])
+        trust = None if self.trust is None else [self.trust[0], self.trust[1]]
+        return cbor.encode([IDENTITY, self.number, self.board, self.kid, self.boot, self.release, self.model, trust])
 
 
 class Poll:
@@ -148,7 +158,7 @@ def question_of(payload: bytes) -> "Question | None":
 
 def items_of(payload: bytes) -> "list[object]":
     """The items of a message: its type, its number, and what belongs to them. Raises CborError or ObjectError."""
-    return fields.array(cbor.decode(payload, MAX_MESSAGE_BYTES, (), MAX_MESSAGE_ITEMS), "message", 2, 7)
+    return fields.array(cbor.decode(payload, MAX_MESSAGE_BYTES, (), MAX_MESSAGE_ITEMS), "message", 2, 8)
 
 
 def question_in(items: "list[object]") -> "Question | None":

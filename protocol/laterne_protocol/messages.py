@@ -108,7 +108,7 @@ def _answer_in(items: "list[object]") -> "Identity | ReportAnswer | Refusal | En
             fields.integer(items[5], "waiting", 0, fields.MAX_UINT32),
             None if body is None else fields.byte_string(body, "report", 1, MAX_REPORT_BYTES),
         )
-    if kind == IDENTITY and size == 7:
+    if kind == IDENTITY and size == 8:
         return Identity(
             number,
             None if items[2] is None else fields.board_id(items[2]),
@@ -116,6 +116,7 @@ def _answer_in(items: "list[object]") -> "Identity | ReportAnswer | Refusal | En
             fields.integer(items[4], "boot count", 0, fields.MAX_UINT32),
             fields.text(items[5], "release", MAX_RELEASE_BYTES),
             fields.text(items[6], "model", fields.MAX_MODEL_BYTES),
+            _trust_of(items[7]),
         )
     if kind == REFUSAL and size == 3:
         return Refusal(number, fields.integer(items[2], "reason", 1, 255))
@@ -126,3 +127,10 @@ def _answer_in(items: "list[object]") -> "Identity | ReportAnswer | Refusal | En
     if kind == RECEIPT and size == 3:
         return Enrolment(number, kind, fields.byte_string(items[2], "receipt", 1, fields.MAX_RECEIPT_BYTES))
     return None
+
+
+def _trust_of(value: object) -> "tuple[int, bytes] | None":
+    if value is None:
+        return None
+    version, digest = fields.array(value, "trust", 2, 2)
+    return fields.integer(version, "trust version", 1), fields.byte_string(digest, "digest", fields.DIGEST_BYTES)

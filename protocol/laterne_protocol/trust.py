@@ -86,7 +86,7 @@ def trust_of(data: bytes, valid: "Callable[[bytes, bytes, bytes], bool]", former
         return valid(key, message, signature)
         yield
 
-    steps = verified(_signed_of(data), at_once, former)
+    steps = verified(signed_of(data), at_once, former)
     while True:
         try:
             next(steps)
@@ -103,14 +103,15 @@ def verified(
     """
     payload = signed[0].payload
     found = trust_payload_of(payload)
+    judged = {}  # type: dict[bytes, bool]  # roots that are in both trusts are asked once
     if former is not None:
         # All that is cheap comes first.
         if found.version < former.version:
             raise ObjectError("trust version %d is older than %d" % (found.version, former.version))
         if found.version == former.version and payload != former.to_payload():
             raise ObjectError("two different trusts of version %d" % found.version)
-        yield from _require(signed, former.roots, former.threshold, valid)
-    yield from _require(signed, found.roots, found.threshold, valid)
+        yield from _require(signed, former.roots, former.threshold, valid, judged)
+    yield from _require(signed, found.roots, found.threshold, valid, judged)
     return found
 
 
@@ -119,7 +120,7 @@ def pack(data: bytes) -> bytes:
 
     Raises CborError, CoseError, ObjectError: not a trust file, or one that does not fit.
     """
-    signed = _signed_of(data)
+    signed = signed_of(data)
     for one in signed:
         if one.algorithm != cose.ESP256:
             raise ObjectError("a signature under the former name of its algorithm has no place in a trust bundle")
@@ -150,7 +151,11 @@ def digest(payload: bytes) -> bytes:
     return sha256(payload).digest()[: fields.DIGEST_BYTES]
 
 
-def _signed_of(data: bytes) -> "list[cose.Sign1]":
+def signed_of(data: bytes) -> "list[cose.Sign1]":
+    """The signed objects in a trust file, all of one payload, nothing verified.
+
+    Raises CborError, CoseError, ObjectError.
+    """
     signed = []
     for item in fields.array(cbor.decode(data, MAX_TRUST_BYTES), "trust file", 1, MAX_KEYS_A_ROLE):
         signed.append(cose.parse(fields.byte_string(item, "signed trust", 1, MAX_TRUST_BYTES), MAX_TRUST_BYTES))
@@ -165,13 +170,18 @@ def _require(
     roots: "list[bytes]",
     threshold: int,
     valid: "Callable[[bytes, bytes, bytes], Verification]",
+    judged: "dict[bytes, bool]",
 ) -> "Generator[None, None, None]":
-    # Count keys, not signatures: one root that signs twice is one.
-    found = set()
+    # Count keys, not signatures: one root that signs twice is one. judged: root and signature -> whether it is its.
+    found = set()  # type: set[bytes]
     for one in signed:
         for root in roots:
-            # Only the root that it names: on a board each try costs more than a second.
-            if root not in found and public_keys.kid(root) == one.kid and (yield from _is_by(one, root, valid)):
+            # Only the root that it names, and none when there are enough: on a board each costs more than a second.
+            if len(found) >= threshold or root in found or public_keys.kid(root) != one.kid:
+                continue
+            if root + one.signature not in judged:
+                judged[root + one.signature] = yield from _is_by(one, root, valid)
+            if judged[root + one.signature]:
                 found.add(root)
                 break
     if len(found) < threshold:

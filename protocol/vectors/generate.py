@@ -243,6 +243,11 @@ def a_bundle() -> bytes:
     return trust.pack(trust.trust_file([key.sign(cose.TRUST, payload) for key in ROOTS[:2]]))
 
 
+def an_identity() -> messages.Identity:
+    held = (1, trust.digest(a_trust().to_payload()))
+    return messages.Identity(255, "LE-0007", BOARD.kid, 12, "0.1.0", "pico", held)
+
+
 def all_messages() -> list[tuple[str, messages.Message]]:
     """One of each, and the corners of those that have some."""
     signed = BOARD.sign(cose.REPORT, first_report().to_payload())
@@ -250,7 +255,7 @@ def all_messages() -> list[tuple[str, messages.Message]]:
     return [
         ("hello", messages.Hello(0)),
         ("identity of a blank board", messages.Identity(0, None, None, 1, "0.1.0", "pico")),
-        ("identity of an enrolled board", messages.Identity(255, "LE-0007", BOARD.kid, 12, "0.1.0", "pico")),
+        ("identity of an enrolled board", an_identity()),
         ("first poll of a gateway", messages.Poll(1, None, 0)),
         ("poll that acknowledges and tells the time", messages.Poll(2, 1, 1, (1, 1_790_000_000_000, 12))),
         ("poll that only acknowledges", messages.Poll(3, 7, None)),
@@ -366,7 +371,7 @@ def message_vectors() -> list[Vector]:
     made = [vector(name, "message", message.to_bytes()) for name, message in all_messages()]
     poll = messages.Poll(2, 1, 1, (1, 1_790_000_000_000, 12)).to_bytes()
     answer = messages.ReportAnswer(3, 1, 60_200, 59_800, 0, None).to_bytes()
-    identity = messages.Identity(255, "LE-0007", BOARD.kid, 12, "0.1.0", "pico").to_bytes()
+    identity = an_identity().to_bytes()
     wrong: list[tuple[str, object]] = [
         ("true is not the type 1", [True, 0]),
         ("an unknown type", [6, 0]),
@@ -410,6 +415,10 @@ def message_vectors() -> list[Vector]:
         ("a release with an escape sequence", identity, put(5, "\x1b[2J")),
         ("a model with a control character of Latin-1", identity, put(6, "pico\x85")),
         ("an empty model", identity, put(6, "")),
+        ("a held trust of version 0", identity, put(7, 0, 0)),
+        ("a held trust whose digest has 15 bytes", identity, put(7, 1, bytes(15))),
+        ("a held trust without its digest", identity, put(7, [1])),
+        ("an identity that says nothing of a trust", identity, lambda items: items.pop()),
     ]
     made += [vector(name, "message", changed(data, change)) for name, data, change in changes]
     made.append(vector("a thousand empty arrays", "message", b"\x99\x03\xe5" + b"\x80" * 997))

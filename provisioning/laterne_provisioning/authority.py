@@ -2,6 +2,7 @@
 
     authority.toml   its name; for each key its role, its public part and the URI where the private part lives
     trust.cbor       the public keys by role, signed by the roots (protocol/README.md, 8): public, copy it anywhere
+    trust-N.cbor     what trust.cbor was in version N: for whoever has missed a rotation of the roots
     registry.db      boards, posts, rosters (registry.py)
     audit.log        what was done with it, one line for each act (audit.py)
     keys/*.pem       private keys, as far as they live in files
@@ -24,6 +25,7 @@ from laterne_provisioning.errors import UsageError
 
 ROTATION: Final = "rotation"  # what the next trust file brings, complete and on its way to its place (rotation.py)
 CONFIGURATION, TRUST_FILE, REGISTRY, KEYS = "authority.toml", "trust.cbor", "registry.db", "keys"
+FORMER_TRUST_FILES: Final = "trust-*.cbor"
 ROOT: Final = "root"
 ROOTS = 3
 THRESHOLD = 2
@@ -180,9 +182,9 @@ def _finish_rotation(directory: Path) -> None:
         for path in sorted((made / KEYS).glob("*")):
             path.rename(directory / KEYS / path.name)
         files.sync_directory(directory / KEYS)
-        for name in (TRUST_FILE, CONFIGURATION):
-            if (made / name).exists():
-                (made / name).replace(directory / name)
+        for path in (*sorted(made.glob(FORMER_TRUST_FILES)), made / TRUST_FILE, made / CONFIGURATION):
+            if path.exists():
+                path.replace(directory / path.name)
         files.sync_directory(directory)
         shutil.rmtree(made)
         files.sync_directory(directory)

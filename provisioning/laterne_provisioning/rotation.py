@@ -21,6 +21,7 @@ from laterne_protocol.errors import WireError
 from laterne_provisioning import audit, files, grants, keys, primitives
 from laterne_provisioning.authority import (
     CONFIGURATION,
+    FORMER_TRUST_FILES,
     KEYS,
     ROOT,
     ROTATION,
@@ -80,6 +81,9 @@ def rotate(authority: Authority, change: Change, passphrase: str | None, secrets
                 wanted = _next_trust(authority, change, places, registry)
             signers, data = _signed(authority, change, places, new, wanted, building, secrets)
             files.write_public(building / TRUST_FILE, data)
+            # A gateway that has missed a rotation of the roots needs every version to follow (laterne_gateway.trusts).
+            former = FORMER_TRUST_FILES.replace("*", str(authority.trusted.version))
+            files.write_public(building / former, authority.trust_file)
             files.write_private(building / CONFIGURATION, configuration_text(authority.name, places).encode())
             files.sync_directory(building)
             authority.log.append(audit.TRUST, authority.name, trust_details(wanted))

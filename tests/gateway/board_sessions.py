@@ -46,6 +46,9 @@ class BoardSessions:
         self.bucket = Bucket()
         self.replace_after_s = 10.0
         self.thinks_s = 0.0
+        self.judging = 0  # so often it says that it has not yet judged a trust
+        self.signatures: list[int] = []  # how many came with each trust that was taken
+        self.leaving = False  # the session of a gateway that is not believed any more carries newer trusts only
         self.counts: Counter[str] = Counter()
         self.session: Session | None = None
         self.made: Session | None = None  # of the last handshake, until its first record opens
@@ -63,6 +66,31 @@ class BoardSessions:
     def kid(self) -> bytes:
         """Of the agreement key."""
         return self._own.kid
+
+    def held(self) -> tuple[int, bytes] | None:
+        """The trust that it holds, as it tells it."""
+        return None if self.trust is None else (self.trust.version, trust.digest(self.trust.to_payload()))
+
+    def judge_trust(self, question: messages.Enrolment) -> "messages.Message":
+        """As the firmware: a newer trust replaces the one held, and a gateway that it does not believe is forgotten."""
+        assert self.trust is not None
+        if self.judging:
+            self.judging -= 1
+            return messages.Refusal(question.number, messages.NOT_READY)
+        try:
+            signed = trust.unpack(question.body)
+            file = trust.trust_file([cose.assemble(one.protected, one.payload, one.signature) for one in signed])
+            self.trust = trust.trust_of(file, primitives.valid, self.trust)
+        except WireError:
+            self.counts["trusts refused"] += 1
+            return messages.Refusal(question.number, messages.CREDENTIAL_REFUSED)
+        self.counts["trusts taken"] += 1
+        self.signatures.append(len(signed))
+        try:
+            self._verified(self._known)
+        except WireError:
+            self._known, self._gateway, self.made, self.leaving = b"", None, None, True
+        return messages.Enrolment(question.number, messages.TRUST_TAKEN, trust.digest(self.trust.to_payload()))
 
     def restart(self) -> None:
         """What lies in RAM is gone."""
@@ -187,7 +215,11 @@ class BoardSessions:
                 break
             if one is self.made:
                 self.session, self.made, self._handshake, self._kept = one, None, None, None
+                self.leaving = False
                 self.counts["sessions opened"] += 1
+            if self.leaving and not isinstance(messages.message_of(message), messages.Enrolment):
+                self.session = None
+                break
             said = answer(message)
             if said is None:
                 return None

@@ -127,7 +127,10 @@ class FakeBoard:
             return messages.Refusal(question.number, messages.NOT_READY).to_bytes()
         if isinstance(question, messages.Hello):
             name = self.name if self.enrolled else None
-            return messages.Identity(question.number, name, self.key.kid, self.boot, "0.1.0", "fake").to_bytes()
+            held = self.sessions.held() if self.enrolled else None
+            return messages.Identity(question.number, name, self.key.kid, self.boot, "0.1.0", "fake", held).to_bytes()
+        if isinstance(question, messages.Enrolment) and question.step == messages.TRUST:
+            return self.sessions.judge_trust(question).to_bytes()
         if isinstance(question, messages.Enrolment):
             return self.orders.answer(question)
         if not isinstance(question, messages.Poll):

@@ -23,6 +23,7 @@ from laterne_gateway.orders import Orders
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.serial_line import SerialLine
 from laterne_gateway.sessions import Pace, Sessions
+from laterne_gateway.trusts import TrustKeeper
 
 GATEWAY = "gw-1"
 TENANT = "testingen"
@@ -35,7 +36,7 @@ async def until(happened: Callable[[], bool]) -> None:
 
 
 # Handshakes as quick as tests are; boards of the tests think for no time unless told to.
-QUICK = Pace(repeat_s=0.1, give_up_s=3.0, again_s=0.1, rest_s=0.2, rest_cap_s=0.5)
+QUICK = Pace(repeat_s=0.1, give_up_s=3.0, introduce_s=0.4, again_s=0.1, rest_s=0.2, rest_cap_s=0.5)
 
 
 def settings(directory: Path) -> GatewaySettings:
@@ -82,7 +83,8 @@ class Parts:
         self.trust_file.write_bytes(self.authority.trust_file())
         self.roster_file.write_bytes(self.authority.roster_file([board.entry() for board in boards]))
         self.settings = settings(directory)
-        write_identity(directory, self.authority)
+        self.key = write_identity(directory, self.authority)
+        self.trusts: TrustKeeper
         self.sessions: Sessions
         self.buffer: Buffer
         self.roster: RosterKeeper
@@ -92,12 +94,22 @@ class Parts:
 
     async def open(self) -> None:
         self.buffer = Buffer(self.directory / "state", ("mqtt",), BufferSettings(), self.health)
-        self.roster = RosterKeeper(GATEWAY, self.trust_file, self.roster_file, self.buffer, self.health)
+        self.trusts = TrustKeeper(self.trust_file, self.buffer, self.health)
+        self.roster = RosterKeeper(GATEWAY, self.trusts, self.roster_file, self.buffer, self.health)
         await self.roster.load()
         self.inbox = Inbox(self.roster, self.buffer, SystemClock(), self.health)
-        self.orders = Orders(self.roster, lambda: [self.roster.trusted], SystemClock(), self.health)
-        own = identity.load(self.settings, self.roster.trusted)
-        self.sessions = Sessions(own, self.roster, SystemClock(), self.health, self.pace)
+        self.orders = Orders(self.roster, lambda: self.trusts.all, SystemClock(), self.health)
+        self.sessions = Sessions(await self.identity(), self.roster, self.trusts, SystemClock(), self.health, self.pace)
+
+    async def identity(self) -> identity.Identity:
+        return await identity.load_and_keep(self.settings, self.trusts.all, self.buffer, self.health)
+
+    async def reload(self) -> None:
+        """As SIGHUP does."""
+        await self.roster.reload()
+        self.sessions.identity = await self.identity()
+        for bus in self.buses:
+            bus.wake()
 
     async def reopen(self) -> None:
         """As a new process would find it."""
@@ -134,8 +146,16 @@ class Parts:
 
 
 @contextlib.asynccontextmanager
-async def parts(directory: Path, *boards: FakeBoard, pace: Pace = QUICK) -> AsyncIterator[Parts]:
+async def parts(
+    directory: Path,
+    *boards: FakeBoard,
+    pace: Pace = QUICK,
+    before: Callable[[Parts, FakeBoard], object] = lambda made, board: None,
+) -> AsyncIterator[Parts]:
+    """before: changes files before they are read, is given the first board."""
     made = Parts(directory, list(boards), pace)
+    if boards:
+        before(made, boards[0])
     await made.open()
     try:
         yield made

@@ -36,11 +36,11 @@ async def filled(directory: Path) -> dict[str, FakeBoard]:
         if sequence == SEQUENCES // 2:
             delivered(buffer, DELIVERED)
             await buffer._writer.read(lambda db, _: db.execute("pragma wal_checkpoint").fetchall())
-    await buffer.keep_file("trust", 7, b"t" * 9000)  # written to the disk with this commit: the lane, too
+    await buffer.keep_file("trust 3", 7, b"t" * 9000)  # written to the disk with this commit: the lane, too
     while (await buffer._writer.read(lambda db, _: db.execute("select delivered from lane").fetchone())) != (
         DELIVERED,
     ):
-        await buffer.keep_file("trust", 7, b"t" * 9000)
+        await buffer.keep_file("trust 3", 7, b"t" * 9000)
     for name in (FILE_NAME, WAL_NAME):
         shutil.copy(directory / "made" / name, directory / name)
     await buffer.close()
@@ -133,7 +133,7 @@ async def test_what_is_in_the_log_only_is_kept(tmp_path: Path) -> None:
     buffer = open_buffer(tmp_path)
     assert await waiting(buffer) == WAITED, "the log holds newer pages than the two that are gone"
     assert (outcome.lost, outcome.unnamed) == (0, 0)
-    assert await buffer.kept_file("trust") == b"t" * 9000
+    assert await buffer.kept_files("trust") == {"trust 3": b"t" * 9000}
     assert Path(f"{outcome.file}-wal").exists(), "the log goes with its file"
     await buffer.close()
 

@@ -36,7 +36,7 @@ class SetClock:
 
 def given(parts: Parts) -> tuple[Orders, SetClock]:
     clock = SetClock()
-    return Orders(parts.roster, lambda: [parts.roster.trusted], clock, parts.health), clock
+    return Orders(parts.roster, lambda: [parts.trusts.newest], clock, parts.health), clock
 
 
 def answer(board: FakeBoard, errand: orders.Errand) -> "messages.Message":

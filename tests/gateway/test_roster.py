@@ -7,7 +7,7 @@ from tests.gateway.fake_authority import FakeAuthority, Key
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import Parts, parts
 
-from laterne_gateway.roster import RosterError
+from laterne_gateway.trusts import RosterError
 
 
 def names(gateway: Parts, *boards: FakeBoard) -> list[str]:

@@ -101,6 +101,10 @@ def test_new_roots_are_signed_by_enough_of_the_former_and_of_the_new_ones(author
     assert not set(now.roots[1:]) & set(former.roots)
     assert sorted(path.name for path in (authority / "keys").glob("root*")) == ["root-2-v2.pem", "root-3-v2.pem"]
     rotate(authority, "--role", "order")
+    held = trust.trust_of((authority / "trust-1.cbor").read_bytes(), is_signature)
+    for name in ("trust-2.cbor", "trust.cbor"):  # who has missed versions finds them beside the newest
+        held = trust.trust_of((authority / name).read_bytes(), is_signature, held)
+    assert held.version == 3
     with pytest.raises(SignatureError):
         # Who has missed nothing follows; who holds only a trust with other roots does not.
         trust.trust_of(
