@@ -161,8 +161,9 @@ class RosterKeeper:
         self._revoked = {board for board, _, _ in found.revoked} - self._entries.keys()
         # Keys of boards that are not named any more are forgotten, so this cannot grow.
         named = self._entries.keys() | self._revoked
-        former = {board: kid for kid, board in self._boards_of_keys.items() if board in named}
-        former |= {entry.board: credential.kid(entry.agree_key) for entry in found.entries}
-        self._boards_of_keys = {kid: board for board, kid in former.items()}
+        # One before the present one is kept: a board whose keys are rotated shows it once more.
+        present = {credential.kid(entry.agree_key): entry.board for entry in found.entries}
+        former = {board: kid for kid, board in self._boards_of_keys.items() if board in named and kid not in present}
+        self._boards_of_keys = {kid: board for board, kid in former.items()} | present
         self._health.note(SUBJECT, "version", found.version)
         self._health.note(SUBJECT, "boards", self.boards)

@@ -38,7 +38,7 @@ def of_authority(authority: Authority, received_by: int | None = None) -> list[K
             )
         # Former keys are taken from the registry as they stand there: their enrolment key may be gone by now.
         formers = tuple((one.sign_key, one.last) for one in board.formers)
-        first = board.formers[0].credential if board.formers else board.credential  # its chain began with it
+        first = next((one.credential for one in board.formers if one.last), board.credential)  # its chain began with it
         refused = _why_not(board, received_by)
         digest = credential.digest(first)
         known.append(KnownBoard(board.id, board.sign_key, digest, refused, formers, board.last))

@@ -91,8 +91,8 @@ class Board:
 
     @property
     def chain_digest(self) -> bytes:
-        """What its report 1 names as the one before: the digest of its first credential. New keys begin no chain."""
-        return self.formers[0].credential_digest if self.formers else self.credential_digest
+        """What its report 1 names as the one before: the credential that it had then. New keys begin no chain."""
+        return next((one.credential_digest for one in self.formers if one.last), self.credential_digest)
 
     @property
     def place(self) -> Place | None:

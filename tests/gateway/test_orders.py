@@ -272,6 +272,23 @@ async def test_a_former_key_counts_up_to_its_last_report_and_the_next_one_from_t
         assert await gateway.stored() == {board.name: [1, 2, 3]}
 
 
+async def test_a_former_agreement_key_names_its_board_and_opens_nothing(tmp_path: Path) -> None:
+    board = FakeBoard()
+    former, agree = Key(), board.agree_key
+    async with parts(tmp_path, board) as gateway:
+        for version in (2, 3):
+            board.agree_key = Key()
+            gateway.roster_file.write_bytes(rotated(board, former, 2, version, gateway))
+            assert await gateway.roster.reload() is None
+            assert gateway.roster.name_of_key(agree.kid) == board.name
+            assert gateway.roster.entry_of_key(agree.kid) is None
+            entry = gateway.roster.entry_of_key(board.agree_key.kid)
+            assert entry is not None
+            assert entry.board == board.name
+            agree = board.agree_key
+        assert len(gateway.roster._boards_of_keys) == 2
+
+
 async def test_only_the_key_that_an_order_brings_makes_a_report_wait(tmp_path: Path) -> None:
     board = FakeBoard()
     async with parts(tmp_path, board) as gateway:

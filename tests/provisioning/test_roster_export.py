@@ -8,6 +8,7 @@ from tests.provisioning.fake_board import FakeBoard
 from tests.provisioning.killed import killed_at
 
 from laterne_protocol import cose, credential, roster, trust
+from laterne_provisioning import roster as export
 from laterne_provisioning.authority import open_authority
 from laterne_provisioning.primitives import is_signature
 
@@ -106,3 +107,26 @@ def test_killed_anywhere_the_file_is_old_or_new_and_no_version_is_given_twice(au
 def test_the_trust_file_is_exported_as_it_was_signed(authority: Path, tmp_path: Path) -> None:
     laterne("trust", "export", "--authority", authority, "-o", tmp_path / "trust.cbor")
     assert (tmp_path / "trust.cbor").read_bytes() == (authority / "trust.cbor").read_bytes()
+
+
+def test_former_keys_that_do_not_fit_are_left_out_and_no_board() -> None:
+    def key(*number: int) -> bytes:
+        return bytes(number).rjust(64, b"\x07")
+
+    entries = [
+        roster.Entry(
+            f"LE-{number:029d}",
+            key(1, number),
+            key(2, number),
+            0,
+            bytes(16),
+            roster.Post(f"P-{number:030d}", 480_000_000, 110_000_000),
+            (roster.Former(key(3, number), bytes(16), 10**6), roster.Former(key(4, number), bytes(16), 10**7)),
+        )
+        for number in range(roster.MAX_BOARDS)
+    ]
+    payload = export._payload(roster.Roster("gw", 1, 1, entries, [], None))
+    found = roster.roster_of(payload)
+    assert len(payload) <= roster.MAX_ROSTER_BYTES - export.ENVELOPE_BYTES
+    assert len(found.entries) == roster.MAX_BOARDS
+    assert 0 < sum(len(entry.former) for entry in found.entries) < 2 * roster.MAX_BOARDS
