@@ -18,6 +18,7 @@ import asyncio
 import logging
 import os
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -138,10 +139,13 @@ class Writer:
 
     def _raise_if_denied(self, why: Exception) -> None:
         # A directory that this user may not use will not be better tomorrow; a read-only or full disk may.
-        code = _code(why)
-        if isinstance(why, PermissionError | NotADirectoryError | FileExistsError) or (
-            code == sqlite3.SQLITE_CANTOPEN and not os.statvfs(self._directory).f_flag & os.ST_RDONLY
-        ):
+        denied = isinstance(why, PermissionError | NotADirectoryError | FileExistsError)
+        if _code(why) == sqlite3.SQLITE_CANTOPEN:  # SQLite does not say why
+            try:
+                tempfile.TemporaryFile(dir=self._directory).close()
+            except OSError as reason:
+                denied = isinstance(reason, PermissionError)
+        if denied:
             raise DatabaseError(f"{self._directory}: cannot be used ({why}): check its owner and rights") from why
 
     def read(self, job: Job) -> "asyncio.Future[object]":
