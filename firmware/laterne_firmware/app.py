@@ -123,7 +123,13 @@ class Post:
         from laterne_firmware.sessions import Sessions
 
         self._sessions = self._link.sessions = Sessions(
-            self._identity, self._clock, self._random, self._log, self._line.address
+            self._identity,
+            self._clock,
+            self._random,
+            self._log,
+            self._line.address,
+            self._reporter,
+            self._link.about,
         )
         self._supervisor.start("sessions", self._sessions.run)
 
@@ -157,13 +163,15 @@ class Post:
         return found
 
     def _look_at_service_switch(self) -> None:
-        closed = not self._switch.value()
+        held = self._reporter.hold
+        closed = held or not self._switch.value()
         if closed != self._in_service:
             self._in_service = closed
             self._reporter.pause(closed)
-            self._log(
-                "service switch closed, no readings are taken" if closed else "service switch open, readings go on"
-            )
+            if not closed:
+                self._log("readings go on")
+            else:
+                self._log("%s, no readings are taken" % ("an order is executed" if held else "service switch closed"))
 
     def _each_second(self) -> None:
         self._clock.now_ms()  # ticks wrap: somebody has to look

@@ -1,4 +1,7 @@
-"""The keys of a new board: made at its first start, in steps, so that line and watchdog go on. Then unloaded."""
+"""The keys of a new board: made at its first start, in steps, so that line and watchdog go on. Then unloaded.
+
+A rotation makes its next ones here, too.
+"""
 
 from laterne_firmware import p256_keys
 from laterne_firmware.identity import KEYS
@@ -12,10 +15,15 @@ if TYPE_CHECKING:
     from laterne_firmware.identity import Identity
 
 
-def make(identity: "Identity", random: "Callable[[int], bytes]") -> "Generator[None, None, None]":
-    """Makes both key pairs, stores them and hands them to the identity. OSError when the flash refuses."""
+def pairs(random: "Callable[[int], bytes]") -> "Generator[None, None, bytes]":
+    """Both key pairs and the kid of the first, as they stand on flash (identity.KEYS)."""
     private_sign, sign_key = yield from p256_keys.make_key(random)
     private_agree, agree_key = yield from p256_keys.make_key(random)
-    keys = private_sign + sign_key + private_agree + agree_key + public_keys.kid(sign_key)
+    return private_sign + sign_key + private_agree + agree_key + public_keys.kid(sign_key)
+
+
+def make(identity: "Identity", random: "Callable[[int], bytes]") -> "Generator[None, None, None]":
+    """Makes both key pairs, stores them and hands them to the identity. OSError when the flash refuses."""
+    keys = yield from pairs(random)
     Record(KEYS).save(keys)
     identity.take_keys(keys)

@@ -5,6 +5,7 @@ The order of messages and every check are those of laterne_protocol.edhoc_respon
 """
 
 from laterne_firmware import ciphers, known_gateway, p256_keys, p256_peer
+from laterne_firmware.identity import FORMER
 from laterne_protocol import edhoc_keys, session
 from laterne_protocol import edhoc_responder as edhoc
 from laterne_protocol.edhoc_messages import EdhocError, connections
@@ -47,7 +48,20 @@ def work(sessions: "Sessions", step: int, message: bytes) -> "Work":
     else:
         sessions.following = session_of(handshake, sessions.address, sessions.stepped_ms)
         sessions.log("handshake %d is done" % sessions.begun)
+        if sessions.identity.former_agree_key:
+            _accepted(sessions)
     return bytes((step + 1,)) + made
+
+
+def _accepted(sessions: "Sessions") -> None:
+    # Message_3 is by a gateway that has verified our key: the one of this handshake, after which `formerly` was turned.
+    sessions.formerly = not sessions.formerly
+    if not sessions.formerly:
+        from laterne_firmware.executed import erase
+
+        erase(FORMER)
+        sessions.identity.former_agree_key = b""
+        sessions.log("the former agreement key is erased")
 
 
 def _responder(sessions: "Sessions") -> "edhoc.Responder | None":
@@ -56,6 +70,9 @@ def _responder(sessions: "Sessions") -> "edhoc.Responder | None":
     if known is None:
         return None
     identity, random = sessions.identity, sessions.random
+    # After a rotation in turns, the one that was accepted last first: which of them the gateway's roster has, it knows.
+    former = bool(identity.former_agree_key) and sessions.formerly
+    sessions.formerly = not sessions.formerly
     primitives = edhoc_keys.Primitives(
         lambda: p256_keys.make_key(random),
         p256_peer.decompress,
@@ -70,8 +87,8 @@ def _responder(sessions: "Sessions") -> "edhoc.Responder | None":
     free = [name for name in connections() if name not in taken]
     return edhoc.Responder(
         primitives,
-        edhoc_keys.party(identity.board or "", identity.agree_key),
-        lambda public: p256_peer.agree(identity.agree_private(), public, random),
+        edhoc_keys.party(identity.board or "", identity.former_agree_key if former else identity.agree_key),
+        lambda public: p256_peer.agree(identity.agree_private(former), public, random),
         lambda kid: peer if kid == peer.kid else None,
         free[random(1)[0] % len(free)],
     )

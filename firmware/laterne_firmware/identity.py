@@ -1,7 +1,8 @@
 """Who this board is: two key pairs that never leave it, and the name that a credential gave it.
 
 On flash are three records: the keys, the credential as received, and what a running board needs of it. `recovery`
-reads them at a start, `enrolment` writes them. A fourth holds the trust: whom this board believes.
+reads them at a start, `enrolment` writes them. A fourth holds the trust: whom this board believes. `executed` replaces
+all three at once when keys are rotated, and keeps the former agreement key for a while.
 """
 
 from laterne_firmware import p256
@@ -17,12 +18,15 @@ KEYS = "/k/keys"  # two private keys of 32 bytes, two public ones of 64, the kid
 CREDENTIAL = "/k/credential"
 NAME = "/k/name"  # kid, board id, digest of the credential
 TRUST = "/k/trust"  # the payload of the trust, as its roots signed it
+ORDER = "/k/order"  # the order that was executed last, and its receipt
+FORMER = "/k/former"  # private and public agreement key before a rotation, until a gateway has accepted the present one
 
 
 class Identity:
     """board: its id, or None before enrolment. kid: of its signing key, or None before it has keys.
 
     sign_key, agree_key: public keys, 64 bytes each. credential_digest: what its first report names as predecessor.
+    former_agree_key: empty, or that of FORMER. silent: out of service, nothing can be signed any more.
     """
 
     def __init__(self) -> None:
@@ -32,6 +36,8 @@ class Identity:
         self.kid = None  # type: bytes | None
         self.board = None  # type: str | None
         self.credential_digest = b""
+        self.former_agree_key = b""
+        self.silent = False
 
     def take_keys(self, keys: bytes) -> None:
         """Private and public signing key, private and public agreement key, kid, as they stand on flash."""
@@ -40,12 +46,18 @@ class Identity:
         self.agree_key = keys[128:192]
         self.kid = keys[192:]
 
-    def agree_private(self) -> bytes:
-        """The private agreement key, 32 bytes: in memory for a handshake only. OSError when flash has lost it."""
-        keys = Record(KEYS).load()
+    def silence(self) -> None:
+        """From now on nothing is signed. On flash the key is erased elsewhere (`executed`)."""
+        self._private = b""
+        self.silent = True
+
+    def agree_private(self, former: bool) -> bytes:
+        """The private agreement key, or the former one, 32 bytes: in memory for a handshake only. OSError when flash
+        has lost it."""
+        keys = Record(FORMER if former else KEYS).load()
         if keys is None:
             raise OSError("the keys on flash cannot be read any more")
-        return keys[96:128]
+        return keys[:32] if former else keys[96:128]
 
     def sign(self, domain: str, payload: bytes, random: "Callable[[int], bytes]") -> "Generator[None, None, bytes]":
         """The COSE_Sign1 of a payload under this board's key, in steps."""

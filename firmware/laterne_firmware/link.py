@@ -48,7 +48,7 @@ class Link:
         self._clock = clock
         self._random = random
         self._log = log
-        self._about = about
+        self.about = about
         self._address = address
         self.sessions: "Sessions | None" = None
 
@@ -118,7 +118,7 @@ class Link:
     def _hello(self, question: messages.Hello) -> bytes:
         identity = self._identity
         return messages.Identity(
-            question.number, identity.board, identity.kid, self._clock.boot, RELEASE, self._about[1], self._trust()
+            question.number, identity.board, identity.kid, self._clock.boot, RELEASE, self.about[1], self._trust()
         ).to_bytes()
 
     def _trust(self) -> "tuple[int, bytes] | None":
@@ -152,14 +152,14 @@ class Link:
                 return messages.Refusal(question.number, messages.NOT_ENROLLED)
             from laterne_firmware import enrolment
 
-            return await enrolment.answer(question, identity, self._about, self._random, self._log, beat)
-        if question.step == messages.TRUST:
-            taken = await self.sessions.trust(question.body, now_ms)
-            if taken is None:
+            return await enrolment.answer(question, identity, self.about, self._random, self._log, beat)
+        if question.step >= messages.TRUST:
+            made = await self.sessions.told(question.step, question.body, now_ms)
+            if made is None:
                 return messages.Refusal(question.number, messages.NOT_READY)
-            if not taken:
+            if not made:
                 return messages.Refusal(question.number, messages.CREDENTIAL_REFUSED)
-            return messages.Enrolment(question.number, messages.TRUST_TAKEN, taken)
+            return messages.Enrolment(question.number, question.step + 1, made)
         # The same credential again is no error: the answer may have been lost.
         if self._is_ours(question):
             return self._enrolled(question)

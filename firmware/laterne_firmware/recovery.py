@@ -11,9 +11,10 @@ from binascii import crc32
 from laterne_firmware import identity as names
 from laterne_firmware.backlog import DRAFT
 from laterne_firmware.identity import Identity
+from laterne_firmware.memory import unload
 from laterne_firmware.segment import HEADER_BYTES, SEGMENT_REPORTS, Segment
 from laterne_firmware.state import State
-from laterne_firmware.store import Record, make_directory
+from laterne_firmware.store import Record, exists, make_directory
 from laterne_protocol import cbor, fields, report
 from laterne_protocol.errors import WireError
 
@@ -37,14 +38,19 @@ LOST_BOOTS = 1000  # far more starts than a board makes within one segment of re
 def identity(log: "Callable[[str], None]") -> Identity:
     """Who the board is. An enrolment that the power cut off before the name was written is finished here."""
     make_directory(names.DIRECTORY)
+    speaks = _finish_order()
     found = Identity()
     record = Record(names.KEYS)
     keys = record.load()
     if keys is not None and len(keys) == _KEYS_BYTES:
         found.take_keys(keys)
+        speaks = speaks and keys[:32] != bytes(32)  # the order that erased it may be damaged
     elif keys is not None or record.damaged:
         log("the keys cannot be read and are set aside: this board must be enrolled again")
         record.set_aside()
+    if found.kid is not None and not speaks:
+        found.silence()
+    found.former_agree_key = (Record(names.FORMER).load() or b"")[32:]
     record = Record(names.CREDENTIAL)
     signed = record.load()
     if found.kid is None:
@@ -70,6 +76,20 @@ def identity(log: "Callable[[str], None]") -> Identity:
             log("the stored credential is set aside: %s" % why)
             record.set_aside()
     return found
+
+
+def _finish_order() -> bool:
+    """Ends what an order began before the power failed; whether the board may speak."""
+    if not exists(names.ORDER + ".0") and not exists(names.ORDER + ".1"):
+        return True
+    from laterne_firmware import executed
+
+    done = executed.load()
+    if done is not None:
+        for _ in executed.finish(done):
+            pass
+    unload("laterne_firmware.executed")
+    return done is None or done.blank or done.speaks is not None
 
 
 def _load_state(state: State) -> bool:
@@ -122,7 +142,8 @@ def start(
     step = LOST_BOOTS if lost else DOUBTFUL_BOOTS if state.record.doubtful else 1
     state.boot = max(state.boot, boot_seen if lost else 0) + step
     state.save()
-    backlog.draft = _draft(backlog, identity)
+    if not identity.silent:  # who is out of service has closed all, and could not sign it
+        backlog.draft = _draft(backlog, identity)
     if backlog.draft is not None:
         boot_seen = backlog.draft[1]
     if boot_seen:  # else it has made no report yet

@@ -92,7 +92,8 @@ class Reporter:
     """Takes readings, makes reports of them. Does nothing before the board is enrolled.
 
     random: for signing. log: a line for the technician. report_s: age at which a report closes.
-    readings: how many went into reports since this start.
+    readings: how many went into reports since this start. backlog: where its reports go.
+    hold: set by an order that wants no report open; the sampling task sees it, as it sees the service switch.
     """
 
     def __init__(
@@ -105,14 +106,14 @@ class Reporter:
         report_s: int,
     ) -> None:
         self._identity = identity
-        self._backlog = backlog
+        self.backlog = backlog
         self._clock = clock
         self._random = random
         self._log = log
         self._report_ms = report_s * 1000
         self._open = None  # type: OpenReport | None
         self._close_asked = False
-        self._paused = False
+        self.hold = self._paused = identity.silent
         self._closing_ms = 50  # how long the last one took from closing to being on flash
         self._closing = False
         self._drafted_ms = 0  # when the open report was opened, or its newest draft made
@@ -124,9 +125,14 @@ class Reporter:
         self._paused = paused
 
     @property
+    def is_quiet(self) -> bool:
+        """Idle, and it stays so: no readings come."""
+        return self._paused and self.idle
+
+    @property
     def idle(self) -> bool:
         """Nothing open and nothing being signed: what there is, is in the backlog."""
-        return self._open is None and not self._closing and self._backlog.draft is None
+        return self._open is None and not self._closing and self.backlog.draft is None
 
     def due_ms(self) -> int:
         """Milliseconds until the open report is expected to be in the backlog."""
@@ -161,8 +167,8 @@ class Reporter:
         if current is None:
             if not self._paused:
                 self._opened(now_ms)
-            if self._backlog.draft is not None:
-                await self._close_draft(self._backlog.draft, beat)
+            if self.backlog.draft is not None:
+                await self._close_draft(self.backlog.draft, beat)
             return
         if self._paused or self._close_asked or now_ms - current.opened_ms >= self._report_ms:
             self._closing = True
@@ -178,26 +184,26 @@ class Reporter:
             self._keep_draft(current, now_ms)
 
     def _opened(self, now_ms: int) -> None:
-        self._open = OpenReport(now_ms, len(self._backlog.gaps_to_state()) * _GAP_BYTES)
+        self._open = OpenReport(now_ms, len(self.backlog.gaps_to_state()) * _GAP_BYTES)
         self._drafted_ms, self._drafted = now_ms, 0
 
     def _keep_draft(self, current: OpenReport, now_ms: int) -> None:
         # Without gaps: they are in the state record, and the report after the draft's states them.
         self._drafted_ms, self._drafted = now_ms, current.readings
         try:
-            self._backlog.keep_draft(self._payload(current, now_ms, self._backlog.next_sequence, []))
+            self.backlog.keep_draft(self._payload(current, now_ms, self.backlog.next_sequence, []))
         except OSError as why:
             self._log("flash refuses a draft (%s)" % why)  # of a report that is not closed yet: it goes on in memory
 
     async def _close_draft(self, draft: "tuple[bytes, int]", beat: "Callable[[], None]") -> None:
         payload, boot = draft
         signed = await stepping(self._identity.sign(cose_writing.REPORT, payload, self._random), beat)
-        self._log("report %d was open when start %d ended" % (self._backlog.next_sequence, boot))
-        self._backlog.append(signed, payload, boot)
-        self._backlog.draft = None
+        self._log("report %d was open when start %d ended" % (self.backlog.next_sequence, boot))
+        self.backlog.append(signed, payload, boot)
+        self.backlog.draft = None
 
     async def _close(self, closed: OpenReport, closed_ms: int, beat: "Callable[[], None]") -> None:
-        backlog = self._backlog
+        backlog = self.backlog
         sequence = backlog.next_sequence
         # Gaps that came up while this report was open wait for the next one if there is no room for them.
         gaps = backlog.gaps_to_state()
@@ -217,12 +223,12 @@ class Reporter:
         return report.Report(
             identity.board or "",
             sequence,
-            self._backlog.head or identity.credential_digest,
+            self.backlog.head or identity.credential_digest,
             self._clock.boot,
             closed_ms,
             self._clock.at(closed_ms),
             closed.times(closed_ms),
             [report.Column(column.channel, column.packed, column.quality) for column in closed.columns],
             gaps,
-            self._backlog.cut_ms,
+            self.backlog.cut_ms,
         ).to_payload()

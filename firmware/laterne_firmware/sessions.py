@@ -40,17 +40,20 @@ if TYPE_CHECKING:
 
     from laterne_firmware.clock import Clock
     from laterne_firmware.identity import Identity
+    from laterne_firmware.reports import Reporter
     from laterne_protocol.edhoc_responder import Responder
     from laterne_protocol.session import Session
 
 # Steps, the first byte of a handshake's frame: as in edhoc_responder, which is in memory for handshakes only.
 MESSAGE_1, MESSAGE_3, INTRODUCTION, INTRODUCED = 1, 3, 6, 7
-TRUST = 20  # work of the same kind that comes in a record: a newer trust is to be verified
+# Work of the same kind that comes in records, by the types of messages: a newer trust, an order, a receipt's arrival.
+TRUST, ORDER, RECEIPT_ARRIVED = 20, 22, 24
 
 ANSWER_WITHIN_MS = 100  # of the question's last byte; later it waits for the same question
 HOLDS_MS = 10000  # so long a handshake keeps others out after its last step
 _FORGOTTEN_MS = const(40000)  # a gateway gives up after 30 s: then the modules leave memory
 _LOOK_MS = const(20)
+_LAST_WORDS_MS = const(3000)  # the gateway may ask for the last answer once more
 # Free before any work begins: the most that it takes (README.md, "Memory"), and what all other tasks take meanwhile.
 NEEDED_BYTES = 34 * 1024
 
@@ -60,12 +63,19 @@ DONE_BY = {
     MESSAGE_1: "laterne_firmware.handshakes",
     MESSAGE_3: "laterne_firmware.handshakes",
     TRUST: "laterne_firmware.introductions",
+    ORDER: "laterne_firmware.orders",
+    RECEIPT_ARRIVED: "laterne_firmware.orders",
 }
 
 LOADED_MEANWHILE = (
     "laterne_firmware.handshakes",
     "laterne_firmware.introductions",
     "laterne_firmware.known_gateway",
+    "laterne_firmware.orders",
+    "laterne_firmware.rotation",
+    "laterne_firmware.decommission",
+    "laterne_firmware.executed",
+    "laterne_firmware.first_keys",
     "laterne_firmware.p256_keys",
     "laterne_firmware.p256_peer",
     "laterne_protocol.edhoc_responder",
@@ -73,6 +83,9 @@ LOADED_MEANWHILE = (
     "laterne_protocol.edhoc_messages",
     "laterne_protocol.gateway_credential",
     "laterne_protocol.trust",
+    "laterne_protocol.order",
+    "laterne_protocol.receipt",
+    "laterne_protocol.credential",
     "laterne_protocol.public_keys",
     "laterne_protocol.cose",
 )
@@ -101,12 +114,15 @@ class Bucket:
 
 
 class Sessions:
-    """random: for keys. log: a line for the technician. address: of this board on its bus.
+    """random: for keys. log: a line for the technician. address: of this board on its bus. reporter, about: what orders
+    act on, and what a board says of itself beside its keys (Link).
 
     session, following, responder: see above. stepped_ms: last step of the handshake that is not yet used, None when
     there is none. gateway_digest, gateway_kid: of the gateway that is known, digest of its credential and kid of its
     agreement key, empty when there is none. begun: handshakes for which a message_1 was worked at. unserved: questions
     that the bucket left without an answer. out_of_memory: pieces of work that ended for lack of memory.
+    formerly: whether the next handshake is made with the former agreement key, while there is one. ended: this start is
+    to end when the answer has gone out.
     """
 
     def __init__(
@@ -116,6 +132,8 @@ class Sessions:
         random: "Callable[[int], bytes]",
         log: "Callable[[str], None]",
         address: int,
+        reporter: "Reporter",
+        about: "tuple[int, str, bytes]",
     ) -> None:
         from laterne_firmware import known_gateway
 
@@ -124,6 +142,10 @@ class Sessions:
         self.random = random
         self.log = log
         self.address = address
+        self.reporter = reporter
+        self.about = about
+        self.formerly = True
+        self.ended = False
         known = known_gateway.load()
         self.gateway_digest = known.digest if known else b""
         self.gateway_kid = known.kid if known else b""
@@ -172,16 +194,17 @@ class Sessions:
         """The answer to a step of a handshake that came at now_ms; None when there is none, or none yet."""
         if payload[:1] == bytes((INTRODUCTION,)) and self._knows(payload[1:]):
             return bytes((INTRODUCED,)) + self.gateway_kid
-        if payload[:1] == bytes((TRUST,)):
+        if payload[:1] >= bytes((TRUST,)):
             return None  # work, but no step of a handshake
         return await self._worked_out(payload, now_ms)
 
-    async def trust(self, bundle: bytes, now_ms: int) -> "bytes | None":
-        """A trust bundle that came in a record: the digest of what is stored then, empty when it is refused.
+    async def told(self, step: int, body: bytes, now_ms: int) -> "bytes | None":
+        """What came in a record and costs work: a trust, an order, that a receipt has arrived. The answer's body: the
+        digest of the trust that is stored then, the receipt, the same digest; empty when it is refused.
 
         None: not yet known, to be asked again.
         """
-        return await self._worked_out(bytes((TRUST,)) + bundle, now_ms)
+        return await self._worked_out(bytes((step,)) + body, now_ms)
 
     async def _worked_out(self, question: bytes, now_ms: int) -> "bytes | None":
         if question != self._question and not self._begin(question, now_ms):
@@ -206,7 +229,7 @@ class Sessions:
                 return False
             if step == MESSAGE_1 and not self.gateway_digest:
                 return False  # it could end in nothing but a refusal
-            if step != TRUST and not self._bucket.take(now_ms):  # a trust comes from a gateway that we know
+            if step < TRUST and not self._bucket.take(now_ms):  # the others come from a gateway that we know
                 self.unserved += 1
                 if self.unserved == 1 or not self.unserved % 1000:
                     self.log("%d handshakes were asked for too often and not answered" % self.unserved)
@@ -235,13 +258,14 @@ class Sessions:
     # The work, a task of its own --------------------------------------------------------------------------------------
 
     async def run(self, beat: "Callable[[], None]") -> None:
-        """Works at what was asked, for ever. beat: called at every step."""
-        while True:
+        """Works at what was asked until this start is to end. beat: called at every step."""
+        while not self.ended:
             beat()
             if self._working:
                 await self._work(beat)
                 self._working = False
             await asyncio.sleep_ms(_LOOK_MS)
+        await asyncio.sleep_ms(_LAST_WORDS_MS)
 
     async def _work(self, beat: "Callable[[], None]") -> None:
         # Work is refused here, and only here, when memory does not suffice: before it begins, or in the middle.
@@ -256,5 +280,6 @@ class Sessions:
             self._unload()
         except MemoryError:
             self._forget_handshake()
+            self.reporter.hold = self.identity.silent
             self.out_of_memory += 1
             self.log("no memory for a handshake, %d bytes are free" % gc.mem_free())

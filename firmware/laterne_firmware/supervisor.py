@@ -85,12 +85,15 @@ class Supervisor:
         self._reset()
 
 
-async def stepping(steps: "Generator[None, None, Result]", beat: "Callable[[], None]") -> "Result":
-    """The result of something long that comes in steps; a beat and the event loop between them."""
+async def stepping(steps: "Generator[int | None, None, Result]", beat: "Callable[[], None]") -> "Result":
+    """The result of something long that comes in steps; a beat and the event loop between them.
+
+    A step that gives a number has nothing to do for so many milliseconds.
+    """
     while True:
         try:
-            next(steps)
+            pause_ms = next(steps)
         except StopIteration as finished:
             return finished.value
         beat()
-        await asyncio.sleep_ms(0)
+        await asyncio.sleep_ms(pause_ms or 0)

@@ -72,6 +72,7 @@ class Asker:
         self.board: edhoc_keys.Party | None = None
         self.session: Session | None = None
         self.handshakes = 0
+        self.name = ""
         self.sign_key = b""
         self.credential = b""
         self.reports: list[report.Report] = []
@@ -191,7 +192,7 @@ class Asker:
         claims = credential.possession_of(cose.parse(answer.body, 1024).payload)
         verify(claims.sign_key, answer.body, cose.POSSESSION)
         assert claims.nonce == nonce
-        self.sign_key = claims.sign_key
+        self.name, self.sign_key = board, claims.sign_key
         self.credential = sign(cose.CREDENTIAL, self.credential_for(board, claims.sign_key, claims.agree_key))
         await self.give_trust(self.authority.trust_file())
         answer = await self.ask(lambda number: messages.Enrolment(number, messages.ENROL, self.credential))

@@ -1,0 +1,99 @@
+"""P1 and P3 on the board: decommissioned by order it delivers what it has, signs no more, and ends as a blank one."""
+
+from typing import TYPE_CHECKING
+
+from tests.firmware.operator_end import Operator
+from tests.firmware.questions import Asker, asking
+
+from laterne_emulator import image
+from laterne_protocol import credential, messages, order, receipt
+
+if TYPE_CHECKING:
+    from laterne_emulator.pytest_plugin import Benches
+
+NAME = "board-01"
+SETTINGS = {"report_s": 5, "sample_ms": 250}
+HEAP_BYTES = 256 * 1024
+
+
+async def test_a_board_delivers_what_it_has_and_then_never_signs_again(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False, heap_bytes=HEAP_BYTES)
+    board = bench.boards[NAME]
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        operator = Operator(asker)
+        await asker.wait_for_reports(1)
+        told = operator.order(order.DECOMMISSION, False)
+        answer = await operator.tell(told)
+        found = operator.read(told, answer)
+        last = asker.reports[-1].sequence
+        assert (found.outcome, found.sequence, found.result) == (receipt.DONE, last, last)
+        served = bench.readings_served(NAME)
+        assert await operator.tell(operator.order(order.ROTATE)) == b""  # there is no key for a receipt
+        for start in (2, 3):
+            board.reset()
+            await board.usb.wait_for_print(f"start {start}")
+            asker.session = None
+            assert await operator.tell(told, polling=False) == answer
+            reported = await asker.poll()
+            assert (reported.waiting, reported.report) == (0, None)
+        assert bench.readings_served(NAME) == served
+        assert "report" not in board.usb.printed().replace("reports", "")
+
+
+async def test_a_blank_board_is_left_when_the_receipt_has_arrived_and_old_orders_do_not_move_it(
+    emulated_boards: "Benches",
+) -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False, heap_bytes=HEAP_BYTES)
+    board = bench.boards[NAME]
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        operator = Operator(asker)
+        before = asker.sign_key
+        told = operator.order(order.DECOMMISSION, False)
+        answer = await operator.tell(told)
+        assert not await operator.arrived(answer[:-1])
+        assert await operator.arrived(answer)
+        await board.wait_for_life(0)
+        await board.usb.wait_for_print("waiting for enrolment")
+        again = Asker(asker._reader, asker._writer, asker._address)
+        again.authority, again.gateway = asker.authority, asker.gateway
+        refused = await again.ask(lambda number: messages.Enrolment(number, messages.ORDER, told))
+        assert isinstance(refused, messages.Refusal)
+        assert refused.reason == messages.NOT_ENROLLED
+        await again.enrol(NAME)
+        assert again.sign_key != before
+        (first,) = await again.wait_for_reports(1)
+        assert (first.sequence, first.gaps) == (1, [])
+        recorded = Operator(again)
+        assert recorded.read(told, await recorded.tell(told)).reason == receipt.OTHER_KEY
+        await again.wait_for_reports(1)
+    await board.power_off()
+    names = image.names(board.flash.image)
+    assert not [name for name in names if name.startswith(("/k/order", "/k/next", "/k/former"))]
+
+
+async def test_reports_that_wait_are_not_given_up_unless_the_order_says_so(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False, heap_bytes=HEAP_BYTES)
+    board = bench.boards[NAME]
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        operator = Operator(asker)
+        (made,) = await asker.wait_for_reports(1)
+        await asker.poll()  # acknowledges it
+        told = operator.order(order.DECOMMISSION, False)
+        found = await operator.told(told, polling=False)
+        assert (found.outcome, found.reason) == (receipt.REFUSED, receipt.REPORTS_WAIT)
+        assert found.sequence > made.sequence
+        assert (await operator.told(told)).reason == receipt.REPORTS_WAIT  # the same order again, though none waits now
+        await asker.wait_for_reports(2)  # readings go on
+        acknowledged = asker.reports[-1].sequence
+        told = operator.order(order.DECOMMISSION, True)
+        found = await operator.told(told, polling=False)
+        assert found.outcome == receipt.DONE
+        assert isinstance(found.result, int)
+        assert acknowledged - 1 <= found.result < found.sequence
+        while asker.reports[-1].sequence < found.sequence:  # nothing hinders the session from delivering it yet
+            await asker.poll()
+        assert (await asker.hello()).kid == credential.kid(asker.sign_key)
+    assert board.lives == []
