@@ -117,7 +117,9 @@ async def test_a_killed_gateway_loses_nothing(
         for board in boards:
             board.close_reports(5)
         await subscriber.has_all(*boards)
-        compare(subscriber, *boards)
+        for board in boards:
+            # What a killed gateway leaves behind may come after what is live (routes/mqtt.py, "What order means").
+            assert sorted(subscriber.bodies[board.name]) == sorted(board.taken.values())
         for board in boards:
             await board.forgets(max(board.taken))
         assert await gateway.stop() == 0
