@@ -104,7 +104,7 @@ def rows() -> list[Row]:
         (
             f"board: years until {blocks} blocks have {ERASES_OF_A_BLOCK:,} erases, spread evenly",
             f"{years:.0f}",
-            "10, the life of a lamp's driver",
+            "",
         ),
         (
             f"gateway: written a day, {BOARDS} boards, a report a minute each",
