@@ -1,7 +1,6 @@
 """P1 on the board: the power fails at every flash operation of storing a trust, a gateway, and a newer trust."""
 
 import asyncio
-import itertools
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from laterne_protocol.report import digest
 
 if TYPE_CHECKING:
     from laterne_emulator.board import EmulatedBoard
-    from laterne_emulator.pytest_plugin import Benches
+    from laterne_emulator.pytest_plugin import Benches, FaultSweeps
 
 MAIN = Path(__file__).parent / "firmware_for_tests" / "believing.py"
 WITHIN_S = 20.0  # a bound for what would hang
@@ -43,7 +42,7 @@ async def _live(board: "EmulatedBoard", cut: Cut | None = None) -> dict[str, lis
 
 @pytest.mark.parametrize("torn", [Torn.CLEAN, Torn.HEAD])
 async def test_a_cut_at_any_flash_operation_leaves_what_was_believed_before_or_after(
-    emulated_boards: "Benches", board_seed: int, torn: Torn
+    emulated_boards: "Benches", fault_sweep: "FaultSweeps", torn: Torn
 ) -> None:
     authority = FakeAuthority()
     gateway = GatewayEnd(authority)
@@ -60,17 +59,20 @@ async def test_a_cut_at_any_flash_operation_leaves_what_was_believed_before_or_a
     board = bench.boards["board-01"]
     new = board.folder / "new.img"
     shutil.copy(board.flash.image, new)
-    for at in itertools.count():
-        shutil.copy(new, board.flash.image)
-        cut = await _live(board, Cut(at, torn, board_seed + at))
-        after = await _live(board)
-        assert "done" in after, f"cut at operation {at}"
-        ((believed, introduced),) = after["found"]
-        order = ["nothing", *digests]
-        # At least what was said to be stored, and never anything else than one of the two.
-        assert order.index(believed) >= order.index(cut["trust"][-1][0]) if "trust" in cut else True, at
-        assert introduced == known if "gateway" in cut else introduced in ("nobody", known), at
-        assert after["trust"][-1] == [digests[1]], at
-        if "done" in cut:
-            assert at > 20
-            return
+    for case in fault_sweep("board, trust"):
+        with case:
+            at = case.number
+            shutil.copy(new, board.flash.image)
+            cut = await _live(board, Cut(at, torn, case.seed))
+            after = await _live(board)
+            assert "done" in after, f"cut at operation {at}"
+            ((believed, introduced),) = after["found"]
+            order = ["nothing", *digests]
+            # At least what was said to be stored, and never anything else than one of the two.
+            assert order.index(believed) >= order.index(cut["trust"][-1][0]) if "trust" in cut else True, at
+            assert introduced == known if "gateway" in cut else introduced in ("nobody", known), at
+            assert after["trust"][-1] == [digests[1]], at
+            if "done" in cut:
+                assert at > 20
+                return
+            case.survived()

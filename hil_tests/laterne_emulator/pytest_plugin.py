@@ -1,11 +1,13 @@
-"""Fixtures for tests with emulated boards. pytest loads this file in every run: it imports nothing heavy.
+"""Fixtures for tests with emulated boards and seeded faults. pytest loads this file in every run: it imports nothing
+heavy.
 
     async def test_a_board_answers(emulated_boards):
         bench = await emulated_boards(boards=2)              # with the firmware of this checkout, powered on
         bench = await emulated_boards(files={"main.py": b"print('hello')"}, powered=False)
 
 The arguments are those of laterne_emulator.bench.Bench. The seed comes from --board-seed (default: a new one for each
-run, printed when a test fails), so that a failure can be repeated.
+run, printed when a test fails), so that a failure can be repeated. `fault_sweep` counts sweeps of faults (sweep.py);
+at the end of the run their table is printed.
 """
 
 import random
@@ -18,8 +20,10 @@ import pytest
 
 if TYPE_CHECKING:
     from laterne_emulator.bench import Bench
+    from laterne_emulator.sweep import Sweep, Table
 
 SEED = pytest.StashKey[int]()
+TABLE = pytest.StashKey[Any]()
 
 
 class Benches(Protocol):
@@ -30,14 +34,44 @@ class Benches(Protocol):
     ) -> "Bench": ...
 
 
+class FaultSweeps(Protocol):
+    """The cases of a fault class. quick: how many a quick run has; None for a sweep that ends by itself."""
+
+    def __call__(self, name: str, quick: int | None = None) -> "Sweep": ...
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("laterne")
     group.addoption("--board-seed", type=int, default=None, help="seed of the emulated boards' sensors and lines")
+    group.addoption("--fault-seed", type=int, default=None, help="seed of the fault sweeps")
+    group.addoption("--fault-case", type=int, default=None, help="run only this case of each fault sweep")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    from laterne_emulator.sweep import Settings, Table
+
     given = config.getoption("--board-seed")
     config.stash[SEED] = random.SystemRandom().randrange(1_000_000) if given is None else given
+    config.stash[TABLE] = Table(Settings.found(config.getoption("--fault-seed"), config.getoption("--fault-case")))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    table = config.stash[TABLE]
+    if table.lines:
+        terminalreporter.section("faults")
+        for line in table.text():
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def fault_sweep(request: pytest.FixtureRequest) -> FaultSweeps:
+    """Sweeps whose cases are counted in the table at the end of the run."""
+    table: Table = request.config.stash[TABLE]
+
+    def sweep(name: str, quick: int | None = None) -> "Sweep":
+        return table.sweep(name, request.node.nodeid, quick)
+
+    return sweep
 
 
 @pytest.fixture

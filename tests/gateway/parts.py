@@ -4,18 +4,19 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import aiomqtt
 from tests.gateway.fake_authority import FakeAuthority, Key
 from tests.gateway.fake_board import FakeBoard, FakeLine
+from tests.gateway.wired import WiredLine
 from tests.servers import Mosquitto
 
 from laterne_gateway import identity, status
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.bus import Bus
-from laterne_gateway.clock import SystemClock
+from laterne_gateway.clock import Clock, SystemClock
 from laterne_gateway.config import BufferSettings, GatewaySettings, LineSettings
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
@@ -73,8 +74,11 @@ async def limit_pages(buffer: Buffer, more: int | None) -> None:
 class Parts:
     """Buffer, roster, inbox and sessions that know these boards."""
 
-    def __init__(self, directory: Path, boards: list[FakeBoard], pace: Pace = QUICK) -> None:
+    def __init__(
+        self, directory: Path, boards: Sequence[FakeBoard], pace: Pace = QUICK, clock: Clock | None = None
+    ) -> None:
         self.pace = pace
+        self.clock = clock or SystemClock()
         self.directory = directory
         self.authority = FakeAuthority(GATEWAY)
         self.health = Health()
@@ -97,9 +101,9 @@ class Parts:
         self.trusts = TrustKeeper(self.trust_file, self.buffer, self.health)
         self.roster = RosterKeeper(GATEWAY, self.trusts, self.roster_file, self.buffer, self.health)
         await self.roster.load()
-        self.inbox = Inbox(self.roster, self.buffer, SystemClock(), self.health)
-        self.orders = Orders(self.roster, lambda: self.trusts.all, SystemClock(), self.health)
-        self.sessions = Sessions(await self.identity(), self.roster, self.trusts, SystemClock(), self.health, self.pace)
+        self.inbox = Inbox(self.roster, self.buffer, self.clock, self.health)
+        self.orders = Orders(self.roster, lambda: self.trusts.all, self.clock, self.health)
+        self.sessions = Sessions(await self.identity(), self.roster, self.trusts, self.clock, self.health, self.pace)
 
     async def identity(self) -> identity.Identity:
         return await identity.load_and_keep(self.settings, self.trusts.all, self.buffer, self.health)
@@ -124,7 +128,7 @@ class Parts:
         return found
 
     @contextlib.asynccontextmanager
-    async def asking(self, *lines: FakeLine) -> AsyncIterator[None]:
+    async def asking(self, *lines: FakeLine | WiredLine) -> AsyncIterator[None]:
         """Asks the boards on these lines meanwhile."""
         tasks = []
         self.buses.clear()
@@ -133,7 +137,7 @@ class Parts:
             for board in line.boards:
                 board.meet(self.authority)
             port = SerialLine(LineSettings(line.path.name, line.path, 115_200, addresses), self.health)
-            bus = Bus(port, addresses, self.roster, self.sessions, self.inbox, self.orders, SystemClock(), self.health)
+            bus = Bus(port, addresses, self.roster, self.sessions, self.inbox, self.orders, self.clock, self.health)
             self.buses.append(bus)
             tasks.append(asyncio.create_task(bus.run()))
         try:
@@ -166,7 +170,7 @@ async def parts(
 class GatewayProcess:
     """`laterne-gateway run` as a process of its own, with its directory, files and log."""
 
-    def __init__(self, directory: Path, boards: list[FakeBoard], lines: list[FakeLine], broker: Mosquitto) -> None:
+    def __init__(self, directory: Path, boards: Sequence[FakeBoard], lines: list[FakeLine], broker: Mosquitto) -> None:
         self.directory = directory
         self.config = directory / "gateway.toml"
         self.log = directory / "gateway.log"

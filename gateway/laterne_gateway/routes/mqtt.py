@@ -19,6 +19,7 @@ import logging
 import secrets
 import ssl
 from collections import deque
+from collections.abc import Coroutine
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -83,6 +84,7 @@ class MqttRoute:
         self._connected_s: float | None = None
         self._was_connected = False
         self._twin_seen = False
+        self._heard_itself = False
 
     async def run(self) -> None:
         """Delivers for ever; when cancelled it says goodbye to the broker first."""
@@ -137,14 +139,15 @@ class MqttRoute:
                 self._health.clear(self._subject, "broker")
                 waiting = self._buffer.waiting(NAME)
                 log.info("%s: connected to %s, %d reports waiting", self._subject, self._broker, waiting)
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._listen(client))
-                    slots = asyncio.Semaphore(client.window)
-                    *backlog, live = self._buffer.part(NAME)
-                    tasks.create_task(self._tell_gaps(client, slots))
-                    tasks.create_task(self._deliver(client, live, client.window, slots, None))
-                    tasks.create_task(self._deliver_backlog(client, backlog, slots))
-                    tasks.create_task(self._hand_back(client))
+                slots = asyncio.Semaphore(client.window)
+                *backlog, live = self._buffer.part(NAME)
+                await _until_one_fails(
+                    self._listen(client),
+                    self._tell_gaps(client, slots),
+                    self._deliver(client, live, client.window, slots, None),
+                    self._deliver_backlog(client, backlog, slots),
+                    self._hand_back(client),
+                )
             except asyncio.CancelledError:
                 await self._goodbye(client)
                 raise
@@ -165,7 +168,11 @@ class MqttRoute:
                 self._orders.take(topic.removeprefix(self._ordered), payload)
             elif topic == self._status:
                 instance = _instance_in(payload)
-                if instance is not None and instance != self._instance:
+                if instance == self._instance:
+                    self._heard_itself = True
+                # What comes before our own word is history: the last will of the process before us, which the broker
+                # has kept for our session.
+                elif instance is not None and self._heard_itself:
                     self._note_twin()
 
     def _check(self, answer: tuple[int, ...] | list[ReasonCode]) -> None:
@@ -308,6 +315,23 @@ def is_late(row: Row, now_ms: int | None) -> bool:
     """Whether a platform should take the report for history: it waited on the board or here. Unknown is not late."""
     known = [at for at in (row.closed_ms, row.received_ms) if at is not None]
     return now_ms is not None and bool(known) and now_ms - min(known) > LATE_AFTER_MS
+
+
+async def _until_one_fails(*works: Coroutine[None, None, None]) -> None:
+    """Runs them until one fails, and raises what that one raised.
+
+    Not a TaskGroup: until Python 3.13 one that is ending with an error swallows a cancellation (cpython, issue 116720).
+    A gateway that was told to stop in the moment in which its broker hung up went on for ever.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in ended:
+        task.result()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

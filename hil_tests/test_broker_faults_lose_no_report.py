@@ -1,0 +1,123 @@
+"""P1 at the platform's end: whatever a broker or the way to it does, every report arrives, once, in order.
+
+A whole gateway of real parts delivers through a proxy to a real mosquitto, in fast time. Each case draws what happens
+to which packet: it is swallowed, the connection is cut before, after or inside it, stalls or becomes slow; new
+connections are refused for a while; the gateway ends in the middle and is put together again from its disk.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.gateway.fake_board import FakeBoard
+from tests.gateway.street import Platform, Street, quick, street
+from tests.servers import Mosquitto
+
+from laterne_emulator.fast_time import FastLoop
+from laterne_emulator.proxy import CONNACK, CONNECT, DOWN, PUBACK, PUBLISH, SUBACK, SUBSCRIBE, UP, Do, Packet
+
+if TYPE_CHECKING:
+    from laterne_emulator.pytest_plugin import FaultSweeps
+    from laterne_emulator.sweep import Case
+
+CASES = 200
+SPEED = 400.0  # the route gives up a connection attempt after 20 s, a silent broker after 60 s
+WITHIN_S = 1200.0  # a bound for what would hang, in fast time
+CUTS = (Do.CUT, Do.CUT_AFTER, Do.CUT_INSIDE)
+
+# (way, kind, what may happen to it): reports and their PUBACKs most often, as they are most of what passes.
+# No report is swallowed alone: TCP loses the rest, too, and a window of several could not be kept in order.
+POINTS = [
+    (UP, PUBLISH, (*CUTS, *CUTS, Do.STALL, Do.SLOW)),
+    (UP, PUBLISH, CUTS),
+    (DOWN, PUBACK, (*CUTS, *CUTS, Do.SWALLOW, Do.STALL, Do.SLOW)),
+    (DOWN, PUBACK, CUTS),
+    (UP, CONNECT, (*CUTS, Do.STALL)),
+    (DOWN, CONNACK, (*CUTS, Do.SWALLOW, Do.SLOW)),
+    (UP, SUBSCRIBE, CUTS),
+    (DOWN, SUBACK, (*CUTS, Do.SWALLOW)),
+]
+
+
+class Plan:
+    """What this case does to which packets. Every connection after the last planned fault is a good one."""
+
+    def __init__(self, dice: random.Random, reports: int) -> None:
+        self._at: dict[tuple[str, int, int], Do] = {}
+        self.done: Counter[str] = Counter()
+        for _ in range(dice.choice((1, 1, 2, 3))):
+            way, kind, choices = dice.choice(POINTS)
+            last = reports if kind in (PUBLISH, PUBACK) else 2
+            self._at[way, kind, dice.randrange(last)] = dice.choice(choices)
+
+    def __call__(self, packet: Packet) -> Do:
+        do = self._at.get((packet.way, packet.kind, packet.number), Do.PASS)
+        if do is not Do.PASS:
+            self.done[f"{do.value} {packet.way} {packet.kind}"] += 1
+        return do
+
+
+async def _refuse_for(place: Street, seconds: float) -> None:
+    place.proxy.refusing = True
+    await place.proxy.cut_all()
+    await asyncio.sleep(seconds)
+    place.proxy.refusing = False
+
+
+async def _run(case: "Case", place: Street, platform: Platform, plan: Plan) -> None:
+    dice, boards = case.dice, place.boards
+    place.proxy.rule = plan
+    restarts = dice.random() < 0.25
+    refuses = dice.random() < 0.15
+    some = dice.randrange(1, sum(len(board.taken) for board in boards))
+
+    def some_delivered() -> bool:
+        return sum(len(platform.delivered[board.name]) for board in boards) >= some
+
+    async with asyncio.timeout(WITHIN_S):
+        if restarts:
+            async with place.running():
+                await platform.until(some_delivered)
+            await place.parts.reopen()
+        async with place.running():
+            await platform.until(some_delivered)
+            for board in boards:
+                board.close_reports(dice.randrange(4))
+            if refuses:
+                plan.done["refuse"] += 1
+                await _refuse_for(place, dice.uniform(0.5, 5.0))
+            await platform.until(partial(platform.has_all, boards))
+
+
+def _twins(place: Street) -> int:
+    return place.parts.health.counted("route mqtt", "twin at the broker")
+
+
+def test_every_report_arrives_once_whatever_happens_to_a_packet(
+    broker: Mosquitto, memory: Path, fault_sweep: "FaultSweeps"
+) -> None:
+    done: Counter[str] = Counter()
+
+    async def sweep() -> None:
+        async with Platform(broker) as platform:
+            for case in fault_sweep("broker", quick=CASES):
+                with case:
+                    boards = [quick(FakeBoard(f"{case.name}-{n}", n)) for n in range(1, case.dice.choice((2, 2, 3)))]
+                    for board in boards:
+                        board.close_reports(case.dice.randrange(6, 24))
+                    plan = Plan(case.dice, sum(len(board.taken) for board in boards))
+                    async with street(memory / case.name, broker, boards, case.seed) as place:
+                        await _run(case, place, platform, plan)
+                    done.update(plan.done)
+                    assert not _twins(place), "a gateway took its own former process for a twin"
+                    outcome = platform.compared(boards)
+                    case.survived(**outcome.counts)
+                    outcome.check()
+
+    with asyncio.Runner(loop_factory=lambda: FastLoop(SPEED)) as runner:
+        runner.run(sweep())
+    print(dict(done))
+    assert done, "no fault has happened"
