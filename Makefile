@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ORACLES := .oracles
+PEER := .peer
 
 .PHONY: setup demo test soak fuzz bench check lock clean
 
@@ -22,6 +23,12 @@ $(READY): requirements.lock pyproject.toml
 $(ORACLES)/.ready: requirements-oracles.lock | $(READY)
 	$(PYTHON) -m venv --clear $(ORACLES)
 	$(ORACLES)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-oracles.lock
+	@touch $@
+
+# Whom the gateway is measured beside: its pins clash with ours, too.
+$(PEER)/.ready: requirements-peer.lock | $(READY)
+	$(PYTHON) -m venv --clear $(PEER)
+	$(PEER)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-peer.lock
 	@touch $@
 
 demo: $(READY)
@@ -50,7 +57,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python firmware/check_types.py
 
-bench: $(READY) $(ORACLES)/.ready
+bench: $(READY) $(ORACLES)/.ready $(PEER)/.ready
 	@.ci/debian mosquitto
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/benchmarks/tables.py $(ARGS)
 
@@ -60,6 +67,7 @@ PIP_COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --stri
 lock: $(READY)
 	$(PIP_COMPILE) --extra emulator --extra hsm --extra development -o requirements.lock pyproject.toml
 	$(PIP_COMPILE) -o requirements-oracles.lock .ci/oracles.in
+	$(PIP_COMPILE) -o requirements-peer.lock .ci/peer.in
 
 clean:
-	rm -rf $(VENV) $(ORACLES) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(ORACLES) $(PEER) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
