@@ -31,6 +31,7 @@ REFUSED_FROM = 0x80  # MQTT 5, 2.4
 STATUS_WITHIN_S = 5.0  # a retained message follows the SUBACK at once
 MORE_WITHIN_S = 0.5  # and others the first
 MAX_STATUS_BYTES = 1024
+MAX_TENANT_BYTES = 64
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ async def tenant_of(broker: Broker, gateway: str) -> str:
             pass
     try:
         (tenant,) = found
-        return fields.text(tenant, "tenant", 64)
+        return fields.text(tenant, "tenant", MAX_TENANT_BYTES)
     except (ValueError, ObjectError) as why:
         said = f"is at {broker} under several tenants" if len(found) > 1 else f"has never been at {broker}"
         raise OperatorError(f"The gateway {gateway} {said}: check --gateway and --broker, or give --tenant.") from why
@@ -203,6 +204,19 @@ def _tell_status(way: Way, payload: bytes, say: Callable[[str], None]) -> None:
 def _is_noted(message: aiomqtt.Message) -> bool:
     said = getattr(message.properties, "UserProperty", None)
     return isinstance(said, list) and ("noted", "true") in said
+
+
+def checked(tenant: str | None, gateway: str | None) -> None:
+    """Raises UsageError: names that were typed and cannot stand in a topic."""
+    try:
+        if gateway is not None:
+            fields.board_id(gateway, "gateway id")
+        if tenant is not None:
+            fields.text(tenant, "tenant", MAX_TENANT_BYTES)
+            if any(sign in tenant for sign in "/+#"):
+                raise ObjectError("tenant holds a sign of topics")
+    except ObjectError as why:
+        raise UsageError(f"No such gateway can be at a broker: {why}. Correct --gateway or --tenant.") from why
 
 
 def seconds_of(timeout: float) -> float:

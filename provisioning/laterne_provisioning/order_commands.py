@@ -149,6 +149,7 @@ def add_to(app: typer.Typer) -> None:
 
 def _carry_out(errand: Errand, begin: Callable[[orders.Desk], order_book.UnderWay]) -> tuple[Board, str]:
     """All steps from where they are. The board afterwards, and its gateway."""
+    downlink.checked(errand.tenant, errand.gateway)
     if errand.roster is not None:
         out_file.require_writable(errand.roster)
     opened = errand.opened

@@ -267,6 +267,8 @@ def test_nothing_stays_at_the_broker_when_it_is_done(authority: Path, broker: Mo
 def test_the_command_says_where_it_cannot_find_the_board(
     authority: Path, broker: Mosquitto, gateway: FakeGateway, tmp_path: Path
 ) -> None:
+    assert "may hold letters, digits" in rotate(authority, broker, "--gateway", "gw/#", code=2).err
+    assert "a sign of topics" in rotate(authority, broker, "--tenant", "+", code=2).err
     assert "has never been at" in rotate(authority, broker, "--gateway", "gw-9", code=1).err
     assert (
         "is not in the registry"
