@@ -4,26 +4,12 @@
 
 `again` says whether the value, encoded again, gives the same bytes. Bytes are lower-case hex. CBOR values are
 written as JSON, with {"bytes": hex}, {"map": [[key, value], ...]}, {"tag": [number, value]} and, where a text is not
-ASCII, {"utf8": hex}. The file runs on MicroPython too.
+ASCII, {"utf8": hex}. The file runs on MicroPython too, so each reader loads what it reads with, and no more.
 """
 
 import hashlib
 
-from laterne_protocol import (
-    cbor,
-    cose,
-    credential,
-    frame,
-    gateway_credential,
-    grant,
-    messages,
-    order,
-    receipt,
-    report,
-    report_reading,
-    roster,
-    trust,
-)
+from laterne_protocol import cbor
 from laterne_protocol.errors import WireError
 
 
@@ -77,6 +63,8 @@ def _cbor(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
 
 
 def _frames(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import frame
+
     decoder = frame.FrameDecoder()
     found = decoder.feed(data)
     return {
@@ -89,6 +77,8 @@ def _frames(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
 
 
 def _message(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import messages
+
     message = messages.message_of(data)
     described = _object(message, message.to_bytes(), data)
     described["type"] = type(message).__name__
@@ -96,6 +86,8 @@ def _message(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
 
 
 def _report(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import report, report_reading
+
     found = report_reading.report_of(data)
     described = _object(found, found.to_payload(), data)
     described["digest"] = report.digest(data).hex()
@@ -104,31 +96,43 @@ def _report(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
 
 
 def _credential(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import credential
+
     found = credential.credential_of(data)
     return _object(found, found.to_payload(), data)
 
 
 def _possession(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import credential
+
     found = credential.possession_of(data)
     return _object(found, found.to_payload(), data)
 
 
 def _gateway(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import gateway_credential
+
     found = gateway_credential.gateway_credential_of(data)
     return _object(found, found.to_payload(), data)
 
 
 def _order(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import order
+
     found = order.order_of(data)
     return _object(found, found.to_payload(), data)
 
 
 def _receipt(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import receipt
+
     found = receipt.receipt_of(data)
     return _object(found, found.to_payload(), data)
 
 
 def _grant(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import grant
+
     # more["asked"]: [board, post or None, Unix seconds] -> what the grant says of each.
     found = grant.grant_of(data)
     described = _object(found, found.to_payload(), data)
@@ -139,6 +143,8 @@ def _grant(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
 
 
 def _roster(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import roster
+
     found = roster.roster_of(data)
     described = _object(found, found.to_payload(), data)
     described["digest"] = roster.digest(data).hex()
@@ -146,11 +152,15 @@ def _roster(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
 
 
 def _trust(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import trust
+
     found = trust.trust_payload_of(data)
     return _object(found, found.to_payload(), data)
 
 
 def _trust_file(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import trust
+
     # more["good"]: [key, SHA-256 of the signed message, signature] of each signature that is good.
     good = more["good"]
     former = more.get("former")
@@ -163,6 +173,8 @@ def _trust_file(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
 
 
 def _bundle(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import cose, trust
+
     signed = trust.unpack(data)
     whole = [cose.assemble(one.protected, one.payload, one.signature) for one in signed]
     return {
@@ -174,6 +186,8 @@ def _bundle(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
 
 
 def _sign1(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import cose
+
     found = cose.parse(data, 65536)
     cose.check_low_s(found.signature)
     described = _object(found, cose.assemble(found.protected, found.payload, found.signature), data)
