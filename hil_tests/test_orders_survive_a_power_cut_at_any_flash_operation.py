@@ -71,7 +71,7 @@ class World:
         old = self.old
         name = cbor.encode([old.sign.kid, NAME, credential.digest(old.credential)])
         return {
-            **image.firmware_files(image.find_firmware()),
+            **image.firmware_files(image.find_firmware(), used_by=MAIN.read_bytes()),
             "main.py": MAIN.read_bytes(),
             **record("k/keys", old.record),
             **record("k/credential", old.credential),

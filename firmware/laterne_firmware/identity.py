@@ -5,9 +5,8 @@ reads them at a start, `enrolment` writes them. A fourth holds the trust: whom t
 all three at once when keys are rotated, and keeps the former agreement key for a while.
 """
 
-from laterne_firmware import p256
+from laterne_firmware.memory import unload
 from laterne_firmware.store import Record
-from laterne_protocol import cose_writing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +16,15 @@ DIRECTORY = "/k"
 KEYS = "/k/keys"  # two private keys of 32 bytes, two public ones of 64, the kid of the first
 CREDENTIAL = "/k/credential"
 NAME = "/k/name"  # kid, board id, digest of the credential
+_ARITHMETIC = (
+    "laterne_firmware.p256_peer",
+    "laterne_firmware.p256_keys",
+    "laterne_firmware.p256",
+    "laterne_firmware.p256_scalars",
+    "laterne_firmware.p256_points",
+    "laterne_firmware.p256_table",
+    "laterne_protocol.cose_writing",
+)
 TRUST = "/k/trust"  # the payload of the trust, as its roots signed it
 ORDER = "/k/order"  # the order that was executed last, and its receipt
 FORMER = "/k/former"  # private and public agreement key before a rotation, until a gateway has accepted the present one
@@ -61,7 +69,16 @@ class Identity:
 
     def sign(self, domain: str, payload: bytes, random: "Callable[[int], bytes]") -> "Generator[None, None, bytes]":
         """The COSE_Sign1 of a payload under this board's key, in steps."""
+        # Not in memory while something else is worked at that takes much (`supervisor.stepping`).
+        from laterne_firmware import p256
+        from laterne_protocol import cose_writing
+
         protected = cose_writing.protected_header(self.kid or b"")
         message = cose_writing.to_be_signed(domain, protected, payload)
         signature = yield from p256.sign(self._private, message, random)
         return cose_writing.assemble(protected, payload, signature)
+
+
+def unload_arithmetic() -> None:
+    """What signing, verifying and agreeing need leaves memory, until somebody does that again."""
+    unload(*_ARITHMETIC)

@@ -1,12 +1,12 @@
 """Whom a board believes: a gateway's credential and a newer trust, both judged by the trust on flash.
 
 In memory only while one of them is judged. Each signature takes more than a second on a board: all of this comes in
-steps. What is refused is told to the console, not to the line.
+steps, and begins again after each of them (`judging`). What is refused is told to the console, not to the line.
 """
 
-from laterne_firmware import known_gateway, p256_peer
+from laterne_firmware import known_gateway
 from laterne_firmware.identity import TRUST
-from laterne_firmware.p256 import KeyRefused
+from laterne_firmware.judging import verify
 from laterne_firmware.sessions import INTRODUCED, INTRODUCTION
 from laterne_firmware.store import Record
 from laterne_protocol import cose, gateway_credential, public_keys, trust
@@ -52,13 +52,13 @@ def gateway_in(
         message = cose.to_be_signed(cose.GATEWAY, one.protected, one.payload)
         for key in believed.keys[trust.ROSTER]:
             # Only the key that it names: each try costs more than a second.
-            if public_keys.kid(key) == one.kid and (yield from p256_peer.verify(key, message, one.signature)):
+            if public_keys.kid(key) == one.kid and (yield from verify(key, message, one.signature)):
                 kid = public_keys.kid(found.agree_key)
                 return known_gateway.KnownGateway(
                     digest(signed), kid, found.gateway, found.agree_key, one.kid, found.versions
                 )
         raise SignatureError("not signed by a roster key of ours")
-    except (WireError, KeyRefused) as why:
+    except WireError as why:
         log("a gateway's introduction was refused: %s" % why)
         return None
 
@@ -73,7 +73,7 @@ def trust_in(bundle: bytes, log: "Callable[[str], None]") -> "Steps":
         signed = trust.unpack(bundle)
         payload = signed[0].payload
         if payload != former.to_payload():
-            found = yield from trust.verified(signed, p256_peer.verify, former)
+            found = yield from trust.verified(signed, verify, former)
             # Forgotten first: if the power fails in between, the gateway is introduced and believed once more. The
             # other way round it would stay known to a board whose trust does not believe it.
             known = known_gateway.load()
@@ -83,7 +83,7 @@ def trust_in(bundle: bytes, log: "Callable[[str], None]") -> "Steps":
             Record(TRUST).save(payload)
             log("trust version %d replaces version %d" % (found.version, former.version))
         return trust.digest(payload)
-    except (WireError, KeyRefused) as why:
+    except WireError as why:
         log("a trust was refused: %s" % why)
         return b""
 

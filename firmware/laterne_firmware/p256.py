@@ -20,21 +20,17 @@ until their memory is used again. Who can open a post and measure many signature
 
 from hashlib import sha256
 
-from laterne_firmware.p256_points import N, affine, comb_term, invert, sum_of_multiples
+from laterne_firmware.p256_points import N, affine, invert
+from laterne_firmware.p256_scalars import KeyRefused, private_scalar, random_bytes, random_scalar, times_base
 from laterne_firmware.primitives import Hmac
-from laterne_firmware.randomness import RandomnessError
+
+__all__ = ("KeyRefused", "sign")
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Generator
 
-    from laterne_firmware.p256_points import Point
-
-    RandomBytes = Callable[[int], bytes]
-
-
-class KeyRefused(ValueError):
-    """Not a key of this curve: a point beside the curve, a number out of range, a wrong length. Do not use it."""
+    from laterne_firmware.p256_scalars import RandomBytes
 
 
 def sign(
@@ -50,7 +46,7 @@ def sign(
     """
     scalar = private_scalar(private_key)
     digest = sha256(message).digest()
-    z = _random_bytes(random) if hedged else b""
+    z = random_bytes(random) if hedged else b""
     for nonce in _nonces(private_key, digest, z):
         point = yield from times_base(nonce, random)
         x, _ = yield from affine(point, random_scalar(random))
@@ -63,29 +59,6 @@ def sign(
             break
     s = (s, N - s)[s > N // 2]
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")
-
-
-def private_scalar(private_key: bytes) -> int:
-    scalar = int.from_bytes(private_key, "big")
-    if len(private_key) != 32 or not 0 < scalar < N:
-        raise KeyRefused("a private key has 32 bytes and lies between 0 and the order of the curve")
-    return scalar
-
-
-def _random_bytes(random: "RandomBytes") -> bytes:
-    made = random(32)
-    if len(made) != 32:
-        raise RandomnessError(f"the source of random numbers gave {len(made)} bytes instead of 32")
-    return made
-
-
-def random_scalar(random: "RandomBytes") -> int:
-    """A number from 1 to N - 1, each equally likely."""
-    for _ in range(4):  # one candidate in 2^32 is refused: four in a row are a broken source
-        number = int.from_bytes(_random_bytes(random), "big")
-        if 0 < number < N:
-            return number
-    raise RandomnessError("the source of random numbers gave nothing below the order of the curve")
 
 
 def _nonces(private_key: bytes, digest: bytes, z: bytes) -> "Generator[int, None, None]":
@@ -108,21 +81,3 @@ def _nonces(private_key: bytes, digest: bytes, z: bytes) -> "Generator[int, None
             yield nonce
         hmac = Hmac(hmac.digest(value, b"\x00"))
         value = hmac.digest(value)
-
-
-def split(scalar: int, random: "RandomBytes") -> "tuple[int, int]":
-    """Two numbers, each uniformly random, with scalar = 2 part + rest.
-
-    Not part + rest: their highest digits, added first, would be equal now and then, and adding a point to itself
-    takes another formula, which an eavesdropper can tell. Here, as the terms are ordered, the sum begins with
-    twice a digit, an even multiple, goes on to three times or more in the highest tooth, and never comes back to
-    a single digit of the table.
-    """
-    part = random_scalar(random)
-    return part, (scalar - 2 * part) % N
-
-
-def times_base(scalar: int, random: "RandomBytes") -> "Generator[None, None, Point]":
-    part, rest = split(scalar, random)
-    terms = (comb_term(rest), comb_term(part, 1))
-    return (yield from sum_of_multiples(terms, random_scalar(random)))

@@ -3,14 +3,14 @@
 As in `p256`: steps, and the same care against listening.
 """
 
-from laterne_firmware.p256 import private_scalar, random_scalar, times_base
 from laterne_firmware.p256_points import affine
+from laterne_firmware.p256_scalars import private_scalar, random_scalar, times_base
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from laterne_firmware.p256 import RandomBytes
+    from laterne_firmware.p256_scalars import RandomBytes
 
 
 def make_key(random: "RandomBytes") -> "Generator[None, None, tuple[bytes, bytes]]":

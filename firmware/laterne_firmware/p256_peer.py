@@ -5,15 +5,15 @@ As in `p256`: everything long is a generator of steps; keys and signatures are b
 
 from hashlib import sha256
 
-from laterne_firmware.p256 import KeyRefused, private_scalar, random_scalar, sign, split
 from laterne_firmware.p256_points import N, P, add, affine, comb_term, double, invert, signs, sum_of_multiples
+from laterne_firmware.p256_scalars import KeyRefused, private_scalar, random_scalar, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from laterne_firmware.p256 import RandomBytes
     from laterne_firmware.p256_points import Term
+    from laterne_firmware.p256_scalars import RandomBytes
 
 _B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
 _WINDOW_BITS = 4
@@ -101,6 +101,8 @@ def sign_and_check(
     private_key: bytes, public_key: bytes, message: bytes, random: "RandomBytes"
 ) -> "Generator[None, None, bytes]":
     """As p256.sign(), but verified before it leaves: three times the time. FaultError if it does not hold."""
+    from laterne_firmware.p256 import sign
+
     signature = yield from sign(private_key, message, random)
     if not (yield from verify(public_key, message, signature)):
         raise FaultError("a signature just made does not verify with its public key")

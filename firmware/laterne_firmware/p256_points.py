@@ -5,8 +5,6 @@ the length of a scalar, not by its value. Everything long is a generator, as in 
 numbers or judges keys; blinds are passed in, and the caller has checked that points lie on the curve.
 """
 
-from laterne_firmware.p256_table import BASE_POINTS
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -54,6 +52,9 @@ def signs(scalar: int, length: int) -> int:
 
 def comb_term(scalar: int, doublings: int = 0) -> "Term":
     """scalar 2^doublings times the base point: 43 digits of six signs, each sign 43 positions from the next."""
+    # Not in memory for agreeing, which has no use for it.
+    from laterne_firmware.p256_table import BASE_POINTS
+
     all_signs = signs(scalar, _TEETH * _COLUMNS)
     digits = bytearray(_COLUMNS)
     for tooth in range(_TEETH):

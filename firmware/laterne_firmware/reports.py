@@ -11,7 +11,7 @@ from array import array
 from micropython import const
 
 from laterne_firmware.supervisor import stepping
-from laterne_protocol import cose_writing, report
+from laterne_protocol import report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -197,7 +197,9 @@ class Reporter:
 
     async def _close_draft(self, draft: "tuple[bytes, int]", beat: "Callable[[], None]") -> None:
         payload, boot = draft
-        signed = await stepping(self._identity.sign(cose_writing.REPORT, payload, self._random), beat)
+        from laterne_protocol.cose_writing import REPORT
+
+        signed = await stepping(self._identity.sign(REPORT, payload, self._random), beat)
         self._log("report %d was open when start %d ended" % (self.backlog.next_sequence, boot))
         self.backlog.append(signed, payload, boot)
         self.backlog.draft = None
@@ -212,7 +214,9 @@ class Reporter:
             if len(payload) <= report.MAX_PAYLOAD_BYTES or not gaps:
                 break
             gaps.pop()
-        signed = await stepping(self._identity.sign(cose_writing.REPORT, payload, self._random), beat)
+        from laterne_protocol.cose_writing import REPORT
+
+        signed = await stepping(self._identity.sign(REPORT, payload, self._random), beat)
         backlog.append(signed, payload, self._clock.boot)
         backlog.cut_ms = 0
         backlog.gaps_stated(gaps, sequence)

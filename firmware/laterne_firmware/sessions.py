@@ -16,7 +16,8 @@ What is kept, all of it in RAM, so that a reset ends every session and no counte
     answer      That is also how an answer that took longer than ANSWER_WITHIN_MS is given: a board is never late
     leaving     a newer trust that came in this session does not believe its gateway: still newer trusts may come in
                 it, one version after the other; anything else ends it
-    responder   the handshake between message_1 and message_3, the only time at which its modules must stay loaded
+    half        what message_3 needs of a handshake, as bytes, between message_1 and message_3: its modules leave memory
+                after each message
 
 Anybody on the line can make a board work for seconds: an introduction that it does not know and a message_1 cost one of
 a Bucket, there is one piece of work at a time, and a new message_1 displaces a handshake only when that one has made no
@@ -29,6 +30,7 @@ import gc
 
 from micropython import const
 
+from laterne_firmware.identity import unload_arithmetic
 from laterne_firmware.memory import unload
 from laterne_firmware.supervisor import stepping
 from laterne_protocol.report import digest
@@ -36,13 +38,17 @@ from laterne_protocol.session import SessionError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from laterne_firmware.clock import Clock
     from laterne_firmware.identity import Identity
     from laterne_firmware.reports import Reporter
-    from laterne_protocol.edhoc_responder import Responder
     from laterne_protocol.session import Session
+
+    # message_1; our connection; its ephemeral key, or why it is none; our own ephemeral key, private and public; what
+    # that and our static key share with it; what it shares with the gateway's static key, or why that is none; our
+    # static key.
+    Half = tuple[bytes, bytes, bytes | ValueError, tuple[bytes, bytes], bytes, bytes, bytes | ValueError, bytes]
 
 # Steps, the first byte of a handshake's frame: as in edhoc_responder, which is in memory for handshakes only.
 MESSAGE_1, MESSAGE_3, INTRODUCTION, INTRODUCED = 1, 3, 6, 7
@@ -55,29 +61,29 @@ _FORGOTTEN_MS = const(40000)  # a gateway gives up after 30 s: then the modules 
 _LOOK_MS = const(20)
 _LAST_WORDS_MS = const(3000)  # the gateway may ask for the last answer once more
 # Free before any work begins: the most that it takes (README.md, "Memory"), and what all other tasks take meanwhile.
-NEEDED_BYTES = 34 * 1024
+NEEDED_BYTES = 28 * 1024
 
 # The first byte of a question -> who works at it. What is not here is not for a board.
 DONE_BY = {
-    INTRODUCTION: "laterne_firmware.introductions",
+    INTRODUCTION: "laterne_firmware.judging",
     MESSAGE_1: "laterne_firmware.handshakes",
     MESSAGE_3: "laterne_firmware.handshakes",
-    TRUST: "laterne_firmware.introductions",
+    TRUST: "laterne_firmware.judging",
     ORDER: "laterne_firmware.orders",
     RECEIPT_ARRIVED: "laterne_firmware.orders",
 }
 
 LOADED_MEANWHILE = (
     "laterne_firmware.handshakes",
+    "laterne_firmware.multiplying",
     "laterne_firmware.introductions",
+    "laterne_firmware.judging",
     "laterne_firmware.known_gateway",
     "laterne_firmware.orders",
     "laterne_firmware.rotation",
     "laterne_firmware.decommission",
     "laterne_firmware.executed",
     "laterne_firmware.first_keys",
-    "laterne_firmware.p256_keys",
-    "laterne_firmware.p256_peer",
     "laterne_protocol.edhoc_responder",
     "laterne_protocol.edhoc_keys",
     "laterne_protocol.edhoc_messages",
@@ -155,7 +161,7 @@ class Sessions:
         self._question = b""
         self._answer = None  # type: bytes | None
         self._working = False  # at the question
-        self.responder: "Responder | None" = None
+        self.half: "Half | None" = None
         self.stepped_ms = None  # type: int | None
         self._bucket = Bucket()
         self.begun = 0
@@ -222,7 +228,7 @@ class Sessions:
         if self._working or step not in DONE_BY:
             return False
         if step == MESSAGE_3:
-            if self.responder is None:
+            if self.half is None:
                 return False
         else:
             if self.stepped_ms is not None and now_ms - self.stepped_ms < HOLDS_MS:
@@ -234,7 +240,7 @@ class Sessions:
                 if self.unserved == 1 or not self.unserved % 1000:
                     self.log("%d handshakes were asked for too often and not answered" % self.unserved)
                 return False
-            self.responder = self.stepped_ms = None
+            self.half = self.stepped_ms = None
         self._question, self._answer = question, None
         self._working = True
         return True
@@ -247,13 +253,12 @@ class Sessions:
 
     def _forget_handshake(self) -> None:
         self._question, self._answer = b"", None
-        self.responder = None
+        self.half = None
         self.stepped_ms = None
         self._unload()
 
     def _unload(self) -> None:
-        if self.responder is None:
-            unload(*LOADED_MEANWHILE)
+        unload(*LOADED_MEANWHILE)
 
     # The work, a task of its own --------------------------------------------------------------------------------------
 
@@ -270,16 +275,17 @@ class Sessions:
     async def _work(self, beat: "Callable[[], None]") -> None:
         # Work is refused here, and only here, when memory does not suffice: before it begins, or in the middle.
         try:
-            if self.responder is None:
-                gc.collect()
-                if gc.mem_free() < NEEDED_BYTES:
-                    raise MemoryError
-            module = __import__(DONE_BY[self._question[0]], None, None, ("work",))
-            self._answer = await stepping(module.work(self, self._question[0], self._question[1:]), beat)
-            del module
+            self._answer = await stepping(self._steps(), beat)
             self._unload()
         except MemoryError:
             self._forget_handshake()
             self.reporter.hold = self.identity.silent
             self.out_of_memory += 1
             self.log("no memory for a handshake, %d bytes are free" % gc.mem_free())
+
+    def _steps(self) -> "Generator[int | None, None, bytes | None]":
+        unload_arithmetic()
+        if gc.mem_free() < NEEDED_BYTES:
+            raise MemoryError
+        module = __import__(DONE_BY[self._question[0]], None, None, ("work",))
+        return (yield from module.work(self, self._question[0], self._question[1:]))  # type: ignore[no-any-return]

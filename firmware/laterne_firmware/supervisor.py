@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PASS_MS = 1000
 SILENT_PASSES = 10  # then the watchdog is no longer fed, and bites 8 s later
+_WAIT_MS = const(20)
+_at_work = []  # type: list[object]  # steps, at most one of these
 _PAUSE_BEFORE_RESET_MS = const(3000)  # the line reaches the console; who fails at once does not wear out flash
 
 
@@ -88,12 +90,24 @@ class Supervisor:
 async def stepping(steps: "Generator[int | None, None, Result]", beat: "Callable[[], None]") -> "Result":
     """The result of something long that comes in steps; a beat and the event loop between them.
 
-    A step that gives a number has nothing to do for so many milliseconds.
+    One at a time, because memory does not hold two: whoever comes second waits, and is alive as long as the first is.
+    A step that gives a number has nothing to do for so many milliseconds, and lets others work.
     """
-    while True:
-        try:
-            pause_ms = next(steps)
-        except StopIteration as finished:
-            return finished.value
-        beat()
-        await asyncio.sleep_ms(pause_ms or 0)
+    try:
+        while True:
+            while _at_work and _at_work[0] is not steps:
+                beat()
+                await asyncio.sleep_ms(_WAIT_MS)
+            if not _at_work:
+                _at_work.append(steps)
+            try:
+                pause_ms = next(steps)
+            except StopIteration as finished:
+                return finished.value
+            if pause_ms:
+                _at_work.clear()
+            beat()
+            await asyncio.sleep_ms(pause_ms or 0)
+    finally:
+        if _at_work and _at_work[0] is steps:
+            _at_work.clear()

@@ -3,7 +3,7 @@
 import sys
 
 sys.path.insert(0, "/a")
-from laterne_firmware import enrolment, introductions, known_gateway
+from laterne_firmware import enrolment, introductions, judging, known_gateway
 from laterne_firmware.identity import TRUST
 from laterne_firmware.steps import run
 from laterne_firmware.store import Record, make_directory
@@ -23,11 +23,11 @@ def start() -> None:
     if not stored:
         print("trust", enrolment.take_trust(read("/first")).hex())
     if gateway is None:
-        gateway = run(introductions.gateway_in(read("/gateway"), print))
+        gateway = run(judging.judged(lambda: introductions.gateway_in(read("/gateway"), print)))
         assert gateway is not None
         gateway.save()
         print("gateway", gateway.digest.hex())
-    print("trust", run(introductions.trust_in(read("/second"), print)).hex())
+    print("trust", run(judging.judged(lambda: introductions.trust_in(read("/second"), print))).hex())
     print("done")
 
 

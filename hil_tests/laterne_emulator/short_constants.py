@@ -20,7 +20,12 @@ class Constants:
         for module in modules.values():
             for statement in module.tree.body:
                 for target, value in _assignments(statement):
-                    if _CONSTANT.fullmatch(target) and len(module.scopes[module.tree][target]) == 1:
+                    # One that is known outside may be changed from there.
+                    if (
+                        target not in keep
+                        and _CONSTANT.fullmatch(target)
+                        and len(module.scopes[module.tree][target]) == 1
+                    ):
                         self._assigned[module.name, target] = value
         # Definitions that stay: somebody may ask for them in a way that is not seen here.
         self._stay = keep.union(*(module.hidden for module in modules.values()))

@@ -14,7 +14,7 @@ from statistics import median
 from tests.firmware.micropython import ON_BOARD, REPOSITORY, MicroPython
 
 RP2040_FACTOR = 128
-SIGNING = ("p256", "p256_points", "p256_table", "primitives", "randomness", "memory")
+SIGNING = ("p256", "p256_points", "p256_scalars", "p256_table", "primitives", "randomness", "memory")
 MODULES = ("__init__", *SIGNING, "p256_keys", "p256_peer", "steps")
 TIMES = 30
 

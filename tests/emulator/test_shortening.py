@@ -134,6 +134,20 @@ def test_constants_and_what_nobody_calls_are_gone() -> None:
         assert word in text, word
 
 
+def test_a_constant_that_is_known_outside_can_be_changed_from_there(tmp_path: Path) -> None:
+    main = b"import user, wire\nwire.LATER = 70\nprint(user.run(9)[2])\n"
+    made = shortened(
+        {
+            "wire": WIRE,
+            "user": USER.replace(b"from wire import LATER as AFTER", b"import wire as later").replace(
+                b"AFTER", b"later.LATER"
+            ),
+        },
+        main,
+    )
+    assert _printed(tmp_path, {**made, "main": main}) == "70\n"
+
+
 def test_objects_of_one_family_never_have_two_attributes_under_one_name() -> None:
     text = shortened({"wire": WIRE, "user": USER}, MAIN)["wire"].decode()
     stores = {line.split()[0] for line in text.splitlines() if line.strip().startswith("self.") and " = " in line}

