@@ -150,16 +150,19 @@ def verify(directory: Path, gateway: str) -> Verdict:
 
 def _keys(db: sqlite3.Connection, gateway: str, verdict: Verdict) -> dict[bytes, tuple[str, bytes]]:
     """kid -> board and signing key, of the roster that is kept in the database."""
-    files = dict(db.execute("select kind, body from signed_file").fetchall())
-    if "trust" not in files or "roster" not in files:
-        return {}
-    try:
-        trusted = trust.trust_of(files["trust"], primitives.valid)
-        found = verified_roster(files["roster"], trusted, gateway)
-    except WireError as why:
-        verdict.problem(f"the kept trust or roster: {why}")
-        return {}
-    return {credential.kid(entry.sign_key): (entry.board, entry.sign_key) for entry in found.entries}
+    files = db.execute("select kind, body from signed_file order by version desc").fetchall()
+    rosters = [body for kind, body in files if kind == "roster"]
+    problem: WireError | None = None
+    for body in [body for kind, body in files if kind.startswith("trust ")] if rosters else []:
+        try:
+            found = verified_roster(rosters[0], trust.trust_of(body, primitives.valid), gateway)
+        except WireError as why:
+            problem = problem or why  # of the newest
+        else:
+            return {credential.kid(entry.sign_key): (entry.board, entry.sign_key) for entry in found.entries}
+    if rosters:
+        verdict.problem(f"the kept roster: {problem or 'no trust is kept with it'}")
+    return {}
 
 
 def _check_row(row: Row, crc: int, keys: dict[bytes, tuple[str, bytes]], verdict: Verdict) -> bool:

@@ -23,6 +23,7 @@ MAX_IN_FLIGHT = 1000  # a report is at most 960 bytes: at most 1 MiB unacknowled
 DEFAULT_BACKLOG_A_SECOND, MAX_BACKLOG_A_SECOND = 200, 100_000  # a day without a broker, 32 boards: four minutes
 DEFAULT_MAX_MIB, MIN_MAX_MIB, MAX_MAX_MIB = 1024, 16, 1_048_576  # a million reports of 700 bytes; 12 more than reserved
 MAX_MAX_DAYS = 3660
+MAX_GATHER_S = 60  # a minute's reports at once; a board's backlog holds many minutes
 REFUSE, DROP_OLDEST = "refuse", "drop oldest"
 KEY_NAME = "agree.key"  # in the gateway's directory unless another file is named
 MQTT_PORT, MQTTS_PORT = 1883, 8883  # IANA
@@ -85,12 +86,14 @@ class MqttSettings:
 class BufferSettings:
     """The bounds of the buffer. max_mib: what its tables may take. max_days: how long a report may wait, or None.
 
-    when_full: REFUSE, then nothing is acknowledged and boards keep their reports, or DROP_OLDEST.
+    when_full: REFUSE, then nothing is acknowledged and boards keep their reports, or DROP_OLDEST. gather_s: how long a
+    commit waits for company, to spare the card; with 0 no longer than a slow disk itself brings about.
     """
 
     max_mib: int = DEFAULT_MAX_MIB
     max_days: int | None = None
     when_full: str = REFUSE
+    gather_s: int = 0
 
 
 @dataclass(frozen=True)
@@ -306,8 +309,9 @@ class _Reader:
             table.integer("max_mib", DEFAULT_MAX_MIB, MIN_MAX_MIB, MAX_MAX_MIB),
             table.integer("max_days", 0, 1, MAX_MAX_DAYS) if table.has("max_days") else None,
             table.choice("when_full", REFUSE, (REFUSE, DROP_OLDEST)),
+            table.integer("gather_s", 0, 0, MAX_GATHER_S),
         )
-        table.end("max_mib, max_days, when_full")
+        table.end("max_mib, max_days, when_full, gather_s")
         return settings
 
     def _url(self, table: _Table) -> tuple[str, int, bool]:

@@ -10,7 +10,7 @@ import os
 import socket
 from pathlib import Path
 
-from laterne_gateway import VERSION
+from laterne_gateway import VERSION, wear
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.clock import Clock
 from laterne_gateway.config import Config
@@ -23,6 +23,8 @@ log = logging.getLogger("laterne")
 SOCKET_NAME = "status.sock"
 MAX_STATUS_BYTES = 4 * 1024 * 1024  # 256 boards with every counter there is
 ANSWER_WITHIN_S = 5.0
+DAY_S = 86_400.0
+RATE_FROM_S = 600.0  # before this a start's own writes would be most of it
 
 
 class StatusServer:
@@ -70,11 +72,21 @@ class StatusServer:
             },
             "buffer": {
                 "waiting": {route: self._buffer.waiting(route) for route in self._buffer.lanes},
+                "away": self._buffer.away or None,
                 "commits": self._buffer.commits,
+                **self._written(),
                 **await self._buffer.tallies(),
             },
             "subjects": self._health.snapshot(),
         }
+
+    def _written(self) -> dict[str, object]:
+        """Bytes since the start, and for a day at the same rate: what wears the card (wear.py)."""
+        written, uptime_s = wear.written_bytes(), self._clock.monotonic_s() - self._started_s
+        if written is None:
+            return {}
+        a_day = written / uptime_s * DAY_S if uptime_s >= RATE_FROM_S else None
+        return {"bytes written": written, "bytes written a day": None if a_day is None else round(a_day)}
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

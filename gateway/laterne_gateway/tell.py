@@ -43,6 +43,8 @@ def _in_words(found: dict[str, Any]) -> list[str]:
     words.append(f"trust version {found['trust']['version']}: {', '.join(held) or 'no boards'}")
     for route, waiting in found["buffer"]["waiting"].items():
         words.append(f"route {route}: {waiting} reports waiting")
+    if found["buffer"].get("bytes written a day") is not None:
+        words.append(f"written to the disk: {found['buffer']['bytes written a day'] / 2**20:.0f} MiB a day")
     if not found["clock_credible"]:
         words.append("clock: not set: boards get no time, reports carry no time of reception (check NTP)")
     for subject, about in found["subjects"].items():

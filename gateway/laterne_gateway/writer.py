@@ -34,7 +34,7 @@ log = logging.getLogger("laterne")
 
 MAX_BATCH = 512  # facts/gateway.md, 2: more rows a commit gain nothing
 ENOUGH = 32  # a group of so many waits no longer: half of what one board may have under way (bus.MAX_UNCOMMITTED)
-GATHER_S = 0.2  # the longest that a group waits for company; boards are asked on meanwhile
+GATHER_S = 0.2  # the longest that a group waits for company unless the settings say more; boards are asked on meanwhile
 GATHER_FACTOR = 2.0  # wait twice as long as the last commit took: a slow disk is synced less often
 LANE_WITHIN_S = 30.0  # a moved lane waits this long for a commit to share; after a kill that much is sent again
 LANE_ROWS = 512  # or until it has moved so far
@@ -234,7 +234,8 @@ class Writer:
         if len(self._writes) >= ENOUGH or self._moved_rows >= LANE_ROWS:
             return 0.0
         if self._writes:
-            due.append(self._writes_since_s + min(GATHER_S, self._commit_s * GATHER_FACTOR))
+            gather_s = max(self._settings.gather_s, min(GATHER_S, self._commit_s * GATHER_FACTOR))
+            due.append(self._writes_since_s + gather_s)
         if self._moved:
             due.append(self._moved_since_s + LANE_WITHIN_S)
         return min(due) - now if due else None

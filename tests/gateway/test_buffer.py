@@ -25,7 +25,7 @@ from laterne_gateway.ledger import (
     Accepted,
     Refused,
 )
-from laterne_gateway.writer import StoreError
+from laterne_gateway.writer import ENOUGH, StoreError
 
 KILLS = 12
 
@@ -209,6 +209,22 @@ async def test_many_reports_share_a_commit(tmp_path: Path) -> None:
     assert await asyncio.gather(*(buffer.put(one) for one in reports)) == [STORED] * 200
     assert buffer.commits < 20
     await buffer.close()
+
+
+async def test_where_told_so_a_commit_waits_for_company_but_not_when_it_has_enough(tmp_path: Path) -> None:
+    """A minute: what is not enough waits for the end, what is enough goes at once."""
+    board, buffer = FakeBoard(), open_buffer(tmp_path, settings=BufferSettings(gather_s=60))
+    reports = [accepted(board, number) for number in range(1, ENOUGH + 1)]
+    few = [asyncio.ensure_future(buffer.put(one)) for one in reports[:-1]]
+    assert await buffer.oldest(0, 10) == []  # the thread has looked, and gone back to waiting
+    assert not any(one.done() for one in few)
+    assert await buffer.put(reports[-1]) == STORED
+    assert await asyncio.gather(*few) == [STORED] * len(few)
+    assert buffer.commits == 1
+    last = asyncio.ensure_future(buffer.put(accepted(board, ENOUGH + 1)))
+    await asyncio.sleep(0)
+    await buffer.close()
+    assert await last == STORED, "the end does not wait"
 
 
 async def test_arrived_wakes_a_route_when_there_is_more(tmp_path: Path) -> None:

@@ -88,6 +88,9 @@ async def test_status_tells_of_a_running_gateway_and_of_one_that_does_not_run(
         assert done.returncode == 0, done.stdout
         found = json.loads(done.stdout)
         assert found["subjects"][board.name]["counts"]["reports stored"] == 3
+        assert found["buffer"]["commits"] > 0
+        assert found["buffer"]["bytes written"] >= 0
+        assert found["buffer"]["away"] is None
         assert f"{board.name}: line line" in (await in_thread("status", "--config", str(gateway.config))).stdout
         assert await gateway.stop() == 0
     finally:

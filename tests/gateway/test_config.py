@@ -91,9 +91,9 @@ def test_a_good_file_gives_paths_beside_itself_and_default_values(tmp_path: Path
 def test_the_buffer_s_bounds_are_read(tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text(GOOD)
-    assert load(file).buffer == BufferSettings(1024, None, "refuse")
-    file.write_text(GOOD + '[buffer]\nmax_mib = 16\nmax_days = 3\nwhen_full = "drop oldest"\n')
-    assert load(file).buffer == BufferSettings(16, 3, "drop oldest")
+    assert load(file).buffer == BufferSettings(1024, None, "refuse", 0)
+    file.write_text(GOOD + '[buffer]\nmax_mib = 16\nmax_days = 3\nwhen_full = "drop oldest"\ngather_s = 5\n')
+    assert load(file).buffer == BufferSettings(16, 3, "drop oldest", 5)
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:

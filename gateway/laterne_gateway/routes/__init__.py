@@ -1,1 +1,1 @@
-"""Routes: each brings the buffer's reports to one platform, with a cursor of its own."""
+"""Routes: each brings the buffer's reports to one platform, with lanes of its own."""
