@@ -75,6 +75,11 @@ class Proxy:
         await self.cut_all()
         await self._server.wait_closed()
 
+    @property
+    def url(self) -> str:
+        """What a gateway's configuration says."""
+        return f"mqtt://127.0.0.1:{self.port}"
+
     async def cut_all(self) -> None:
         """Every connection is reset."""
         for task in list(self._open):

@@ -13,6 +13,7 @@ from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.gateway.wired import WiredLine
 from tests.servers import Mosquitto
 
+from laterne_emulator.proxy import Proxy
 from laterne_gateway import identity, status
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.bus import Bus
@@ -170,7 +171,9 @@ async def parts(
 class GatewayProcess:
     """`laterne-gateway run` as a process of its own, with its directory, files and log."""
 
-    def __init__(self, directory: Path, boards: Sequence[FakeBoard], lines: list[FakeLine], broker: Mosquitto) -> None:
+    def __init__(
+        self, directory: Path, boards: Sequence[FakeBoard], lines: list[FakeLine], broker: Mosquitto | Proxy
+    ) -> None:
         self.directory = directory
         self.config = directory / "gateway.toml"
         self.log = directory / "gateway.log"
