@@ -242,6 +242,7 @@ class Subscriber:
         self.repeated = 0
         self.messages: list[aiomqtt.Message] = []
         self.statuses: list[str] = []
+        self.gaps: list[str] = []
 
     async def run(self) -> None:
         """Subscribes for ever; the broker may go and come back."""
@@ -263,6 +264,8 @@ class Subscriber:
         *_, subject, kind = message.topic.value.split("/")
         if kind == "status":
             self.statuses.append(message.payload.decode())
+        elif kind == "gap":
+            self.gaps.append(message.payload.decode())
         elif kind == "report":
             bodies = self.bodies.setdefault(subject, [])
             if message.payload in bodies[-2000:]:

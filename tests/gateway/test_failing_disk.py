@@ -1,6 +1,7 @@
 """A disk that is full, fails or turns read-only: what is not on it is not acknowledged, and it is over by itself."""
 
 import asyncio
+import json
 import os
 import random
 import resource
@@ -18,7 +19,7 @@ from tests.servers import Mosquitto
 
 from laterne_gateway import writer
 from laterne_gateway.buffer import Buffer
-from laterne_gateway.database import WAL_NAME
+from laterne_gateway.database import FILE_NAME, WAL_NAME
 from laterne_gateway.ledger import STORED
 from laterne_gateway.writer import StoreError
 
@@ -202,5 +203,43 @@ async def test_a_gateway_outlives_a_log_that_cannot_grow(
         await gateway.says("the database can be used again")
         assert await gateway.stop() == 0
     finally:
+        await gateway.end()
+    assert "Traceback" not in gateway.said()
+
+
+async def test_a_gateway_whose_database_is_damaged_runs_on_and_says_so(
+    tmp_path: Path, mosquitto: Mosquitto, line_of: Callable[..., FakeLine]
+) -> None:
+    """Every page, while it was off: nobody knows any more what was acknowledged, and that is told as a gap."""
+    board = FakeBoard()
+    gateway = GatewayProcess(tmp_path, [board], [line_of(board)], mosquitto)
+    subscriber = Subscriber(mosquitto)
+    listening = asyncio.create_task(subscriber.run())
+    await subscriber.ready.wait()
+    try:
+        await gateway.start()
+        board.close_reports(60)
+        await subscriber.has_all(board)
+        await board.forgets(60)
+        assert await gateway.stop() == 0  # its log is in its file now
+        with (tmp_path / "state" / FILE_NAME).open("r+b") as file:
+            file.write(os.urandom((tmp_path / "state" / FILE_NAME).stat().st_size))
+        board.close_reports(30)
+        await gateway.start()
+        await gateway.says("the database was damaged")
+        await subscriber.has_all(board)
+        await board.forgets(90)
+        assert subscriber.bodies[board.name] == list(board.taken.values())
+        await until(lambda: bool(subscriber.gaps))
+        assert [json.loads(one)["from"] for one in subscriber.gaps] == [None]
+        assert [json.loads(one)["to"] for one in subscriber.gaps] == [60]
+        assert (tmp_path / "state" / f"{FILE_NAME}.damaged-1").exists()
+        await until(lambda: "look at the card" in str(gateway.status()))
+        assert gateway.process is not None
+        assert gateway.process.returncode is None
+        assert await gateway.stop() == 0
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
         await gateway.end()
     assert "Traceback" not in gateway.said()
