@@ -40,6 +40,27 @@ async def _live(board: "EmulatedBoard", cut: Cut | None = None) -> dict[str, lis
     return said
 
 
+def _files(authority: FakeAuthority, gateway: GatewayEnd) -> dict[str, bytes]:
+    first, second = (trust.pack(authority.trust_file(version)) for version in (1, 2))
+    return image.firmware_files(image.find_firmware(), used_by=MAIN.read_bytes()) | {
+        "main.py": MAIN.read_bytes(),
+        "first": first,
+        "second": second,
+        "gateway": gateway.credential,
+    }
+
+
+async def test_a_board_that_is_enrolled_anew_forgets_the_gateway_of_the_authority_before(
+    emulated_boards: "Benches",
+) -> None:
+    authority = FakeAuthority()
+    files = _files(authority, GatewayEnd(authority)) | {"again": trust.pack(FakeAuthority().trust_file(1))}
+    bench = await emulated_boards(files=files, powered=False)
+    said = await _live(bench.boards["board-01"])
+    assert said["gateway"]
+    assert said["afterwards"] == [["nobody"]]
+
+
 @pytest.mark.parametrize("torn", [Torn.CLEAN, Torn.HEAD])
 async def test_a_cut_at_any_flash_operation_leaves_what_was_believed_before_or_after(
     emulated_boards: "Benches", fault_sweep: "FaultSweeps", torn: Torn
@@ -49,12 +70,7 @@ async def test_a_cut_at_any_flash_operation_leaves_what_was_believed_before_or_a
     bundles = [trust.pack(authority.trust_file(version)) for version in (1, 2)]
     digests = [trust.digest(trust.unpack(bundle)[0].payload).hex() for bundle in bundles]
     known = digest(gateway.credential).hex()
-    files = image.firmware_files(image.find_firmware(), used_by=MAIN.read_bytes()) | {
-        "main.py": MAIN.read_bytes(),
-        "first": bundles[0],
-        "second": bundles[1],
-        "gateway": gateway.credential,
-    }
+    files = _files(authority, gateway)
     bench = await emulated_boards(files=files, powered=False)
     board = bench.boards["board-01"]
     new = board.folder / "new.img"

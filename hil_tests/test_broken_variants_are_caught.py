@@ -104,7 +104,7 @@ VARIANTS = {
         "firmware/laterne_firmware/recovery.py",
         (
             (
-                "    backlog.next_sequence = newest.last + 1\n",
+                "    backlog.next_sequence = last + 1\n",
                 "    backlog.next_sequence = report.FIRST_SEQUENCE\n",
             ),
         ),

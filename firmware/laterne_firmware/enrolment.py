@@ -54,7 +54,11 @@ async def answer(
 
 
 def take_trust(bundle: bytes) -> bytes:
-    """Stores the payload of a trust bundle; its digest. Raises CredentialRefused; OSError when the flash refuses."""
+    """Stores the payload of a trust bundle; its digest. Raises CredentialRefused; OSError when the flash refuses.
+
+    A gateway from before is forgotten: this trust may be another authority's.
+    """
+    from laterne_firmware import known_gateway
     from laterne_protocol import trust
 
     try:
@@ -66,6 +70,10 @@ def take_trust(bundle: bytes) -> bytes:
         raise CredentialRefused(str(why))
     finally:
         unload("laterne_protocol.trust")
+    if known_gateway.load() is not None:
+        known_gateway.forget()  # first, as in introductions.trust_in
+    del known_gateway
+    unload("laterne_firmware.known_gateway")
     Record(TRUST).save(payload)
     return taken
 

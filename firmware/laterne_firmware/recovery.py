@@ -110,11 +110,11 @@ def _load_state(state: State) -> bool:
 
 
 def start(
-    state: State, backlog: "Backlog", log: "Callable[[str], None]", identity: Identity
+    state: State, backlog: "Backlog", log: "Callable[[str], None]", identity: Identity, report_ms: int
 ) -> "Generator[None, None, None]":
     """Fills state and backlog from flash and counts this start, a step for each segment.
 
-    identity: a board without a name has made no report before.
+    identity: a board without a name has made no report before. report_ms: age at which reports close.
     """
     lost = _load_state(state)
     make_directory(backlog.directory)
@@ -142,29 +142,39 @@ def start(
     step = LOST_BOOTS if lost else DOUBTFUL_BOOTS if state.record.doubtful else 1
     state.boot = max(state.boot, boot_seen if lost else 0) + step
     state.save()
-    if not identity.silent:  # who is out of service has closed all, and could not sign it
-        backlog.draft = _draft(backlog, identity)
+    if identity.board is None or identity.silent:  # who is out of service has closed all, and could not sign it
+        return
+    backlog.draft, draft_lost = _draft(backlog, identity)
     if backlog.draft is not None:
         boot_seen = backlog.draft[1]
-    if boot_seen:  # else it has made no report yet
-        backlog.cut_ms = CUT_MS * (state.boot - boot_seen)
+    # Without any report nobody knows in which start the board was enrolled: at most in the first.
+    cut_ms = CUT_MS * (state.boot - max(boot_seen, 1)) + (report_ms if draft_lost else 0)
+    backlog.cut_ms = min(cut_ms, fields.MAX_UINT32)
 
 
-def _draft(backlog: "Backlog", identity: Identity) -> "tuple[bytes, int] | None":
-    # The draft of the next report, and its boot count. One with another number is of a report that was appended, or
-    # of a number that is skipped; one with another predecessor is of a chain that has been damaged since.
+def _draft(backlog: "Backlog", identity: Identity) -> "tuple[tuple[bytes, int] | None, bool]":
+    # The draft of the next report, and its boot count; whether there is another one that is not old. Old is one with a
+    # number that is taken: its report was appended, or the number is skipped, and a gap says so. One with another
+    # predecessor is of a chain, or of an enrolment, that is no more.
+    path = backlog.directory + DRAFT
     try:
-        with open(backlog.directory + DRAFT, "rb") as file:
+        with open(path, "rb") as file:
             content = file.read(report.MAX_REPORT_BYTES)
-        payload = content[4:]
+    except OSError:
+        return None, exists(path)
+    payload = content[4:]
+    try:
         if struct.pack("<I", crc32(payload)) != content[:4]:
-            return None
+            return None, True
         parts = fields.mapping(cbor.decode(payload, report.MAX_PAYLOAD_BYTES), "draft", (1, 2, 3, 4, 5), (6, 7, 8))
         boot = fields.integer(fields.array(parts[4], "closing", 2, 2)[0], "boot count")
-    except (OSError, WireError):
-        return None
+        sequence = fields.integer(parts[2], "sequence")
+    except WireError:
+        return None, True
     follows = (identity.board, backlog.next_sequence, backlog.head or identity.credential_digest)
-    return (payload, boot) if (parts[1], parts[2], parts[3]) == follows else None
+    if (parts[1], sequence, parts[3]) == follows:
+        return (payload, boot), False
+    return None, sequence >= backlog.next_sequence
 
 
 def scan(segment: Segment) -> "tuple[int, int, bytes] | None":
@@ -203,24 +213,21 @@ def _close_holes(backlog: "Backlog") -> None:
 
 
 def _find_next(backlog: "Backlog", state: State, state_lost: bool, enrolled: bool) -> None:
-    if not backlog.segments:
-        backlog.next_sequence = LOST_NUMBERS if state_lost and enrolled else state.bound
-        if backlog.next_sequence > report.FIRST_SEQUENCE:
-            backlog.lose(report.FIRST_SEQUENCE, backlog.next_sequence - 1, report.DAMAGED)
-        return
-    newest = backlog.segments[-1]
-    backlog.next_sequence = newest.last + 1
-    reserved = newest.first + SEGMENT_REPORTS
+    newest = backlog.segments[-1] if backlog.segments else None
+    last = newest.last if newest else report.FIRST_SEQUENCE - 1
+    reserved = newest.first + SEGMENT_REPORTS if newest else report.FIRST_SEQUENCE
+    # The bound on flash may still be the former segment's. start() saves it now: should this segment be damaged later,
+    # the numbers used in it until then must lie below it.
+    state.bound = max(state.bound, reserved)
+    if state_lost and (newest or enrolled):
+        state.bound += LOST_NUMBERS
     # Three things may have happened to the newest segment:
     # 1 - it is whole and the bound is its own, or it was made and the bound was not yet saved: go on in it.
     # 2 - its end is damaged: any number below the bound may be on the way to the platform.
-    # 3 - the bound belongs to a newer segment, which is gone: the same.
-    if newest.damaged or state.bound > reserved:
-        backlog.next_sequence = max(reserved, state.bound)
-        if state_lost:
-            backlog.next_sequence += LOST_NUMBERS
-        newest.damaged = True
-        backlog.lose(newest.last + 1, backlog.next_sequence - 1, report.DAMAGED)
-    # In case 1 the bound on flash may still be the former segment's. start() saves it now: should this segment be
-    # damaged later, the numbers used in it until then must lie below it.
-    state.bound = max(state.bound, reserved)
+    # 3 - the bound belongs to a newer segment, which is gone, or is not known any more: the same.
+    backlog.next_sequence = last + 1
+    if (newest and newest.damaged) or state.bound > reserved:
+        # One more is skipped: a gateway that has the last number would take what follows at once for a broken chain.
+        # And the bound stays below the next number, so that a start that makes no report skips nothing more.
+        backlog.next_sequence = state.bound + 1
+        backlog.lose(last + 1, state.bound, report.DAMAGED)

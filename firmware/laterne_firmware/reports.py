@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from laterne_firmware.identity import Identity
 
 DRAFT_MS = 20000
+_DRAFT_AGAIN_MS = const(1000)  # recovery.CUT_MS leaves room for some of these
 _HEAD_BYTES = const(116)  # id 34, sequence 10, predecessor 18, closing 16, clock 22, cut 6, keys and array heads 10
 _GAP_BYTES = const(20)
 _GRID_BYTES = const(12)
@@ -193,7 +194,10 @@ class Reporter:
         try:
             self.backlog.keep_draft(self._payload(current, now_ms, self.backlog.next_sequence, []))
         except OSError as why:
-            self._log("flash refuses a draft (%s)" % why)  # of a report that is not closed yet: it goes on in memory
+            # Of a report that is not closed yet: it goes on in memory. Soon again, else the end of this start would
+            # cost more readings than the next one states.
+            self._log("flash refuses a draft (%s)" % why)
+            self._drafted_ms, self._drafted = now_ms - DRAFT_MS + _DRAFT_AGAIN_MS, 0
 
     async def _close_draft(self, draft: "tuple[bytes, int]", beat: "Callable[[], None]") -> None:
         payload, boot = draft

@@ -177,7 +177,8 @@ class Sessions:
         if following is not None and record[:1] == following.connection:
             message = following.open(header, record, now_ms)
             self.session, self.following, self.leaving = following, None, False
-            self._question, self._answer, self.stepped_ms = b"", None, None
+            if not self._working:  # at something newer: run() has yet to read what, and its answer has yet to be given
+                self._question, self._answer, self.stepped_ms = b"", None, None
             return message
         current = self.session
         if current is None or record[:1] != current.connection:

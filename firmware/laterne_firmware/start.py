@@ -31,11 +31,11 @@ def post() -> Post:
     console.name = identity.board or console.name
     state = State()
     backlog = Backlog(state, log)
-    for _ in recovery.start(state, backlog, log, identity):
+    set_by_operator, problem = settings.load()
+    for _ in recovery.start(state, backlog, log, identity, set_by_operator.report_s * 1000):
         watchdog.feed()
     unload("laterne_firmware.recovery")
     log("release %s, start %d by %s" % (RELEASE, state.boot, board.started_by()))
-    set_by_operator, problem = settings.load()
     if problem:
         log(problem)
     clock = Clock(state.boot)

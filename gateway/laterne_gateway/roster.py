@@ -49,7 +49,8 @@ class RosterKeeper:
         self._digest = b""
         self._entries: dict[str, roster.Entry] = {}
         self._revoked: set[str] = set()
-        self._next_kids: dict[str, bytes] = {}  # of signing keys that orders on their way give to boards
+        # Of signing keys that orders on their way give to boards: a second rotation may come before the first's roster.
+        self._next_kids: dict[str, frozenset[bytes]] = {}
         self._boards_of_keys: dict[bytes, str] = {}  # kid of the agreement key -> the board that has or had it
 
     @property
@@ -76,11 +77,11 @@ class RosterKeeper:
     def expect(self, board: str, kid: bytes) -> None:
         """An order gives this board a signing key with this kid. No roster names it yet."""
         if board in self._entries:
-            self._next_kids[board] = kid
+            self._next_kids[board] = self._next_kids.get(board, frozenset()) | {kid}
 
     def awaits(self, board: str, kid: bytes) -> bool:
         """Whether this is the key that the board was to get, and no roster has come since that names it."""
-        return self._next_kids.get(board) == kid
+        return kid in self._next_kids.get(board, ())
 
     @property
     def names(self) -> list[str]:
@@ -154,9 +155,9 @@ class RosterKeeper:
             if (entry.board, credential.kid(entry.sign_key)) not in revoked_kids
         }
         self._next_kids = {
-            board: kid
-            for board, kid in self._next_kids.items()
-            if board in self._entries and credential.kid(self._entries[board].sign_key) != kid
+            board: kids - _kids(self._entries[board])
+            for board, kids in self._next_kids.items()
+            if board in self._entries
         }
         self._revoked = {board for board, _, _ in found.revoked} - self._entries.keys()
         # Keys of boards that are not named any more are forgotten, so this cannot grow.
@@ -167,3 +168,7 @@ class RosterKeeper:
         self._boards_of_keys = {kid: board for board, kid in former.items()} | present
         self._health.note(SUBJECT, "version", found.version)
         self._health.note(SUBJECT, "boards", self.boards)
+
+
+def _kids(entry: roster.Entry) -> set[bytes]:
+    return {credential.kid(key) for key in (entry.sign_key, *(one.sign_key for one in entry.former))}

@@ -15,6 +15,9 @@ the next time.
 
 What ends a session. Its own limits (session.Session), a newer one, three questions without an answer, the roster. Not:
 a hint, an EDHOC error, a record that does not open. All three can be forged, and the old session is then still good.
+But who forges hints keeps a session alive in which nothing is answered, and after 256 questions their numbers come
+again: an answer held back until then would pass for a new one, and a board's clock for a slow one. So records of a
+board open in their order only, and MAX_UNANSWERED questions in a row end a session, hints or not.
 
 Who the board is. The handshake proves that it holds an agreement key of the roster, and the link's entry is that of
 this key, whatever the messages in the session say. The roster in force decides again when the session opens and at each
@@ -44,6 +47,7 @@ from laterne_protocol.session import RecordError, Session, SessionError
 log = logging.getLogger("laterne")
 
 NEVER = math.inf
+MAX_UNANSWERED = 128  # far below the 256 numbers of questions; with forged hints five minutes
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ class Link:
         self._refusal = ""  # what the board says against the handshake
         self._said = ""
         self._connection = random.randrange(len(connections()))
+        self._asked = 0  # questions since a record from the board has opened
+        self._above = 0  # the counters of all that have opened in this session
 
     @property
     def is_shaking(self) -> bool:
@@ -255,6 +261,7 @@ class Link:
             return
         self.session = session.session_of(handshake, session.GATEWAY, self._to, self._now_ms())
         self.entry, self._at = entry, self._to
+        self._asked = self._above = 0
         self._handshake = None
         self.due_s = NEVER
         self._rest.reset()
@@ -305,6 +312,10 @@ class Link:
     def ask(self) -> None:
         """A question begins, which may be sent more than once."""
         self.hinted = False
+        self._asked += 1
+        if self.session is not None and self._asked > MAX_UNANSWERED:
+            self.drop(f"{MAX_UNANSWERED} questions without an answer")
+            self.call()
         if self.session is not None and self.session.is_due(self._now_ms()):
             self.call()
 
@@ -327,10 +338,17 @@ class Link:
         header = frame.header(received.kind, received.destination, received.source)
         failed_tags = self.session.failed_tags
         try:
-            return self.session.open(header, received.payload, self._now_ms())
+            message = self.session.open(header, received.payload, self._now_ms())
+            counter = int.from_bytes(received.payload[1 : session.HEAD_BYTES], "big")
+            if counter < self._above:
+                raise RecordError(f"record {counter} comes after a later one")
+            self._asked, self._above = 0, counter + 1
+            return message
         except RecordError:
             wrong = self.session.failed_tags > failed_tags
-            self._health.count(self._whose(), "records refused: " + ("wrong tag" if wrong else "repeated or malformed"))
+            self._health.count(
+                self._whose(), "records refused: " + ("wrong tag" if wrong else "repeated, late or malformed")
+            )
         except SessionError:
             self._health.count(self._whose(), "records refused: another session")
         if self.session.failed_tags >= session.MAX_FAILED_TAGS:

@@ -20,7 +20,7 @@ def start() -> None:
     reports = backlog.Backlog(state, print)
     identity = Identity()
     identity.board, identity.credential_digest = NAME, PREVIOUS
-    for _ in recovery.start(state, reports, print, identity):
+    for _ in recovery.start(state, reports, print, identity, 60000):
         pass
     if reports.draft is not None:
         sequence = reports.next_sequence

@@ -6,7 +6,7 @@ sys.path.insert(0, "/a")
 from laterne_firmware import enrolment, introductions, judging, known_gateway
 from laterne_firmware.identity import TRUST
 from laterne_firmware.steps import run
-from laterne_firmware.store import Record, make_directory
+from laterne_firmware.store import Record, exists, make_directory
 from laterne_protocol import trust
 
 
@@ -28,6 +28,9 @@ def start() -> None:
         gateway.save()
         print("gateway", gateway.digest.hex())
     print("trust", run(judging.judged(lambda: introductions.trust_in(read("/second"), print))).hex())
+    if exists("/again"):  # its keys were lost, and somebody enrols it anew
+        enrolment.take_trust(read("/again"))
+        print("afterwards", "nobody" if known_gateway.load() is None else "known")
     print("done")
 
 

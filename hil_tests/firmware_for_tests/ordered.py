@@ -22,7 +22,7 @@ def start() -> None:
     identity = recovery.identity(print)
     state = State()
     backlog = Backlog(state, print)
-    for _ in recovery.start(state, backlog, print, identity):
+    for _ in recovery.start(state, backlog, print, identity, 60000):
         pass
     clock = Clock(state.boot)
     reporter = Reporter(identity, backlog, clock, os.urandom, print, 60)

@@ -1,13 +1,15 @@
 """Records and reports on flash survive what files can suffer; no sequence number is ever used twice."""
 
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from tests.firmware.micropython import ROOMY_HEAP, MicroPython
 
-from laterne_protocol import cose, report, report_reading
+from laterne_protocol import cbor, cose, report, report_reading
 
 SEGMENT = 64  # reports in a segment file
 BACKLOG_FULL, DAMAGED = 1, 2
@@ -147,9 +149,22 @@ def test_a_damaged_end_skips_to_a_number_that_was_never_used_and_says_so(live: L
     segment = tmp_path / "log" / "00000001"
     segment.write_bytes(segment.read_bytes()[:-1])
     life = live(["append", 1], ["after", 9])
-    assert life["next"] == SEGMENT + 2
+    assert life["next"] == SEGMENT + 3
     stating = _report(life["got"][1])
-    assert (stating.sequence, stating.gaps) == (SEGMENT + 1, [[10, SEGMENT, DAMAGED]])
+    assert (stating.sequence, stating.gaps) == (SEGMENT + 2, [[10, SEGMENT + 1, DAMAGED]])
+
+
+def test_a_report_after_damage_never_has_the_number_after_one_that_it_does_not_follow(
+    live: Live, tmp_path: Path
+) -> None:
+    """The gateway may have the last report, which the board cannot read any more: it would take this for a clone."""
+    live(["append", SEGMENT])
+    segment = tmp_path / "log" / "00000001"
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    stating = _report(live(["append", 1], ["after", SEGMENT])["got"][1])
+    assert stating.sequence > SEGMENT + 1
+    assert stating.gaps == [[SEGMENT, stating.sequence - 1, DAMAGED]]
 
 
 def test_each_flipped_byte_of_a_segment_costs_only_what_it_must(live: Live, tmp_path: Path) -> None:
@@ -167,7 +182,7 @@ def test_each_flipped_byte_of_a_segment_costs_only_what_it_must(live: Live, tmp_
         offered = {sequence for sequence in _sequences(life) if sequence is not None}
         lost = {number for first, last, _, _ in life["gaps"] for number in range(first, last + 1)}
         new = life["next"] - 1
-        assert new == 5 or new == SEGMENT + 1, at
+        assert new == 5 or new == SEGMENT + 2, at
         assert offered | lost == set(range(1, new + 1)), at
         assert not offered & lost, at
 
@@ -176,27 +191,44 @@ def test_a_newest_segment_that_is_gone_never_gives_its_numbers_again(live: Live,
     live(["append", SEGMENT + 5])
     (tmp_path / "log" / f"{SEGMENT + 1:08x}").unlink()
     life = live(["append", 1], ["after", SEGMENT])
-    assert life["next"] == 2 * SEGMENT + 2
-    assert _report(life["got"][1]).gaps == [[SEGMENT + 1, 2 * SEGMENT, DAMAGED]]
+    assert life["next"] == 2 * SEGMENT + 3
+    assert _report(life["got"][1]).gaps == [[SEGMENT + 1, 2 * SEGMENT + 1, DAMAGED]]
 
 
 def test_without_any_file_of_the_backlog_numbers_go_on_behind_the_bound(live: Live, tmp_path: Path) -> None:
     live(["append", 5])
     (tmp_path / "log" / "00000001").unlink()
     life = live(["append", 1], ["after", 0])
-    assert _report(life["got"][1]).sequence == SEGMENT + 1
-    assert _report(life["got"][1]).gaps == [[1, SEGMENT, DAMAGED]]
+    assert _report(life["got"][1]).sequence == SEGMENT + 2
+    assert _report(life["got"][1]).gaps == [[1, SEGMENT + 1, DAMAGED]]
 
 
 def test_without_a_state_record_numbers_and_starts_are_never_repeated(live: Live, tmp_path: Path) -> None:
     live(["append", 5])
     for copy in tmp_path.glob("st.*"):
         copy.write_bytes(b"\xff" * 30)
-    life = live(["append", 1])
-    assert (life["next"], life["boot"]) == (7, 1001)  # the newest report tells its start, and is whole
+    life = live(["append", 1])  # there may have been a newer file, which is gone
+    assert (life["next"], life["boot"]) == ((1 << 24) + SEGMENT + 3, 1001)
     for path in [*tmp_path.glob("st.*"), *(tmp_path / "log").iterdir()]:
         path.write_bytes(b"\xff" * 30)
-    assert live(["append", 1])["next"] == (1 << 24) + 1
+    assert live(["append", 1])["next"] > 1 << 24
+
+
+@pytest.mark.parametrize("gone", ["newest", "all"])
+def test_without_state_record_and_newest_file_numbers_are_never_repeated_however_many_starts_follow(
+    live: Live, tmp_path: Path, gone: str
+) -> None:
+    live(["append", SEGMENT + 2])
+    for copy in tmp_path.glob("st.*"):
+        copy.write_bytes(b"\xff" * 30)
+    for segment in (tmp_path / "log").iterdir():
+        if gone == "all" or segment.name == f"{SEGMENT + 1:08x}":
+            segment.unlink()
+    first = live()["next"]
+    assert first > 1 << 24
+    assert live(["draft", 0])["next"] == first  # two starts without a report: nothing more is skipped
+    life = live(["append", 1])
+    assert (life["draft"] is not None, life["next"]) == (True, first + 1)
 
 
 def test_a_doubtful_state_record_counts_a_start_more(live: Live, tmp_path: Path) -> None:
@@ -317,14 +349,27 @@ def test_a_draft_whose_number_is_not_the_next_one_is_none(live: Live, after: lis
     assert live()["draft"] is None
 
 
-def test_a_damaged_draft_costs_nothing_else(live: Live, tmp_path: Path) -> None:
+def test_a_damaged_draft_costs_its_readings_and_says_so(live: Live, tmp_path: Path) -> None:
     live(["append", 2], ["draft", 0])
     whole = (tmp_path / "log" / "open").read_bytes()
-    for harm in (b"", whole[:3], whole[:-1], whole[:20] + bytes([whole[20] ^ 1]) + whole[21:], bytes(2000)):
+    harms = (b"", whole[:3], whole[:-1], whole[:20] + bytes([whole[20] ^ 1]) + whole[21:], bytes(2000))
+    for starts, harm in enumerate(harms, 1):
         (tmp_path / "log" / "open").write_bytes(harm)
         found = live()
         assert found["draft"] is None
         assert found["next"] == 3
+        assert found["cut_ms"] == 30_000 * starts + 60_000  # the whole report may be gone, not its end only
+
+
+def test_a_draft_of_a_former_enrolment_is_left_alone_and_its_readings_are_said_to_be_lost(live: Live) -> None:
+    live(["append", 1], ["draft", 0])
+    found = live(board="LE-0002")
+    assert (found["draft"], found["cut_ms"]) == (None, 90_000)
+
+
+def test_an_old_draft_costs_nothing(live: Live) -> None:
+    live(["append", 1], ["draft", 0], ["append", 1])
+    assert live()["cut_ms"] == 30_000
 
 
 def test_a_draft_after_damage_that_skips_numbers_is_none(live: Live, tmp_path: Path) -> None:
@@ -338,9 +383,18 @@ def test_a_draft_after_damage_that_skips_numbers_is_none(live: Live, tmp_path: P
 
 
 def test_readings_that_each_start_may_have_taken_with_it_are_counted_until_a_report_states_them(live: Live) -> None:
-    assert live()["cut_ms"] == 0  # a board that never made a report has none to lose
-    assert live(["append", 1])["cut_ms"] == 0
+    assert live(enrolled=False)["cut_ms"] == 0  # a board without a name takes no readings
+    assert live()["cut_ms"] == 30_000  # it may have been enrolled in the start before, and have taken some
+    live(["append", 1])
     assert live()["cut_ms"] == 30_000
     assert live()["cut_ms"] == 60_000
     live(["append", 1])
     assert live()["cut_ms"] == 30_000
+
+
+def test_what_starts_without_end_may_have_cost_still_fits_into_a_report(live: Live, tmp_path: Path) -> None:
+    live(["append", 1])
+    for copy in tmp_path.glob("st.*"):
+        body = cbor.encode([1_000_000, 1 + SEGMENT, []])
+        copy.write_bytes(struct.pack("<4sII", b"LTR1", len(body), crc32(body)) + body)
+    assert live()["cut_ms"] == (1 << 32) - 1

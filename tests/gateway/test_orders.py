@@ -300,6 +300,22 @@ async def test_only_the_key_that_an_order_brings_makes_a_report_wait(tmp_path: P
         assert gateway.inbox.take(board.entry(), board.make(1, board.credential_digest, key=stranger)[0]) == REFUSED
 
 
+async def test_reports_wait_for_the_roster_also_when_keys_are_rotated_twice_before_it_comes(tmp_path: Path) -> None:
+    board = FakeBoard()
+    async with parts(tmp_path, board) as gateway:
+        second, third = Key(), Key()
+        for key in (second, third):
+            gateway.roster.expect(board.name, key.kid)
+        for key in (second, third):
+            assert gateway.inbox.take(board.entry(), board.make(1, board.credential_digest, key=key)[0]) == (
+                AWAITS_ROSTER
+            )
+        gateway.roster_file.write_bytes(rotated(board, second, 1, 2, gateway))
+        assert await gateway.roster.reload() is None
+        assert not gateway.roster.awaits(board.name, second.kid)
+        assert gateway.roster.awaits(board.name, third.kid)
+
+
 def cose_digest(body: bytes) -> bytes:
     return report.digest(cose.parse(body, report.MAX_REPORT_BYTES).payload)
 

@@ -512,3 +512,34 @@ async def test_a_board_with_another_gateway_s_credential_takes_ours_when_it_is_o
         finally:
             await spare.buffer.close()
         assert board.sessions.counts["verified"] == 2
+
+
+async def test_an_answer_that_was_held_back_never_passes_for_one_to_a_later_question(
+    tmp_path: Path, line_of: MakeLine
+) -> None:
+    """Numbers of questions come again after 256; a board's milliseconds in an old answer would set its clock back."""
+    board = FakeBoard()
+    async with parts(tmp_path, board) as gateway:
+        async with gateway.asking(line_of(board)):
+            board.close_reports(1)
+            await arrive(gateway, board)
+        link = gateway.buses[0]._contacts[0].link
+
+        def answered(number: int) -> Frame:
+            link.ask()
+            asked = link.seal(messages.Poll(number, None, None, None).to_bytes())
+            assert asked is not None
+            answer = board.receive(asked)
+            assert answer is not None
+            return answer
+
+        held, later = answered(7), answered(8)
+        assert link.open(later) is not None
+        assert link.open(held) is None, "overtaken"
+        held = answered(9)
+        for questions in range(256):  # each ended by a forged hint
+            assert link.session is not None or questions > 100
+            link.ask()
+            link.hint(Frame(frame.MESSAGE, frame.GATEWAY, board.address, messages.HINT.to_bytes()))
+        assert link.open(held) is None
+        assert link.is_shaking, "a new session is wanted"

@@ -32,9 +32,9 @@ def answer(question: "dict[str, Any]") -> object:
     state = State("st")
     backlog = Backlog(state, said.append, "log", question.get("max_segments", 24))
     identity = Identity()
-    identity.board = "LE-0001" if question.get("enrolled", True) else None
+    identity.board = question.get("board", "LE-0001") if question.get("enrolled", True) else None
     identity.credential_digest = PREVIOUS
-    for _ in recovery.start(state, backlog, said.append, identity):
+    for _ in recovery.start(state, backlog, said.append, identity, 60000):
         pass
     got = [_step(backlog, state, step) for step in question["steps"]]
     return {
