@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
 NAME = "board-01"
 SETTINGS = {"report_s": 5, "sample_ms": 250}
-HEAP_BYTES = 256 * 1024
 
 
 async def test_a_board_takes_new_keys_and_its_chain_goes_on(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False, heap_bytes=HEAP_BYTES)
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
     board = bench.boards[NAME]
     async with asking(bench.lines[NAME].path) as asker:
         await asker.enrol(NAME)
@@ -46,7 +45,7 @@ async def test_a_board_takes_new_keys_and_its_chain_goes_on(emulated_boards: "Be
 async def test_an_order_that_comes_again_gets_the_same_receipt_also_after_a_restart(
     emulated_boards: "Benches",
 ) -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False, heap_bytes=HEAP_BYTES)
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
     board = bench.boards[NAME]
     async with asking(bench.lines[NAME].path) as asker:
         await asker.enrol(NAME)
@@ -71,7 +70,7 @@ async def test_an_order_that_comes_again_gets_the_same_receipt_also_after_a_rest
 
 
 async def test_only_an_order_for_this_board_by_an_order_key_of_its_trust_is_obeyed(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False, heap_bytes=HEAP_BYTES)
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
     board = bench.boards[NAME]
     async with asking(bench.lines[NAME].path) as asker:
         await asker.enrol(NAME)
@@ -105,7 +104,7 @@ async def test_only_an_order_for_this_board_by_an_order_key_of_its_trust_is_obey
 
 
 async def test_an_old_counter_and_another_key_are_refused_and_displace_no_receipt(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False, heap_bytes=HEAP_BYTES)
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
     async with asking(bench.lines[NAME].path) as asker:
         await asker.enrol(NAME)
         operator = Operator(asker)
@@ -124,7 +123,7 @@ async def test_an_old_counter_and_another_key_are_refused_and_displace_no_receip
 
 
 async def test_keys_are_taken_only_with_a_credential_for_them_by_the_enrolment_key(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False, heap_bytes=HEAP_BYTES)
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
     board = bench.boards[NAME]
     async with asking(bench.lines[NAME].path) as asker:
         await asker.enrol(NAME)
@@ -156,7 +155,7 @@ async def test_keys_are_taken_only_with_a_credential_for_them_by_the_enrolment_k
 async def test_a_gateway_with_the_old_roster_and_one_with_the_new_both_get_a_session(
     emulated_boards: "Benches",
 ) -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False, heap_bytes=HEAP_BYTES)
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
     board = bench.boards[NAME]
     async with asking(bench.lines[NAME].path) as asker:
         await asker.enrol(NAME)

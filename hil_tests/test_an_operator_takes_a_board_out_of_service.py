@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
 NAME = "board-01"
 SETTINGS = {"report_s": 5, "sample_ms": 250}
-HEAP_BYTES = 256 * 1024
 
 
 async def test_a_board_delivers_what_it_has_and_then_never_signs_again(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False, heap_bytes=HEAP_BYTES)
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
     board = bench.boards[NAME]
     async with asking(bench.lines[NAME].path) as asker:
         await asker.enrol(NAME)
@@ -44,7 +43,7 @@ async def test_a_board_delivers_what_it_has_and_then_never_signs_again(emulated_
 async def test_a_blank_board_is_left_when_the_receipt_has_arrived_and_old_orders_do_not_move_it(
     emulated_boards: "Benches",
 ) -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False, heap_bytes=HEAP_BYTES)
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
     board = bench.boards[NAME]
     async with asking(bench.lines[NAME].path) as asker:
         await asker.enrol(NAME)
@@ -74,7 +73,7 @@ async def test_a_blank_board_is_left_when_the_receipt_has_arrived_and_old_orders
 
 
 async def test_reports_that_wait_are_not_given_up_unless_the_order_says_so(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False, heap_bytes=HEAP_BYTES)
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
     board = bench.boards[NAME]
     async with asking(bench.lines[NAME].path) as asker:
         await asker.enrol(NAME)
