@@ -1,17 +1,17 @@
 """What this board does with an order (protocol/README.md, 12.5). In memory only while one is worked at.
 
 Who may order is judged first, by the trust on flash: what fails there costs a verification, is told to the console, and
-nothing is signed. Everything comes in steps: line, sampling and watchdog go on.
+nothing is signed. Everything comes in steps: line, sampling and watchdog go on. What reads objects and what multiplies
+points are in memory in turns, so neither is imported for the whole module.
 """
 
-from laterne_firmware import executed, p256_peer
+from laterne_firmware import executed
 from laterne_firmware.executed import Executed
-from laterne_firmware.identity import TRUST
+from laterne_firmware.identity import TRUST, unload_arithmetic
 from laterne_firmware.memory import unload
-from laterne_firmware.p256 import KeyRefused
 from laterne_firmware.store import Record
 from laterne_protocol import board_messages as messages
-from laterne_protocol import cose, fields, order, receipt
+from laterne_protocol import fields, report
 from laterne_protocol.errors import ObjectError, SignatureError, WireError
 
 TYPE_CHECKING = False
@@ -19,10 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from laterne_firmware.sessions import Sessions
+    from laterne_protocol import order
     from laterne_protocol.edhoc_keys import Steps
 
     # Steps; a number is for how many milliseconds there is nothing to do.
     Work = Generator[int | None, None, bytes]
+
+
+READERS = (
+    "laterne_protocol.trust",
+    "laterne_protocol.credential",
+    "laterne_protocol.public_keys",
+    "laterne_protocol.cose",
+)
 
 
 class Refused(Exception):
@@ -34,17 +43,19 @@ def work(sessions: "Sessions", step: int, body: bytes) -> "Work":
     done = executed.load()
     if step == messages.RECEIPT_ARRIVED:
         return _arrived(sessions, done, body)
-    digest = order.digest(body)
+    digest = report.digest(body)
     if done is not None and done.order == digest:
         return done.receipt
     if sessions.identity.silent:
         return b""
     try:
-        payload = yield from verified(body, fields.MAX_ORDER_BYTES, cose.ORDER, "order")
+        payload = yield from verified(body, fields.MAX_ORDER_BYTES, "laterne/order/1", "order")
+        from laterne_protocol import order, receipt
+
         told = order.order_of(payload)
         if told.board != sessions.identity.board:
             raise ObjectError("it is for another board")
-    except (WireError, KeyRefused) as why:
+    except WireError as why:
         sessions.log("an order was refused: %s" % why)
         return b""
     if told.kid != sessions.identity.kid:
@@ -61,9 +72,9 @@ def work(sessions: "Sessions", step: int, body: bytes) -> "Work":
     return answer
 
 
-def _executed(sessions: "Sessions", told: order.Order, digest: bytes) -> "Work":
+def _executed(sessions: "Sessions", told: "order.Order", digest: bytes) -> "Work":
     # Each action in a module of its own, loaded when all that verified the order has left memory.
-    if told.action == order.DECOMMISSION:
+    if told.action == 3:  # order.DECOMMISSION
         from laterne_firmware import decommission
 
         return (yield from decommission.work(sessions, told, digest))
@@ -73,25 +84,44 @@ def _executed(sessions: "Sessions", told: order.Order, digest: bytes) -> "Work":
 
 
 def verified(body: bytes, max_bytes: int, domain: str, role: str) -> "Steps":
-    """The payload of an object by a key that the trust on flash has for this role. Raises WireError, KeyRefused."""
-    from laterne_protocol import public_keys, trust
+    """The payload of an object by a key that the trust on flash has for this role. Raises WireError."""
+    unload_arithmetic()
+    payload, message, signature, keys = _read(body, max_bytes, domain, role)
+    unload(*READERS)
+    found = False
+    for key in keys:
+        found = found or (yield from _is_by(key, message, signature))
+    unload("laterne_firmware.p256_peer")  # the rest of the arithmetic stays for what is signed next
+    if not found:
+        raise SignatureError("not signed by a key of ours for %ss" % role)
+    return payload
+
+
+def _read(body: bytes, max_bytes: int, domain: str, role: str) -> "tuple[bytes, bytes, bytes, list[bytes]]":
+    # Payload, what is signed, the signature, and whose it may be.
+    from laterne_protocol import cose, public_keys, trust
 
     one = cose.parse(body, max_bytes)
     cose.check_low_s(one.signature)
     keys = trust.trust_payload_of(Record(TRUST).load() or b"").keys[role]
     # Only the key that it names: each try costs more than a second.
     keys = [key for key in keys if public_keys.kid(key) == one.kid]
-    del trust
-    unload("laterne_protocol.trust")
-    message = cose.to_be_signed(domain, one.protected, one.payload)
-    for key in keys:
-        if (yield from p256_peer.verify(key, message, one.signature)):
-            return one.payload
-    raise SignatureError("not signed by a key of ours for %ss" % role)
+    return one.payload, cose.to_be_signed(domain, one.protected, one.payload), one.signature, keys
+
+
+def _is_by(key: bytes, message: bytes, signature: bytes) -> "Generator[None, None, bool]":
+    from laterne_firmware import p256_peer
+
+    try:
+        return (yield from p256_peer.verify(key, message, signature))
+    except ValueError:  # KeyRefused: no signature belongs to what is no key
+        return False
 
 
 def signed(sessions: "Sessions", digest: bytes, reason: "int | None", result: "bytes | int | None") -> "Steps":
     """The receipt for the order with this digest, by the key that speaks now. reason: None when it was done."""
+    from laterne_protocol import receipt
+
     identity = sessions.identity
     made = receipt.Receipt(
         identity.board or "",
@@ -101,12 +131,15 @@ def signed(sessions: "Sessions", digest: bytes, reason: "int | None", result: "b
         sessions.reporter.backlog.next_sequence - 1,
         result,
     )
-    return (yield from identity.sign(cose.RECEIPT, made.to_payload(), sessions.random))
+    unload(*READERS)  # also those of an object that could not be read
+    answer = yield from identity.sign("laterne/receipt/1", made.to_payload(), sessions.random)
+    unload_arithmetic()
+    return answer
 
 
 def _arrived(sessions: "Sessions", done: "Executed | None", digest: bytes) -> bytes:
     # Nobody signs this: a gateway that lies can make a board blank that its operator took out of service, no other.
-    if done is None or receipt.digest(done.receipt) != digest:
+    if done is None or report.digest(done.receipt) != digest:
         return b""
     if done.speaks is None and not done.blank:
         done.blank = True

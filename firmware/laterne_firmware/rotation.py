@@ -6,17 +6,18 @@ that no report is open or being signed, and takes everything at once with the re
 
 from laterne_firmware import executed, orders
 from laterne_firmware.executed import KEYS_BYTES, NEXT, Executed
-from laterne_firmware.identity import FORMER, Identity
-from laterne_firmware.orders import Refused
-from laterne_firmware.p256 import KeyRefused
+from laterne_firmware.identity import FORMER, Identity, unload_arithmetic
+from laterne_firmware.memory import unload
+from laterne_firmware.orders import READERS, Refused
 from laterne_firmware.store import Record
-from laterne_protocol import cose, credential, order, receipt
+from laterne_protocol import fields, order, receipt, report
 from laterne_protocol.errors import WireError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from laterne_firmware.orders import Work
     from laterne_firmware.sessions import Sessions
+    from laterne_protocol.edhoc_keys import Steps
 
 
 def work(sessions: "Sessions", told: order.Order, digest: bytes) -> "Work":
@@ -27,19 +28,31 @@ def work(sessions: "Sessions", told: order.Order, digest: bytes) -> "Work":
 
 
 def _rotate(sessions: "Sessions", told: order.Order, digest: bytes) -> "Work":
-    from laterne_firmware import first_keys
-
-    keys = yield from first_keys.pairs(sessions.random)
+    keys = yield from _pairs(sessions)
+    unload("laterne_firmware.first_keys", "laterne_protocol.public_keys")
+    unload_arithmetic()
     Record(NEXT).save(keys)  # before anybody hears of them
     following = Identity()
     following.take_keys(keys)
-    tier, model, hardware = sessions.about
-    claims = credential.Possession(digest, following.sign_key, following.agree_key, tier, model, hardware)
-    possession = yield from following.sign(cose.POSSESSION, claims.to_payload(), sessions.random)
+    claims = _claims_of(following, digest, sessions.about)
+    unload(*READERS)
+    possession = yield from following.sign("laterne/possession/1", claims, sessions.random)
     answer = yield from orders.signed(sessions, digest, None, possession)
     Executed(told.board, told.counter, digest, answer, told.kid).save()
     sessions.log("next keys made, kid %s" % (following.kid or b"").hex())
     return answer
+
+
+def _pairs(sessions: "Sessions") -> "Steps":
+    from laterne_firmware import first_keys
+
+    return (yield from first_keys.pairs(sessions.random))
+
+
+def _claims_of(following: Identity, nonce: bytes, about: "tuple[int, str, bytes]") -> bytes:
+    from laterne_protocol.credential import Possession
+
+    return Possession(nonce, following.sign_key, following.agree_key, *about).to_payload()
 
 
 def _take(sessions: "Sessions", told: order.Order, digest: bytes) -> "Work":
@@ -48,13 +61,15 @@ def _take(sessions: "Sessions", told: order.Order, digest: bytes) -> "Work":
     assert isinstance(new, bytes)
     keys = (Record(NEXT).load() or b"")[:KEYS_BYTES]
     try:
-        claims = credential.credential_of(cose.parse(new, credential.MAX_CREDENTIAL_BYTES).payload)
-        if claims.sign_key != keys[32:96] or claims.agree_key != keys[128:192]:
+        unload_arithmetic()
+        board, sign_key, agree_key = _named_in(new)
+        unload(*READERS)
+        if sign_key != keys[32:96] or agree_key != keys[128:192]:
             raise Refused(receipt.NO_NEXT_KEYS)
-        if claims.board != told.board:
+        if board != told.board:
             raise Refused(receipt.BAD_CREDENTIAL)
-        yield from orders.verified(new, credential.MAX_CREDENTIAL_BYTES, cose.CREDENTIAL, "enrolment")
-    except (WireError, KeyRefused):
+        yield from orders.verified(new, fields.MAX_CREDENTIAL_BYTES, "laterne/credential/1", "enrolment")
+    except WireError:
         raise Refused(receipt.BAD_CREDENTIAL)
     speaks = keys[192:]
     Record(NEXT).save(keys + new)
@@ -69,7 +84,7 @@ def _take(sessions: "Sessions", told: order.Order, digest: bytes) -> "Work":
         yield from executed.finish(done)
         identity.take_keys(keys)
         identity.former_agree_key = (Record(FORMER).load() or b"")[32:]
-        identity.credential_digest = credential.digest(new)
+        identity.credential_digest = report.digest(new)
         sessions.formerly = True
     except MemoryError:
         # It may be half in force. The failed task ends this start; the next one makes it whole, or finds nothing of it.
@@ -77,3 +92,11 @@ def _take(sessions: "Sessions", told: order.Order, digest: bytes) -> "Work":
     reporter.hold = False
     sessions.log("keys taken, kid %s speaks after report %d" % (speaks.hex(), reporter.backlog.next_sequence - 1))
     return answer
+
+
+def _named_in(signed: bytes) -> "tuple[str, bytes, bytes]":
+    # Whom a credential names and with which keys, not verified yet. Raises WireError.
+    from laterne_protocol import cose, credential
+
+    claims = credential.credential_of(cose.parse(signed, fields.MAX_CREDENTIAL_BYTES).payload)
+    return claims.board, claims.sign_key, claims.agree_key
