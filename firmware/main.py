@@ -1,31 +1,71 @@
-"""Runs after boot.py: maintenance when the service switch is closed at power-on, else the firmware of a slot.
+"""Runs after boot.py: the firmware of a slot. From an enrolled board nobody gets to a REPL.
 
-In maintenance nothing runs and no watchdog is made: `mpremote` has the board to itself. SystemExit ends here,
-because on boards it would be a soft reset, which nobody asked for.
+MicroPython (shared/runtime/pyexec.c) lets Ctrl-C in again before the first line of each file, and gives a REPL to
+whatever ends main.py. So the first thing is to let none in. One that came before that line waits for the next jump of
+the bytecode (py/vm.c): there is none before the `try`. And whatever ends this file, on an enrolled board it is a reset.
+
+A board that is not enrolled is a technician's: Ctrl-C gives him the REPL, and with the service switch closed at
+power-on nothing runs and no watchdog is made, so `mpremote` has the board to itself. SystemExit ends here, because on
+boards it would be a soft reset, which nobody asked for.
 """
 
-import sys
+import micropython
+
+micropython.kbd_intr(-1)
+import machine  # noqa: E402
 
 SLOT = "/a"  # the place where the state record of updates will say which slot is tried
 
 
-def service_switch_closed() -> bool:
-    from laterne_firmware import board
+def enrolled() -> bool:
+    # Whether there is anything of a credential, also of one that was set aside. When in doubt: yes.
+    import os
 
-    return not board.service_switch().value()
+    try:
+        names = os.listdir("/k")
+    except OSError as why:
+        return why.errno != 2  # ENOENT: it has never had keys
+    for name in names:
+        if name.split(".")[0] in ("credential", "name"):
+            return True
+    return False
+
+
+def run() -> None:
+    import sys
+
+    sys.path.insert(0, SLOT)
+    if not enrolled():
+        micropython.kbd_intr(3)
+        from laterne_firmware import board
+
+        if not board.service_switch().value():
+            print("maintenance: the service switch is closed, nothing runs; open it and press reset")
+            return
+        del board
+    from laterne_firmware import app
+
+    app.run()
 
 
 def start() -> None:
-    sys.path.insert(0, SLOT)
+    closed = True
     try:
-        if service_switch_closed():
-            print("maintenance: the service switch is closed, nothing runs; open it and press reset")
-            return
-        from laterne_firmware import app
+        try:
+            run()
+        except SystemExit:
+            print("maintenance: the firmware was ended, nothing runs; press reset to start it")
+    finally:
+        try:
+            closed = enrolled()
+            if closed:
+                import time
 
-        app.run()
-    except SystemExit:
-        print("maintenance: the firmware was ended, nothing runs; press reset to start it")
+                print("the firmware has ended, the board starts again")
+                time.sleep_ms(3000)  # a board that fails at once must not wear its flash
+        finally:
+            if closed:
+                machine.reset()
 
 
 start()

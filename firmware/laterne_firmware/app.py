@@ -6,6 +6,7 @@ import sys
 import time
 
 import machine
+import micropython
 from micropython import const
 
 from laterne_firmware.memory import unload
@@ -115,6 +116,7 @@ class Post:
         answer = await self._link.answer(question, now_ms, beat)
         if self._sessions is None and self._identity.board is not None:
             self._console.name = self._identity.board
+            micropython.kbd_intr(-1)  # from now on there is no REPL (main.py)
             _unload_what_enrolment_needs()
             self._begin_sessions()
         return answer

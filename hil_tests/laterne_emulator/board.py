@@ -25,7 +25,7 @@ from laterne_emulator.usb import UsbPort, open_terminal
 from laterne_emulator.watchdog import Watchdog
 
 HEAP_BYTES = 144 * 1024  # what the firmware may use (firmware/README.md, "Memory")
-EMULATOR_HEAP_BYTES = 22 * 1024  # what the emulator's own modules keep of it; measured in test_emulated_board.py
+EMULATOR_HEAP_BYTES = 22 * 1024 + 768  # what the emulator's own modules keep of it; measured in test_emulated_board.py
 UTC_AT_POWER_ON = 1_609_459_200  # rp2 starts its clock at 2021-01-01
 
 
@@ -133,6 +133,7 @@ class EmulatedBoard:
             records.UART_ANY: lambda s, uart, v, p: self._answer(s, self.uart.waiting()),
             records.WATCHDOG_START: lambda s, a, ms, p: self.watchdog.start(ms),
             records.WATCHDOG_FEED: lambda s, a, v, p: self.watchdog.feed(),
+            records.INTERRUPT: self._set_interrupt,
             records.FLASH_PROGRAM: self._flash_program,
             records.FLASH_ERASE: self._flash_erase,
             records.FLASH_PAGE: self._flash_page,
@@ -341,6 +342,11 @@ class EmulatedBoard:
         )
         boot += os.fsencode(self.flash.image.resolve())
         self._answer(sequence, len(boot) - records.BOOT_BYTES, boot)
+
+    def _set_interrupt(self, sequence: int, argument: int, on: int, payload: bytes) -> None:
+        self.usb.let_interrupt(on > 0, at_once=on == records.INTERRUPT_NOW)
+        if on != records.INTERRUPT_SOON:
+            self._answer(sequence)
 
     def _is_ready(self, sequence: int, formatted: int, heap: int, payload: bytes) -> None:
         self.formatted += formatted

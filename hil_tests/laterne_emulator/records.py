@@ -31,7 +31,11 @@ WATCHDOG_FEED = 13  # no reply
 FLASH_PROGRAM = 14  # value: address of the page; reply: see FLASH_HOLD, FLASH_SKIP; value: microseconds busy
 FLASH_ERASE = 15  # value: number of the block; reply as for FLASH_PROGRAM
 FLASH_PAGE = 16  # no reply, ever: the payload of a page program that was answered with FLASH_HOLD
+INTERRUPT = 18  # value: whether Ctrl-C on USB interrupts the program: 0 or one of INTERRUPT_...
 FLASH_MISUSE = 17  # value: address of a page that is programmed twice; reply errno 0: do it all the same
+
+INTERRUPT_SOON = 1  # no reply
+INTERRUPT_NOW = 2
 
 # Reasons in END
 END_RESET = 1  # machine.reset()

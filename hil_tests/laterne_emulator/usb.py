@@ -16,6 +16,7 @@ from pathlib import Path
 QUEUE_BYTES = 16 * 1024
 LOG_BYTES = 256 * 1024  # console.log; the one before it is kept as console.log.1
 PRINTED_BYTES = 64 * 1024
+LETS_IN_AFTER_S = 0.02
 PATIENCE_S = 0.5  # MicroPython's MICROPY_HW_USB_CDC_TX_TIMEOUT
 RAW_BANNER = b"raw REPL; CTRL-B to exit"
 PROMPT = b">>> "
@@ -24,11 +25,11 @@ _TAIL_BYTES = 32
 
 
 def open_terminal() -> tuple[int, int]:
-    """(supervisor's end, board's end): no echo, no translation, but Ctrl-C becomes SIGINT."""
+    """(supervisor's end, board's end): no echo, no translation; what Ctrl-C does is let_interrupt's."""
     host, board = pty.openpty()
     settings = termios.tcgetattr(board)
     settings[0] = settings[1] = 0
-    settings[3] = termios.ISIG | termios.NOFLSH  # what was typed before Ctrl-C is still read, as on a board
+    settings[3] = termios.NOFLSH  # what was typed before Ctrl-C is still read, as on a board
     for key in (termios.VQUIT, termios.VSUSP):
         settings[6][key] = b"\x00"  # only Ctrl-C is special: files hold every other byte
     termios.tcsetattr(board, termios.TCSANOW, settings)
@@ -47,6 +48,7 @@ class UsbPort:
         self._waiting_in = bytearray()  # to the board
         self._dropping = False
         self._patience: asyncio.TimerHandle | None = None
+        self._letting_in: asyncio.TimerHandle | None = None
         self._tail = b""
         self._asked_to_leave_raw = False
         self._printed = bytearray()
@@ -87,10 +89,33 @@ class UsbPort:
         if self.raw:  # a board that soft-resets in the raw REPL comes back in the raw REPL
             self._to_board(CTRL_A)
 
+    def let_interrupt(self, on: bool, at_once: bool = False) -> None:
+        """Whether Ctrl-C interrupts the board's program; else it is a character like others.
+
+        A board looks for an interrupt at jumps of its bytecode only (py/vm.c), this port anywhere: so that the first
+        statements of a file can still refuse it, it is let in a moment later.
+        """
+        self._stop_letting_in()
+        if on and not at_once:
+            self._letting_in = asyncio.get_running_loop().call_later(LETS_IN_AFTER_S, self._interrupts, True)
+        else:
+            self._interrupts(on)
+
+    def _stop_letting_in(self) -> None:
+        if self._letting_in is not None:
+            self._letting_in.cancel()
+            self._letting_in = None
+
+    def _interrupts(self, on: bool) -> None:
+        settings = termios.tcgetattr(self._console)
+        settings[3] = settings[3] | termios.ISIG if on else settings[3] & ~termios.ISIG
+        termios.tcsetattr(self._console, termios.TCSANOW, settings)
+
     def detach(self) -> None:
         """The process has ended: take what it printed last, close its terminal."""
         while self._take_from_board():
             pass
+        self._stop_letting_in()
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._console)
         loop.remove_writer(self._console)

@@ -40,6 +40,7 @@ def _set_up():
     import machine  # machine.py beside this file comes before the built-in module
 
     machine._set(cause, uid, uart_fd, paced)
+    sys.modules["micropython"] = machine._Interpreter()
     from flash import Flash
 
     flash = Flash(image, blocks)
@@ -72,6 +73,7 @@ def _run(path, names):
         return
     code = compile(source, path, "exec")
     source = None
+    control.tell(records.INTERRUPT, 0, records.INTERRUPT_SOON)  # as a board does before each file
     try:
         exec(code, names)  # noqa: S102 - running boot.py and main.py is what a board does
     except SystemExit:  # `-i` would give a REPL here; a board does a soft reset
@@ -80,6 +82,12 @@ def _run(path, names):
 
 def go(names):
     raw = _set_up()
-    _run("boot.py", names)
-    if not raw:  # after a soft reset out of the raw REPL a board skips main.py
-        _run("main.py", names)
+    try:
+        try:
+            _run("boot.py", names)
+        except BaseException as why:  # rp2 and esp32 print it and go on with main.py
+            sys.print_exception(why)
+        if not raw:  # after a soft reset out of the raw REPL a board skips main.py
+            _run("main.py", names)
+    finally:
+        control.ask(records.INTERRUPT, 0, records.INTERRUPT_NOW)  # the REPL: it sets its terminal from here on
