@@ -47,6 +47,8 @@ from laterne_protocol.session import RecordError, Session, SessionError
 log = logging.getLogger("laterne")
 
 NEVER = math.inf
+# Anybody can send an error; a board that is still computing (1 to 3 s, RP2040) has answered by the second repetition.
+REPEATED_AFTER_AN_ERROR = 2
 MAX_UNANSWERED = 128  # far below the 256 numbers of questions; with forged hints five minutes
 
 
@@ -117,7 +119,8 @@ class Link:
         self._to = address  # of the handshake under way
         self._handshake: edhoc.Initiator | None = None
         self._refused_kid = b""  # whom the roster does not know
-        self._refusal = ""  # what the board says against the handshake
+        self._refusal = ""  # what the board says against the handshake, if it was the board
+        self._repeated = 0  # how often the step was asked for in vain since then
         self._said = ""
         self._connection = random.randrange(len(connections()))
         self._asked = 0  # questions since a record from the board has opened
@@ -150,7 +153,7 @@ class Link:
             self._introduce()
             self.rests_until_s = self._began_s + self._pace.again_s
             self._to = self._address
-            self._refused_kid, self._refusal = b"", ""
+            self._refused_kid, self._refusal, self._repeated = b"", "", 0
             self._health.count(self._subject, "handshakes begun")
         step, body = self._question
         return Frame(frame.HANDSHAKE, self._to, frame.GATEWAY, bytes((step,)) + body)
@@ -183,7 +186,7 @@ class Link:
             log.debug("%s: %s: %s", self._subject, why, body[:32].hex())
             return False
         self._state = following
-        self._refusal = ""
+        self._refusal, self._repeated = "", 0
         self.due_s = self._clock.monotonic_s()
         if following == IDLE:
             self._open()
@@ -197,7 +200,8 @@ class Link:
             return
         introductions = self._sessions.identity.introductions
         others = self._state == AWAITS_INTRODUCED and self._introductions_tried < len(introductions)
-        if self._refusal:
+        self._repeated += 1 if self._refusal else 0
+        if self._repeated > REPEATED_AFTER_AN_ERROR:
             self._fail("refused by the board", f"the board says {self._refusal}")
         elif now_s - self._began_s < (self._pace.introduce_s if others else self._pace.give_up_s):
             self.due_s = now_s + self._pace.repeat_s

@@ -390,6 +390,27 @@ async def test_forged_handshake_frames_between_cost_time_only(tmp_path: Path, li
         assert counted(gateway, board, "sessions opened") == 1
 
 
+async def test_a_forged_error_does_not_end_the_handshake_of_a_board_that_is_still_computing(
+    tmp_path: Path, line_of: MakeLine
+) -> None:
+    board = FakeBoard()
+    board.sessions.thinks_s = 0.15  # longer than a repetition takes to come
+    board.close_reports(1)
+    line = line_of(board)
+    error = Frame(frame.HANDSHAKE, frame.GATEWAY, board.address, bytes((edhoc.ERROR,)) + bytes.fromhex("03f5"))
+
+    def forge(one: Frame) -> list[Frame]:
+        if one.kind == frame.HANDSHAKE and one.payload[0] in (edhoc.MESSAGE_1, edhoc.MESSAGE_3):
+            line.reach_gateway(error)  # before the board has an answer
+        return [one]
+
+    line.to_boards = forge
+    async with parts(tmp_path, board) as gateway, gateway.asking(line):
+        await arrive(gateway, board)
+        assert gateway.health.counted(LINE, "handshake errors from the line") >= 2
+        assert gateway.health.counted(LINE, "handshakes failed") == 0
+
+
 async def test_an_enrolled_board_that_speaks_in_the_clear_is_not_believed(tmp_path: Path, line_of: MakeLine) -> None:
     """A forger answers the hello in a board's name: nothing of it is believed, and nothing asked in the clear."""
     board = FakeBoard()
