@@ -120,6 +120,15 @@ async def test_a_killed_gateway_loses_nothing(
         for board in boards:
             # What a killed gateway leaves behind may come after what is live (routes/mqtt.py, "What order means").
             assert sorted(subscriber.bodies[board.name]) == sorted(board.taken.values())
+            sequences = {body: sequence for sequence, body in board.taken.items()}
+            for late in ("true", "false"):  # each stream is in order, whatever came again
+                seen: list[int] = []
+                for one in subscriber.messages:
+                    if one.topic.value.endswith(f"/{board.name}/report") and isinstance(one.payload, bytes):
+                        marks = dict(getattr(one.properties, "UserProperty", []))
+                        if marks["historical"] == late and sequences[one.payload] not in seen:
+                            seen.append(sequences[one.payload])
+                assert seen == sorted(seen), f"{board.name}, historical {late}"
         for board in boards:
             await board.forgets(max(board.taken))
         assert await gateway.stop() == 0
