@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from laterne_gateway import ledger, salvage
+from laterne_gateway import buffered, ledger, salvage
+from laterne_gateway.buffered import FULL, NOT_IN_TURN, STORED, Accepted, Chain, Gap, Lane, Refused, Row
 from laterne_gateway.config import BufferSettings
 from laterne_gateway.health import Health
-from laterne_gateway.ledger import FULL, NOT_IN_TURN, STORED, Accepted, Chain, Gap, Lane, Refused, Row
 from laterne_gateway.writer import AGAIN_S, Away, Broken, Committed, Job, News, Opened, StoreError, Writer
 
 log = logging.getLogger("laterne")
@@ -149,9 +149,9 @@ class Buffer:
             read = await self._writer.read(lambda db, _, given=given: db.execute(query, given).fetchall())  # type: ignore[misc]
             assert isinstance(read, list)
             found = [(Row(*one[:6]), one[6]) for one in read]
-            good = [row for row, crc in found if ledger.crc(row) == crc]
+            good = [row for row, crc in found if buffered.crc(row) == crc]
             for row, crc in found:
-                if ledger.crc(row) != crc:
+                if buffered.crc(row) != crc:
                     await self._take_out(row)
             if good or not found:
                 return good
@@ -232,7 +232,7 @@ class Buffer:
         try:
             old = await self._writer.write(lambda db, numbers: ledger.mark_hour(db, numbers, keep))
             if isinstance(old, int):
-                job: Job = lambda db, numbers: ledger.drop_oldest(db, numbers, old, ledger.TOO_OLD, None)  # noqa: E731
+                job: Job = lambda db, numbers: ledger.drop_oldest(db, numbers, old, buffered.TOO_OLD, None)  # noqa: E731
                 while await self._writer.write(job):
                     pass
         except StoreError as why:

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from laterne_gateway import ledger, primitives, salvage
+from laterne_gateway import buffered, primitives, salvage
+from laterne_gateway.buffered import Row
 from laterne_gateway.config import Config
 from laterne_gateway.database import FILE_NAME, DatabaseError, DirectoryLock, check_format, open_database
-from laterne_gateway.ledger import Row
 from laterne_gateway.roster import verified_roster
 from laterne_protocol import cose, credential, report, report_reading, trust
 from laterne_protocol.errors import WireError
@@ -168,7 +168,7 @@ def _keys(db: sqlite3.Connection, gateway: str, verdict: Verdict) -> dict[bytes,
 def _check_row(row: Row, crc: int, keys: dict[bytes, tuple[str, bytes]], verdict: Verdict) -> bool:
     """Whether the board's key of today has signed it."""
     named = f"report {row.sequence} of {row.board}"
-    if ledger.crc(row) != crc:
+    if buffered.crc(row) != crc:
         verdict.problem(f"{named}: was changed on the card")
         return False
     try:
@@ -217,7 +217,7 @@ def export(directory: Path, output: Path) -> tuple[int, int]:
     try:
         with output.open("xb") as file:
             for row, crc in _rows(db):
-                if ledger.crc(row) == crc:
+                if buffered.crc(row) == crc:
                     file.write(row.body)
                     written += 1
                 else:

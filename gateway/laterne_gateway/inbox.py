@@ -38,9 +38,9 @@ from functools import lru_cache, partial
 
 from laterne_gateway import primitives
 from laterne_gateway.buffer import Buffer, NotInTurnError
+from laterne_gateway.buffered import OTHER, PAST, STORED, Accepted, Refused
 from laterne_gateway.clock import Clock
 from laterne_gateway.health import Health
-from laterne_gateway.ledger import OTHER, PAST, STORED, Accepted, Refused
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.writer import StoreError
 from laterne_protocol import cose, credential, report, report_reading

@@ -10,7 +10,7 @@ What must not go back, and why it does not:
 - A chain. What this process has in memory (Known) is the least that it is set to. A new process has only the disk:
   where the chain's row is older than what was acknowledged, the board's next report does not follow it, and the
   difference is stated as a gap, because a board never uses a number twice. Where the row is lost, the chain begins
-  anew with what the board still has; what came before and is not here is stated as a gap (ledger.LOST_TRACK).
+  anew with what the board still has; what came before and is not here is stated as a gap (buffered.LOST_TRACK).
 - A report. One that stood on a damaged page is named by the index where that can be read, and stated as a gap.
 - A report may come back: a page that was free still holds it, and it had been delivered. It is delivered again.
 
@@ -27,10 +27,11 @@ import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from laterne_gateway import ledger
+from laterne_gateway import buffered, ledger
+from laterne_gateway.buffered import Chain, Lane, Row
 from laterne_gateway.database import FILE_NAME, PAGE_BYTES, make_tables, sync_directory
 from laterne_gateway.database_pages import NotReadableError, Pages, records
-from laterne_gateway.ledger import Chain, Lane, Ledger, Row
+from laterne_gateway.ledger import Ledger
 
 log = logging.getLogger("laterne")
 
@@ -184,7 +185,7 @@ class _Found:
         elif re.fullmatch("nti[in][in]ib", shape):
             _, board, sequence, received_ms, closed_ms, _, body = values
             row = Row(rowid, board, sequence, received_ms, closed_ms, body)  # type: ignore[arg-type] # told by the shape
-            if ledger.crc(row) == values[5]:
+            if buffered.crc(row) == values[5]:
                 copy.execute("insert or ignore into report values (?, ?, ?, ?, ?, ?, ?)", (rowid, *values[1:]))
             elif len(self._damaged) < ledger.MAX_SET_ASIDE:
                 self._damaged.append(row)
@@ -220,9 +221,9 @@ class _Found:
             missing += f" and exists (select 1 from lane where {_BEFORE.format('named.id')})"
         lost = copy.execute(f"{missing} order by board, sequence").fetchall()
         for board, first, last in ledger.runs(lost):
-            ledger.add_gap(copy, numbers, ledger.Gap(board, first, last, ledger.CARD, None))
+            ledger.add_gap(copy, numbers, buffered.Gap(board, first, last, buffered.CARD, None))
         for row in self._damaged:
-            refused = ledger.Refused(row.board, row.sequence, ledger.CARD, b"", None, None, None, row.body)
+            refused = buffered.Refused(row.board, row.sequence, buffered.CARD, b"", None, None, None, row.body)
             ledger.set_aside(copy, numbers, refused)
         kept = _number(copy, "select count(*) from report")
         waited = _number(copy, f"select max({last_id} - delivered) from (select min(delivered) delivered from lane)")
@@ -246,7 +247,7 @@ class _Found:
                 first = None if former is None else former + 1
                 named = first is not None and all((board, one) in lost for one in range(first, sequence))
                 if first != sequence and not named and (former is not None or sequence > chain.sequence):
-                    gap = ledger.Gap(board, first, sequence - 1, ledger.LOST_TRACK, None)
+                    gap = buffered.Gap(board, first, sequence - 1, buffered.LOST_TRACK, None)
                     ledger.add_gap(self._copy, self._ledger, gap)
                 former = sequence
 

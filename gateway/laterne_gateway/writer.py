@@ -25,15 +25,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from laterne_gateway import ledger, salvage
+from laterne_gateway import buffered, ledger, salvage
+from laterne_gateway.buffered import Chain, Lane
 from laterne_gateway.config import DROP_OLDEST, BufferSettings
 from laterne_gateway.database import PAGE_BYTES, DatabaseError, open_database
-from laterne_gateway.ledger import Chain, Lane, Ledger
+from laterne_gateway.ledger import Ledger
 
 log = logging.getLogger("laterne")
 
 MAX_BATCH = 512  # facts/gateway.md, 2: more rows a commit gain nothing
-ENOUGH = 32  # a group of so many waits no longer: half of what one board may have under way (bus.MAX_UNCOMMITTED)
+ENOUGH = 32  # a group of so many waits no longer: half of what one board may have under way (questions.MAX_UNCOMMITTED)
 GATHER_S = 0.2  # the longest that a group waits for company unless the settings say more; boards are asked on meanwhile
 GATHER_FACTOR = 2.0  # wait twice as long as the last commit took: a slow disk is synced less often
 LANE_WITHIN_S = 30.0  # a moved lane waits this long for a commit to share; after a kill that much is sent again
@@ -284,7 +285,7 @@ class Writer:
         """Sets no_room; drops the oldest reports instead where the settings say so."""
         self.no_room = self._lacks(db)
         for _ in range(MAX_DROPS if self._settings.when_full == DROP_OLDEST else 0):
-            if not self.no_room or not ledger.drop_oldest(db, self._ledger, None, ledger.TOO_MANY, None):
+            if not self.no_room or not ledger.drop_oldest(db, self._ledger, None, buffered.TOO_MANY, None):
                 return
             self.no_room = self._lacks(db)
 

@@ -19,10 +19,10 @@ from tests.servers import Mosquitto
 
 from laterne_gateway import salvage, wear
 from laterne_gateway.buffer import Buffer
+from laterne_gateway.buffered import Accepted
 from laterne_gateway.config import BufferSettings
 from laterne_gateway.database import FILE_NAME, open_database
 from laterne_gateway.health import Health
-from laterne_gateway.ledger import Accepted
 
 MANY = 1_000_000
 BODY = bytes(range(256)) + bytes(144)  # a report of 96 readings has about 400 bytes

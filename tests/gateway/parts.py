@@ -19,12 +19,13 @@ from laterne_gateway.buffer import Buffer
 from laterne_gateway.bus import Bus
 from laterne_gateway.clock import Clock, SystemClock
 from laterne_gateway.config import BufferSettings, GatewaySettings, LineSettings
+from laterne_gateway.handshakes import Pace
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
 from laterne_gateway.orders import Orders
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.serial_line import SerialLine
-from laterne_gateway.sessions import Pace, Sessions
+from laterne_gateway.sessions import Sessions
 from laterne_gateway.trusts import TrustKeeper
 
 GATEWAY = "gw-1"

@@ -12,19 +12,11 @@ from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import limit_pages
 
 from laterne_gateway.buffer import Buffer
+from laterne_gateway.buffered import OTHER, PAST, REPEATED, STORED, Accepted, Refused
 from laterne_gateway.config import BufferSettings
 from laterne_gateway.database import FILE_NAME, DatabaseError, DirectoryLock, open_database
 from laterne_gateway.health import Health
-from laterne_gateway.ledger import (
-    MAX_SET_ASIDE,
-    OTHER,
-    PAST,
-    REPEATED,
-    SET_ASIDE_DROPPED,
-    STORED,
-    Accepted,
-    Refused,
-)
+from laterne_gateway.ledger import MAX_SET_ASIDE, SET_ASIDE_DROPPED
 from laterne_gateway.writer import ENOUGH, StoreError
 
 KILLS = 12

@@ -13,11 +13,11 @@ from tests.gateway.test_buffer import accepted, delivered, open_buffer
 from tests.gateway.test_damaged_database import gaps, stated
 from tests.servers import Mosquitto
 
-from laterne_gateway import ledger
+from laterne_gateway import buffered, ledger
 from laterne_gateway.buffer import Buffer
+from laterne_gateway.buffered import PAST, STORED, Gap, Lane, Refused
 from laterne_gateway.config import DROP_OLDEST, BufferSettings
 from laterne_gateway.database import FILE_NAME
-from laterne_gateway.ledger import PAST, STORED, Gap, Lane, Refused
 from laterne_gateway.writer import MIB, RESERVE_BYTES, StoreError
 
 SMALL = RESERVE_BYTES // MIB + 1  # a MiB for reports
@@ -62,7 +62,7 @@ async def test_where_told_so_the_oldest_goes_and_every_one_of_them_is_stated(tmp
     [lane] = buffer.lanes["mqtt"]
     kept = {(row.board, row.sequence) for row in await buffer.oldest(lane.delivered, 10_000)}
     found = await gaps(buffer)
-    assert {gap.reason for gap in found} == {ledger.TOO_MANY}
+    assert {gap.reason for gap in found} == {buffered.TOO_MANY}
     assert kept | stated(found) == {(board.name, number) for board in boards for number in range(1, count + 1)}
     assert not kept & stated(found)
     assert len(found) == len(boards), "neighbours are joined"
@@ -92,7 +92,7 @@ async def test_what_waits_too_long_goes_and_is_stated_however_the_clock_jumps(tm
         assert await gaps(buffer) == []
     await buffer.pass_hour()
     [gap] = await gaps(buffer)
-    assert (gap.first, gap.last, gap.reason) == (1, 300, ledger.TOO_OLD)
+    assert (gap.first, gap.last, gap.reason) == (1, 300, buffered.TOO_OLD)
     assert [row.sequence for row in await buffer.oldest(0, 1000)] == list(range(301, 401))
     assert buffer.waiting("mqtt") == 100
     await buffer.close()

@@ -17,10 +17,10 @@ import pytest
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.test_buffer import accepted, delivered, open_buffer
 
-from laterne_gateway import database_pages, ledger, salvage
+from laterne_gateway import buffered, database_pages, ledger, salvage
 from laterne_gateway.buffer import Buffer
+from laterne_gateway.buffered import PAST, REPEATED, STORED, Gap
 from laterne_gateway.database import FILE_NAME, PAGE_BYTES, WAL_NAME
-from laterne_gateway.ledger import PAST, REPEATED, STORED, Gap
 
 BOARDS = ("LE-1", "LE-2", "LE-3")
 SEQUENCES = 60
@@ -156,7 +156,7 @@ async def test_a_board_whose_chain_is_lost_is_not_acknowledged_beyond_what_is_he
     assert await buffer.put(accepted(board, SEQUENCES - 1)) in (REPEATED, PAST)
     # Or it has forgotten more than is here: that is stated.
     assert await buffer.put(accepted(boards["LE-2"], SEQUENCES + 5, follows=None)) == STORED
-    assert Gap("LE-2", SEQUENCES + 1, SEQUENCES + 4, ledger.LOST_TRACK, None) in [
+    assert Gap("LE-2", SEQUENCES + 1, SEQUENCES + 4, buffered.LOST_TRACK, None) in [
         Gap(gap.board, gap.first, gap.last, gap.reason, None) for gap in await gaps(buffer)
     ]
     await buffer.close()

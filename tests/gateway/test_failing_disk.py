@@ -19,8 +19,8 @@ from tests.servers import Mosquitto
 
 from laterne_gateway import writer
 from laterne_gateway.buffer import Buffer
+from laterne_gateway.buffered import STORED
 from laterne_gateway.database import FILE_NAME, WAL_NAME
-from laterne_gateway.ledger import STORED
 from laterne_gateway.writer import StoreError
 
 SEED = 20261122

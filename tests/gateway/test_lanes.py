@@ -13,8 +13,8 @@ from tests.servers import Mosquitto
 
 from laterne_gateway import ledger
 from laterne_gateway.buffer import LEFT_BEHIND, MAX_LANES, Buffer
+from laterne_gateway.buffered import Lane
 from laterne_gateway.database import open_database
-from laterne_gateway.ledger import Lane
 from laterne_gateway.routes import pace
 
 OUTAGE = LEFT_BEHIND + 300

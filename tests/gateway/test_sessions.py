@@ -12,7 +12,7 @@ from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.gateway.parts import QUICK, Parts, parts, until
 from tests.gateway.test_bus import arrive
 
-from laterne_gateway.sessions import AWAITS_2, AWAITS_4, AWAITS_INTRODUCED, IDLE, NEXT, Pace
+from laterne_gateway.handshakes import AWAITS_2, AWAITS_4, AWAITS_INTRODUCED, IDLE, NEXT, Pace
 from laterne_protocol import edhoc, frame, messages, session
 from laterne_protocol.frame import Frame, FrameDecoder
 
@@ -563,4 +563,4 @@ async def test_an_answer_that_was_held_back_never_passes_for_one_to_a_later_ques
             link.ask()
             link.hint(Frame(frame.MESSAGE, frame.GATEWAY, board.address, messages.HINT.to_bytes()))
         assert link.open(held) is None
-        assert link.is_shaking, "a new session is wanted"
+        assert link.handshake.is_under_way, "a new session is wanted"

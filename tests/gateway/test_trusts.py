@@ -92,7 +92,7 @@ async def test_a_board_follows_a_rotation_of_roots_and_roster_key_and_no_report_
 async def test_a_trust_is_told_once_and_reports_are_fetched_while_the_board_judges_it(
     tmp_path: Path, line_of: MakeLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("laterne_gateway.bus.TRUST_AGAIN_S", 0.1)
+    monkeypatch.setattr("laterne_gateway.questions.TRUST_AGAIN_S", 0.1)
     board = FakeBoard()
     board.sessions.judging = 4
     line = line_of(board)

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from laterne_gateway.buffer import Buffer
+from laterne_gateway.buffered import Accepted
 from laterne_gateway.config import BufferSettings
 from laterne_gateway.health import Health
-from laterne_gateway.ledger import Accepted
 
 BOARDS = 4
 UNDER_WAY = 8

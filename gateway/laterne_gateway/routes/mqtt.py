@@ -29,10 +29,10 @@ from paho.mqtt.reasoncodes import ReasonCode
 from laterne_gateway import VERSION
 from laterne_gateway.backoff import Backoff
 from laterne_gateway.buffer import Buffer
+from laterne_gateway.buffered import Lane, Row
 from laterne_gateway.clock import Clock, rfc3339
 from laterne_gateway.config import GatewaySettings, MqttSettings
 from laterne_gateway.health import Health
-from laterne_gateway.ledger import Lane, Row
 from laterne_gateway.orders import Orders
 from laterne_gateway.routes.connection import (
     ACCEPTED_BELOW,

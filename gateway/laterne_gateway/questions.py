@@ -1,0 +1,203 @@
+"""Questions: what a board is asked, and what its answer means to the rest of the gateway.
+
+Each question here returns how many seconds later the board is due again. Which one is next is the bus's to decide.
+"""
+
+import logging
+
+from laterne_gateway.board_clock import BoardClock
+from laterne_gateway.clock import Clock
+from laterne_gateway.contact import UNKNOWN_PAUSE_S, Asking, Contact
+from laterne_gateway.exchange import Answer
+from laterne_gateway.health import Health
+from laterne_gateway.inbox import ACCEPTED, AWAITS_ROSTER, REFUSED, Inbox
+from laterne_gateway.orders import Errand, Orders
+from laterne_gateway.sessions import Sessions
+from laterne_gateway.trusts import Telling
+from laterne_protocol import credential, messages
+from laterne_protocol.roster import Entry
+
+log = logging.getLogger("laterne")
+
+POLL_FLOOR_S = 0.2  # a board that says "due now" again and again is asked five times a second, not more
+AFTER_DUE_S = 0.03  # the report is closed when it is due, then signed: 5 ms and more (design 11)
+REFUSED_PAUSE_S = 1.0  # before a refused report is asked for again
+NOT_STORED_PAUSE_S = 1.0  # while the disk is full each board offers one report a second
+MAX_UNCOMMITTED = 64  # reports of one board on their way to the disk: 60 KiB; then the board waits for the commit
+TRUST_AGAIN_S = 2.0  # a board judges a trust for a second or two a signature; it is asked for its answer so often
+TRUST_TIMES = 30  # then, or when it refuses, it is left alone for TRUST_REST_S
+TRUST_REST_S = 3600.0
+
+
+class Questions:
+    """To the contacts of one line. poll_within_s: a board is heard at least this often."""
+
+    def __init__(
+        self,
+        line: str,
+        asking: Asking,
+        poll_within_s: float,
+        sessions: Sessions,
+        inbox: Inbox,
+        orders: Orders,
+        clock: Clock,
+        health: Health,
+    ) -> None:
+        self._line = line
+        self._subject = f"line {line}"
+        self._asking = asking
+        self._poll_within_s = poll_within_s
+        self._sessions = sessions
+        self._inbox = inbox
+        self._orders = orders
+        self._clock = clock
+        self._health = health
+
+    async def greet(self, contact: Contact) -> float:
+        """In the clear: is anybody there, and is it enrolled?"""
+        answer = await self._asking.ask_plain(contact, messages.Hello, messages.Identity)
+        if answer is None:
+            return self._asking.silent(contact)
+        if isinstance(answer.what, messages.Refusal) and answer.what.reason == messages.SESSION_NEEDED:
+            contact.answers = True
+            contact.silence.reset()
+            contact.link.handshake.call()
+            return 0.0
+        if not isinstance(answer.what, messages.Identity):
+            return self._asking.declined(contact, answer.what)
+        if answer.what.board is None:
+            return self._asking.not_enrolled(contact)
+        self._health.count(self._subject, "refused: enrolled, but speaks in the clear")
+        self._asking.say(contact, f"line {self._line}: a board answers without a session: bring it a newer release")
+        return UNKNOWN_PAUSE_S
+
+    async def identify(self, contact: Contact, entry: Entry) -> float:
+        """In the session: who it says it is, which boot, which release, which trust."""
+        session = contact.link.session
+        answer = await self._asking.ask(contact, messages.Hello, messages.Identity)
+        if answer is None:
+            return self._asking.unanswered(contact)
+        identity = answer.what
+        if not isinstance(identity, messages.Identity):
+            return self._asking.declined(contact, identity)
+        where = f"line {self._line}"
+        if identity.board != entry.board:
+            self._health.count(entry.board, "refused: speaks for another")
+            self._health.alarm(
+                entry.board, "speaks for another", f"{where}: it says in its session that it is {identity.board}"
+            )
+            return UNKNOWN_PAUSE_S
+        if identity.kid != credential.kid(entry.sign_key):
+            self._health.count(entry.board, "answers with another key")
+            self._asking.say(
+                contact, f"{entry.board}: {where}: holds another key than the roster says: export the roster anew"
+            )
+            return UNKNOWN_PAUSE_S
+        if contact.known != (entry.board, identity.kid):
+            # Another board may count the same boot: its clock is another one all the same.
+            contact.known, contact.clock = (entry.board, identity.kid), BoardClock()
+        contact.identified, contact.held = session, identity.trust
+        contact.answers = True
+        contact.silence.reset()
+        self._health.note(entry.board, "line", self._line)
+        self._health.note(entry.board, "release", identity.release)
+        self._health.note(entry.board, "model", identity.model)
+        self._sessions.trusts.note(entry.board, identity.trust)
+        self._asking.say(contact, f"{entry.board}: {where}: answers, boot {identity.boot}, release {identity.release}")
+        return 0.0
+
+    async def carry(self, contact: Contact, entry: Entry, errand: Errand) -> float:
+        """An order for this board, or that its receipt has arrived."""
+        answer = await self._asking.ask(
+            contact, lambda number: messages.Enrolment(number, errand.step, errand.body), messages.Enrolment
+        )
+        if answer is None:
+            return self._asking.unanswered(contact)
+        contact.answers = True
+        contact.silence.reset()
+        self._orders.answered(entry.board, errand, answer.what)
+        return 0.0  # if the board is at it, polls go on meanwhile
+
+    def to_be_told(self, contact: Contact) -> Telling | None:
+        """The trust that this board can follow to now, if there is one."""
+        if contact.trust_due_s > self._clock.monotonic_s():
+            return None
+        trusts = self._sessions.trusts
+        # Not before we have a credential that is believed then: the board would forget us, and wait for one.
+        if not self._sessions.identity.is_believed_under(trusts.newest.version):
+            return None
+        return trusts.next_for(contact.held)
+
+    async def tell_trust(self, contact: Contact, entry: Entry, telling: Telling) -> float:
+        """That trust."""
+        version, digest = telling.held
+        answer = await self._asking.ask(
+            contact, lambda number: messages.Enrolment(number, messages.TRUST, telling.bundle), messages.Enrolment
+        )
+        contact.trust_due_s = self._clock.monotonic_s() + TRUST_AGAIN_S
+        contact.told += 1
+        if answer is None:
+            return self._asking.unanswered(contact)
+        contact.answers = True
+        said = answer.what
+        if isinstance(said, messages.Enrolment) and (said.step, said.body) == (messages.TRUST_TAKEN, digest):
+            contact.told, contact.trust_due_s, contact.held = 0, 0.0, telling.held
+            contact.link.handshake.followed()
+            self._health.count(entry.board, "trusts followed")
+            self._health.clear(entry.board, "trust refused")
+            self._sessions.trusts.note(entry.board, telling.held)
+            log.info("%s: holds trust version %d now", entry.board, version)
+        elif not isinstance(said, messages.Refusal) or said.reason != messages.NOT_READY or contact.told >= TRUST_TIMES:
+            contact.told, contact.trust_due_s = 0, self._clock.monotonic_s() + TRUST_REST_S
+            self._health.count(entry.board, "trusts refused")
+            self._health.alarm(
+                entry.board, "trust refused", f"it does not follow to trust version {version}: its console says why"
+            )
+        return 0.0  # it judges, or will not: polls go on
+
+    async def poll(self, contact: Contact, entry: Entry) -> float:
+        """What it has to report, and what we have on disk."""
+        if self._inbox.uncommitted(entry) >= MAX_UNCOMMITTED:
+            return POLL_FLOOR_S
+        now_s = self._clock.monotonic_s()
+        acknowledged, after = self._inbox.acknowledged(entry), self._inbox.after(entry)
+        time = contact.clock.time(now_s, self._clock.utc_ms())
+        answer = await self._asking.ask(
+            contact, lambda number: messages.Poll(number, acknowledged, after, time), messages.ReportAnswer
+        )
+        if answer is None:
+            return self._asking.unanswered(contact)
+        if not isinstance(answer.what, messages.ReportAnswer):
+            return self._asking.declined(contact, answer.what)
+        if self._inbox.after(entry) < after:
+            # A report before this answer could not be stored meanwhile (Inbox.after).
+            self._health.count(entry.board, "answers dropped: not stored before")
+            return POLL_FLOOR_S
+        return self._answered(contact, entry, answer, answer.what)
+
+    def _answered(
+        self, contact: Contact, entry: Entry, answer: "Answer[messages.Message]", said: messages.ReportAnswer
+    ) -> float:
+        if contact.greeted is not contact.link.session:
+            contact.greeted = contact.link.session
+            self._health.note(entry.board, "session opened utc_ms", self._clock.utc_ms())
+            log.info("%s: session opened, %d reports waiting", entry.board, said.waiting)
+        contact.answers = True
+        contact.silence.reset()
+        if contact.clock.boot not in (None, said.boot):
+            self._health.say(entry.board, "restarted", f"{entry.board}: restarted, boot {said.boot}")
+            self._health.count(entry.board, "restarts")
+        contact.clock.add(said.boot, said.ticks_ms, answer.asked_s, answer.answered_s, answer.repeated)
+        self._health.note(entry.board, "waiting on the board", said.waiting)
+        self._health.note(entry.board, "heard_utc_ms", self._clock.utc_ms())
+        self._health.note(entry.board, "boot", said.boot)
+        if said.report is not None:
+            outcome = self._inbox.take(entry, said.report)
+            if outcome == ACCEPTED:
+                if self._inbox.failing:
+                    return NOT_STORED_PAUSE_S
+                return 0.0  # there may be more, and this one is acknowledged with the next question
+            if outcome == AWAITS_ROSTER:
+                return UNKNOWN_PAUSE_S
+            return REFUSED_PAUSE_S if outcome == REFUSED else self._poll_within_s
+        return min(self._poll_within_s, max(POLL_FLOOR_S, said.due_ms / 1000 + AFTER_DUE_S))
