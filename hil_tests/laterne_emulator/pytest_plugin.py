@@ -7,7 +7,7 @@ heavy.
 
 The arguments are those of laterne_emulator.bench.Bench. The seed comes from --board-seed (default: a new one for each
 run, printed when a test fails), so that a failure can be repeated. `fault_sweep` counts sweeps of faults (sweep.py);
-at the end of the run their table is printed.
+at the end of the run their table is printed, also when pytest-xdist had several processes run the tests.
 """
 
 import random
@@ -51,8 +51,32 @@ def pytest_configure(config: pytest.Config) -> None:
     from laterne_emulator.sweep import Settings, Table
 
     given = config.getoption("--board-seed")
-    config.stash[SEED] = random.SystemRandom().randrange(1_000_000) if given is None else given
-    config.stash[TABLE] = Table(Settings.found(config.getoption("--fault-seed"), config.getoption("--fault-case")))
+    # A worker of pytest-xdist is told by the run that began it: one run has one seed.
+    run = getattr(config, "workerinput", {})
+    if given is None:
+        given = run.get("board_seed", random.SystemRandom().randrange(1_000_000))
+    config.stash[SEED] = given
+    seed = run.get("fault_seed", config.getoption("--fault-seed"))
+    config.stash[TABLE] = Table(Settings.found(seed, config.getoption("--fault-case")))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist, in the run, for each worker: which seeds."""
+    node.workerinput["board_seed"] = node.config.stash[SEED]
+    node.workerinput["fault_seed"] = node.config.stash[TABLE].settings.seed
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """pytest-xdist, in the run, when a worker has ended: what it counted. One that crashed has counted nothing."""
+    node.config.stash[TABLE].add(getattr(node, "workeroutput", {}).get("faults", []))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["faults"] = session.config.stash[TABLE].counted()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -13,9 +13,9 @@ quick run; --fault-seed gives another, LATERNE_SEED=random one that nobody has t
 import os
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 DEFAULT_SEED = 20261122
 SEED_VARIABLE = "LATERNE_SEED"  # "random", or a number; make soak sets it
@@ -130,6 +130,18 @@ class Table:
         line = self.lines.setdefault(name, FaultClass(name, self.settings.seed))
         count = None if quick is None else max(1, round(quick * self.settings.factor))
         return Sweep(line, test, count, self.settings.only)
+
+    def counted(self) -> list[dict[str, Any]]:
+        """What was counted so far, for another process's table."""
+        return [asdict(line) for line in self.lines.values()]
+
+    def add(self, counted: list[dict[str, Any]]) -> None:
+        """What another process of this run has counted."""
+        for each in counted:
+            line = self.lines.setdefault(each["name"], FaultClass(each["name"], each["seed"]))
+            line.counts_reports |= each["counts_reports"]
+            for what in (*_SUMS, "failed"):
+                setattr(line, what, getattr(line, what) + each[what])
 
     def text(self) -> list[str]:
         """The table, a line each."""
