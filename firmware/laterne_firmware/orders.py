@@ -55,6 +55,8 @@ def work(sessions: "Sessions", step: int, body: bytes) -> "Work":
         told = order.order_of(payload)
         if told.board != sessions.identity.board:
             raise ObjectError("it is for another board")
+        if told.action > order.DECOMMISSION:
+            raise ObjectError("no updates here")
     except WireError as why:
         sessions.log("an order was refused: %s" % why)
         return b""

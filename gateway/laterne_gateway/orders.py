@@ -15,7 +15,8 @@ the receipt, and a board gives the receipt of its last order again, byte for byt
 
 Killed between any two of these, we begin at 1 and the same receipt comes. We carry both and can make neither: no check
 of counter or kid here, the board knows better; and none of the receipt's signature, it came in the board's session and
-the operator's command judges it.
+the operator's command judges it. One thing only we can judge: a board knows no date, so an order to arm a release that
+has an end is held back while this machine has no time, and is not relayed after its end.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from laterne_gateway import primitives
-from laterne_gateway.clock import Clock
+from laterne_gateway.clock import Clock, rfc3339
 from laterne_gateway.health import Health
 from laterne_gateway.roster import RosterKeeper
 from laterne_protocol import cose, credential, fields, messages, order, receipt, trust
@@ -36,7 +37,14 @@ log = logging.getLogger("laterne")
 SUBJECT = "orders"
 AGAIN_S = 2.0  # two new key pairs take an RP2040 about a second, in steps; a report's closing as long
 PATIENCE_S = 600.0  # a board that is at something else for longer needs a person
-ACTIONS = {order.ROTATE: "rotate", order.TAKE: "take the new credential", order.DECOMMISSION: "decommission"}
+ACTIONS = {
+    order.ROTATE: "rotate",
+    order.TAKE: "take the new credential",
+    order.DECOMMISSION: "decommission",
+    order.STAGE: "fetch a release",
+    order.ARM: "try the release that was fetched",
+    order.ABANDON: "drop a release",
+}
 
 # What an order waits for.
 BOARD = "the board's receipt"
@@ -50,6 +58,7 @@ NEXT = {
     (BOARD, "receipt"): BROKER,
     (BOARD, "refused"): NOTHING,
     (BOARD, "patience over"): NOTHING,
+    (BOARD, "too late"): NOTHING,
     (BROKER, "PUBACK"): NOTED,
     (NOTED, "noted"): LAST,
     (NOTED, "refused"): LAST,  # it has no such receipt any more: nothing is left to be told
@@ -169,6 +178,8 @@ class Orders:
         one, now_s = self._carried.get(board), self._clock.monotonic_s()
         if one is None or one.waits_for not in (BOARD, NOTED) or one.due_s > now_s or not self._is_good(board, one):
             return None
+        if one.waits_for == BOARD and not self._is_in_time(board, one):
+            return None
         if one.since_s is None:
             one.since_s = now_s
         elif now_s - one.since_s > PATIENCE_S:
@@ -218,6 +229,20 @@ class Orders:
             return False
         log.info("%s: order %d, %s", board, one.said.counter, ACTIONS[one.said.action])
         return True
+
+    def _is_in_time(self, board: str, one: Carried) -> bool:
+        if one.said is None or one.said.action != order.ARM:
+            return True
+        utc_ms = self._clock.utc_ms()
+        if utc_ms is None:  # it waits: a board that is told hours late would reset in somebody's working day
+            return False
+        assert isinstance(one.said.argument, list)
+        not_after_s = one.said.argument[2]
+        assert isinstance(not_after_s, int)
+        if utc_ms <= not_after_s * 1000:
+            return True
+        self._give_up(board, one, "too late", f"its order to try a release ended at {rfc3339(not_after_s * 1000)}")
+        return False
 
     def _take_receipt(self, board: str, one: Carried, body: bytes) -> None:
         try:

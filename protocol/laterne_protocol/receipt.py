@@ -14,12 +14,19 @@ DONE, REFUSED = 0, 1
 
 # Why an order was refused; the first two change nothing on the board, its counter neither.
 OLD, OTHER_KEY, NO_NEXT_KEYS, BAD_CREDENTIAL, REPORTS_WAIT = 1, 2, 3, 4, 5
+OLD_NONCE, BELOW_FLOOR, NOT_STAGED, TRIAL_OPEN, NO_SPACE, FAILED_BEFORE = 6, 7, 8, 9, 10, 11
 REASONS = {
     OLD: "the board has executed an order with this counter or a higher one",
     OTHER_KEY: "the order is for another signing key of the board",
     NO_NEXT_KEYS: "the board has no next keys, or others than the credential names: rotate again",
     BAD_CREDENTIAL: "the new credential is not for this board, or not by an enrolment key of the board's trust",
     REPORTS_WAIT: "reports wait that the gateway does not acknowledge",
+    OLD_NONCE: "the board tells another nonce now",
+    BELOW_FLOOR: "the release's sequence is too low",
+    NOT_STAGED: "this release is not staged",
+    TRIAL_OPEN: "a trial is open",
+    NO_SPACE: "no space",
+    FAILED_BEFORE: "this release failed here before",
 }
 
 

@@ -200,8 +200,11 @@ def next_credential() -> bytes:
     return ENROLMENT.sign(cose.CREDENTIAL, claims.to_payload())
 
 
+RELEASE_DIGEST, UPDATE_NONCE = bytes(range(16)), bytes(range(8))
+
+
 def orders() -> list[tuple[str, order.Order]]:
-    """The orders of a rotation and of a decommission, as one board might get them."""
+    """The orders of a rotation, of a decommission and of an update, as one board might get them."""
     return [
         ("rotate", order.Order("LE-0007", BOARD.kid, 1, order.ROTATE, None)),
         ("take", order.Order("LE-0007", BOARD.kid, 2, order.TAKE, next_credential())),
@@ -210,6 +213,12 @@ def orders() -> list[tuple[str, order.Order]]:
             "decommission, reports may be given up",
             order.Order("LE-0007", NEXT.kid, 2**53 - 1, order.DECOMMISSION, True),
         ),
+        ("stage a release", order.Order("LE-0007", NEXT.kid, 3, order.STAGE, [RELEASE_DIGEST, 7, UPDATE_NONCE])),
+        (
+            "arm a release",
+            order.Order("LE-0007", NEXT.kid, 4, order.ARM, [RELEASE_DIGEST, UPDATE_NONCE, 1_795_330_800]),
+        ),
+        ("abandon a release", order.Order("LE-0007", NEXT.kid, 5, order.ABANDON, [RELEASE_DIGEST])),
     ]
 
 
@@ -219,7 +228,7 @@ def signed_order(number: int) -> bytes:
 
 def receipts() -> list[tuple[str, receipt.Receipt]]:
     """What the board answers to these, and to one that comes again."""
-    digests = [order.digest(signed_order(number)) for number in range(4)]
+    digests = [order.digest(signed_order(number)) for number in range(7)]
     proof = credential.Possession(digests[0], NEXT.public, NEXT_AGREE.public, 0, "pico", bytes.fromhex("e66038b713"))
     possession = NEXT.sign(cose.POSSESSION, proof.to_payload())
     return [
@@ -228,6 +237,9 @@ def receipts() -> list[tuple[str, receipt.Receipt]]:
         ("out of service", receipt.Receipt("LE-0007", digests[3], receipt.DONE, None, 50, 48)),
         ("reports wait", receipt.Receipt("LE-0007", digests[2], receipt.REFUSED, receipt.REPORTS_WAIT, 50, None)),
         ("an old order", receipt.Receipt("LE-0007", digests[0], receipt.REFUSED, receipt.OLD, 0, None)),
+        ("will fetch a release", receipt.Receipt("LE-0007", digests[4], receipt.DONE, None, 51, None)),
+        ("not staged", receipt.Receipt("LE-0007", digests[5], receipt.REFUSED, receipt.NOT_STAGED, 52, None)),
+        ("failed before", receipt.Receipt("LE-0007", digests[4], receipt.REFUSED, receipt.FAILED_BEFORE, 53, None)),
     ]
 
 
@@ -533,6 +545,7 @@ def gateway_vectors() -> list[Vector]:
 
 def order_vectors() -> list[Vector]:
     rotate, take, decommission = (one.to_payload() for _, one in orders()[:3])
+    stage, arm, abandon = (one.to_payload() for _, one in orders()[4:])
     changes: list[tuple[str, bytes, Callable[[Any], None]]] = [
         ("a board id with a slash", rotate, put(1, "LE/7")),
         ("a kid of 7 bytes", rotate, put(2, bytes(7))),
@@ -540,7 +553,20 @@ def order_vectors() -> list[Vector]:
         ("counter 2**53", rotate, put(3, 2**53)),
         ("counter true", rotate, put(3, True)),
         ("action 0", rotate, put(4, 0)),
-        ("action 4", rotate, put(4, 4)),
+        ("action 7", rotate, put(4, 7)),
+        ("an order to stage nothing", rotate, put(4, 4)),
+        ("an order to abandon nothing", rotate, put(4, 6)),
+        ("stage with a digest of 32 bytes", stage, put(5, 0, bytes(32))),
+        ("stage with sequence -1", stage, put(5, 1, -1)),
+        ("stage with a nonce of 7 bytes", stage, put(5, 2, bytes(7))),
+        ("stage with two arguments", stage, put(5, [RELEASE_DIGEST, 7])),
+        ("stage with what belongs to arm", arm, put(4, 4)),
+        ("arm with what belongs to stage", stage, put(4, 5)),
+        ("arm with a nonce of 9 bytes", arm, put(5, 1, bytes(9))),
+        ("arm with no end", arm, put(5, 2, None)),
+        ("arm until the year 10000", arm, put(5, 2, 253_402_300_800)),
+        ("abandon with a digest and more", abandon, put(5, [RELEASE_DIGEST, 0])),
+        ("abandon with a digest of 15 bytes", abandon, put(5, 0, bytes(15))),
         ("an argument where none belongs", rotate, put(5, False)),
         ("no credential to take", take, put(5, None)),
         ("an empty credential to take", take, put(5, b"")),

@@ -67,7 +67,12 @@ class FakeAuthority:
         return (key or self.roster_key).sign(cose.GATEWAY, found.to_payload())
 
     def order(
-        self, board: str, kid: bytes, action: int, argument: bytes | bool | None = None, key: Key | None = None
+        self,
+        board: str,
+        kid: bytes,
+        action: int,
+        argument: bytes | bool | list[bytes | int] | None = None,
+        key: Key | None = None,
     ) -> bytes:
         """An order signed by the order key, or by another one; its counter is one more than the last one's."""
         self._counter += 1

@@ -26,12 +26,13 @@ class SetClock:
 
     def __init__(self) -> None:
         self.now_s = 100.0
+        self.utc_now_ms: int | None = None
 
     def monotonic_s(self) -> float:
         return self.now_s
 
     def utc_ms(self) -> int | None:
-        return None
+        return self.utc_now_ms
 
 
 def given(parts: Parts) -> tuple[Orders, SetClock]:
@@ -185,6 +186,33 @@ async def test_an_answer_that_is_no_receipt_for_the_order_is_not_passed_on(tmp_p
             clock.now_s += 100
             assert held.errand(board.name) is None
         assert gateway.health.counted(board.name, "orders given up") == 2
+
+
+async def test_an_order_to_try_a_release_waits_for_the_gateways_clock_and_is_not_relayed_after_its_end(
+    tmp_path: Path,
+) -> None:
+    board = FakeBoard()
+    async with parts(tmp_path, board) as gateway:
+        held, clock = given(gateway)
+        until_s = 1_790_000_000
+        body = gateway.authority.order(board.name, board.key.kid, order.ARM, [bytes(16), bytes(8), until_s])
+        held.take(board.name, body)
+        clock.now_s += 10 * orders.PATIENCE_S
+        assert held.errand(board.name) is None, "nobody knows yet whether it is in time"
+        clock.utc_now_ms = until_s * 1000
+        errand = held.errand(board.name)
+        assert errand is not None
+        assert errand.body == body
+        held.answered(board.name, errand, messages.Refusal(7, messages.NOT_READY))
+        clock.now_s += orders.AGAIN_S
+        clock.utc_now_ms += 1
+        assert held.errand(board.name) is None, "not even again"
+        assert gateway.health.counted(board.name, "orders given up") == 1
+        clock.utc_now_ms -= 1  # a clock that is set back brings it to life only by another order
+        assert held.errand(board.name) is None
+        held.take(board.name, gateway.authority.order(board.name, board.key.kid, order.STAGE, [bytes(16), 1, bytes(8)]))
+        clock.utc_now_ms = None
+        assert held.errand(board.name) is not None, "what has no end needs no clock"
 
 
 # With the board at a line --------------------------------------------------------------------------------------------

@@ -105,10 +105,16 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "root-signature": {0: "kid", 1: "signature"},
     "trust": {1: "positive", 2: "name", 3: "threshold", 4: "keys", 5: "roles"},
     "keys": "point",
-    "order": {1: "board-id", 2: "kid", 3: "positive", 4: "action", 5: "argument?"},
+    "order": {1: "board-id", 2: "kid", 3: "positive", 4: "action"},
+    "to-stage": {0: "digest", 1: "u53", 2: "update-nonce"},
+    "to-arm": {0: "digest", 1: "update-nonce", 2: "utc-s"},
+    "to-abandon": "digest",
     "receipt": {1: "board-id", 2: "digest", 3: "outcome", 4: "reason?", 5: "u53", 6: "result?"},
     "roles": {"enrolment": "keys", "release": "keys", "order": "keys", "roster": "keys"},
 }  # fmt: skip
+
+# The argument of an order's action; CDDL cannot say it in a way that tools check well.
+ARGUMENTS = {1: "no-argument", 2: "new-credential", 3: "given-up", 4: "to-stage", 5: "to-arm", 6: "to-abandon"}
 
 # How these parts count while the array around them is checked.
 LOOSE = {
@@ -125,7 +131,7 @@ TYPES: dict[type, str] = {
     str: "board-id short-text name pattern",
     bytes: "kid digest point nonce carried-report carried-object protected payload signature coordinate "
     "credential-number grant-number hardware-id packed carried-trust carried-bundle carried-order new-credential "
-    "next-keys trust-payload former",
+    "next-keys trust-payload former update-nonce",
 }
 TYPE_OF = {rule: kind for kind, rules in TYPES.items() for rule in rules.split()}
 # Bounds of the arrays of such parts: pycddl does not count them.
@@ -136,6 +142,9 @@ ITEMS = {
     "entries": (0, 256),
     "entry": (6, 7),
     "former-keys": (1, 2),
+    "to-stage": (3, 3),
+    "to-arm": (3, 3),
+    "to-abandon": (1, 1),
 }
 
 
@@ -164,8 +173,6 @@ def _check(rule: str, value: object, data: bytes) -> None:
         rule = "grid" if len(value) == 3 else "irregular"
     if rule == "clock" and isinstance(value, list):
         rule = "clock-never-set" if value[:1] == [0] else "clock-set"
-    if rule == "argument":
-        rule = "given-up" if isinstance(value, bool) else "new-credential"
     if rule == "result":
         rule = "next-keys" if isinstance(value, bytes) else "u53"
     if rule == "unprotected" and value != {}:
@@ -180,6 +187,8 @@ def _check(rule: str, value: object, data: bytes) -> None:
         raise DoesNotFit(f"{rule}: {why}") from why
     for part_rule, part in _parts(rule, value):
         _check(part_rule, part, cbor2.dumps(part, canonical=True))
+    if rule == "order" and isinstance(value, dict):
+        _check(ARGUMENTS[value[4]], value[5], cbor2.dumps(value[5], canonical=True))
     if rule in CARRIED and isinstance(value, list) and value[-1] is not None:
         check(CARRIED[rule], value[-1])
     if rule.startswith("signed-") and isinstance(value, cbor2.CBORTag):

@@ -70,7 +70,7 @@ BEYOND_CDDL = (
     "control character", "last epoch", "values at", "quality for readings", "longer than", "end of a number",
     "beyond 32 bits", "after the closing", "first reading", "lost report", "two columns", "stands twice",
     "one key twice", "threshold", "more items", "bytes, at most", "last trust version",
-    "where none belongs", "neither true nor false", "new credential", "reason why not", "has no result",
+    "reason why not", "has no result",
     "acknowledged reports", "former key", "count up", "end of the grant",
 )  # fmt: skip
 
