@@ -292,6 +292,7 @@ async def test_a_power_cut_costs_the_open_report_no_more_than_its_newest_draft_m
     board = bench.boards[NAME]
     async with asking(bench.lines[NAME].path) as asker:
         await asker.enrol(NAME)
+        await asker.poll((1, 1_700_000_000_000, 9))
         await _served(bench, 40)  # two seconds and more: some drafts
         await board.power_off()
         taken = bench.readings_served(NAME)
@@ -299,7 +300,11 @@ async def test_a_power_cut_costs_the_open_report_no_more_than_its_newest_draft_m
         await board.power_on()
         found = await asker.wait_for_reports(1)
         assert [(made.sequence, made.boot, made.cut_ms) for made in found[:1]] == [(1, 1, 0)]
+        # Its boot, ticks and time are those of the start that wrote it, not of the one that signed it.
+        assert found[0].closed_ms > 500
+        assert found[0].clock[:2] == (report.SET, 1_700_000_000_000 + found[0].closed_ms)
         kept = len(list(report_reading.readings_of(found[0])))
         assert 8 <= kept <= taken
         following = await _report_now(bench, asker)
         assert (following.sequence, following.boot, following.cut_ms) == (2, 2, 30_000)
+        assert following.clock == (report.NEVER_SET, None, 0)

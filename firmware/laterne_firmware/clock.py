@@ -6,10 +6,10 @@ be called at least once in 6 days; the supervisor calls it every second. Nothing
 
 from time import ticks_diff, ticks_ms
 
-from laterne_protocol.report import HELD, NEVER_SET, SET
+from laterne_protocol.fields import MAX_UINT32, MAX_UTC_MS
+from laterne_protocol.report import DRIFT_PPM, HELD, NEVER_SET, SET
 
 HOLD_AFTER_MS = 600000  # a gateway that is there tells the time several times a minute
-DRIFT_PPM = 100  # crystal of a Pico: 30 ppm at 25 degrees, and the cold of a lamp post
 
 
 class Clock:
@@ -43,6 +43,8 @@ class Clock:
         """(state, UTC milliseconds or None, uncertainty in milliseconds) for a moment of this boot."""
         if self._offset is None:
             return (NEVER_SET, None, 0)
-        age_ms = max(0, now_ms - self._set_at)
+        age_ms = abs(now_ms - self._set_at)
         state = SET if age_ms <= HOLD_AFTER_MS else HELD
-        return (state, now_ms + self._offset, self._uncertainty + age_ms * DRIFT_PPM // 1000000)
+        uncertainty = self._uncertainty - (-age_ms * DRIFT_PPM // 1000000)  # rounded up: never less than it is
+        # A gateway may say anything. What does not fit into a report would make it one that nobody can read.
+        return (state, min(now_ms + self._offset, MAX_UTC_MS), min(uncertainty, MAX_UINT32))

@@ -29,7 +29,7 @@ def answer_within_s(question_bytes: int, baud: int) -> float:
 
 @dataclass(frozen=True)
 class Answer(Generic[What]):
-    """asked_s, answered_s: when the question was first written, when the answer was there (monotonic)."""
+    """asked_s, answered_s: just before the question was first written, when the answer was there (monotonic)."""
 
     what: What
     asked_s: float
@@ -62,8 +62,9 @@ class Exchange:
             data = asked.to_bytes()
             self._line.forget()
             # The zero ahead closes whatever noise the line has left in the board's decoder.
-            self._line.write(frame.DELIMITER + data)
+            # Before the write: the process may be held up behind it while the board already reads its clock.
             asked_s = self._clock.monotonic_s()
+            self._line.write(frame.DELIMITER + data)
             if attempt:
                 self._health.count(self._subject, "questions repeated")
             else:

@@ -14,7 +14,7 @@ from laterne_gateway.inbox import ACCEPTED, AWAITS_ROSTER, REFUSED, Inbox
 from laterne_gateway.orders import Errand, Orders
 from laterne_gateway.sessions import Sessions
 from laterne_gateway.trusts import Telling
-from laterne_protocol import credential, messages
+from laterne_protocol import credential, messages, report
 from laterne_protocol.roster import Entry
 
 log = logging.getLogger("laterne")
@@ -159,9 +159,8 @@ class Questions:
         """What it has to report, and what we have on disk."""
         if self._inbox.uncommitted(entry) >= MAX_UNCOMMITTED:
             return POLL_FLOOR_S
-        now_s = self._clock.monotonic_s()
         acknowledged, after = self._inbox.acknowledged(entry), self._inbox.after(entry)
-        time = contact.clock.time(now_s, self._clock.utc_ms())
+        time = contact.clock.told(self._clock)
         answer = await self._asking.ask(
             contact, lambda number: messages.Poll(number, acknowledged, after, time), messages.ReportAnswer
         )
@@ -188,6 +187,7 @@ class Questions:
             self._health.say(entry.board, "restarted", f"{entry.board}: restarted, boot {said.boot}")
             self._health.count(entry.board, "restarts")
         contact.clock.add(said.boot, said.ticks_ms, answer.asked_s, answer.answered_s, answer.repeated)
+        self._note_crystal(contact, entry)
         self._health.note(entry.board, "waiting on the board", said.waiting)
         self._health.note(entry.board, "heard_utc_ms", self._clock.utc_ms())
         self._health.note(entry.board, "boot", said.boot)
@@ -201,3 +201,14 @@ class Questions:
                 return UNKNOWN_PAUSE_S
             return REFUSED_PAUSE_S if outcome == REFUSED else self._poll_within_s
         return min(self._poll_within_s, max(POLL_FLOOR_S, said.due_ms / 1000 + AFTER_DUE_S))
+
+    def _note_crystal(self, contact: Contact, entry: Entry) -> None:
+        if contact.clock.is_off:
+            self._health.alarm(
+                entry.board,
+                "clock",
+                f"its clock and this machine's drift apart by more than {report.DRIFT_PPM} ppm: it is told no time; "
+                "is this machine's clock being corrected, or are other boards right?",
+            )
+        else:
+            self._health.clear(entry.board, "clock", "its clock is good enough again")

@@ -26,6 +26,9 @@ FIRST_SEQUENCE = 1
 
 # State of the board's clock when it closed the report (design 5).
 NEVER_SET, SET, HELD = 0, 1, 2
+# What a board's crystal may be off, and its clock drift from the moment at which it was told the time. Pico, ESP32: 30
+# to 50 ppm at 25 degrees, and the cold of a lamp post. A gateway that measures more tells such a board no time.
+DRIFT_PPM = 100
 
 # Quality of a reading: QARTOD flags. MISSING has no value.
 GOOD, NOT_EVALUATED, SUSPECT, FAIL, MISSING = 1, 2, 3, 4, 9

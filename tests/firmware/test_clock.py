@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 from tests.firmware.micropython import MicroPython
 
+from laterne_protocol import fields, report, report_reading
+
 NEVER_SET, SET, HELD = 0, 1, 2
 DAY_MS = 86_400_000
 UTC = 1_700_000_000_000
@@ -47,7 +49,17 @@ def test_utc_is_ticks_and_the_offset_and_grows_less_certain(board: MicroPython) 
     assert found == [
         (1000, SET, UTC + 1000, 5),
         (601_000, SET, UTC + 601_000, 65),  # 100 ppm
-        (601_001, HELD, UTC + 601_001, 65),
-        (601_001 + DAY_MS, HELD, UTC + 601_001 + DAY_MS, 5 + (DAY_MS + 600_001) // 10_000),
+        (601_001, HELD, UTC + 601_001, 66),  # rounded up
+        (601_001 + DAY_MS, HELD, UTC + 601_001 + DAY_MS, 5 + (DAY_MS + 600_001) // 10_000 + 1),
         (601_001 + DAY_MS, SET, UTC + 7 + 601_001 + DAY_MS, 4),
     ]
+
+
+def test_whatever_time_a_gateway_tells_a_report_can_hold_it(board: MicroPython) -> None:
+    """Else a hostile gateway could have the board sign reports that every receiver refuses."""
+    found = _moments(board, (1000, (3, fields.MAX_UTC_MS, fields.MAX_UINT32)), (DAY_MS, None), (0, (3, 0, 0)))
+    for _, state, utc_ms, uncertainty_ms in found:
+        clock = (state, utc_ms, uncertainty_ms)
+        made = report.Report("LE-0007", 1, bytes(16), 3, 1000, clock, report.Times(0), [], [], 0)
+        assert report_reading.report_of(made.to_payload()).clock == clock
+    assert found[1][2:] == (fields.MAX_UTC_MS, fields.MAX_UINT32)

@@ -24,7 +24,7 @@ def test_the_true_time_is_within_the_stated_uncertainty() -> None:
             boot, offset_ms, uncertainty_ms = found
             true_ms = UTC_MS + now_s * 1000 - (now_s + 7.0) * 1000 * (1 + 80e-6)
             assert boot == 3
-            assert abs(offset_ms - true_ms) <= uncertainty_ms + 1, f"seed {seed}, poll {poll}"
+            assert abs(offset_ms - true_ms) <= uncertainty_ms, f"seed {seed}, poll {poll}"
             known += clock.drift_ppm is not None
         assert known > 300
         assert uncertainty_ms < 30
@@ -77,3 +77,51 @@ def test_a_fetched_backlog_does_not_push_out_what_was_learned_before() -> None:
         at_s = 125.0 + answer * 0.009
         clock.add(1, int(at_s * 1000 * (1 + 80e-6)), at_s - 0.2, at_s + 0.2, False)
     assert clock.drift_ppm == before
+
+
+def _told(clock: BoardClock, at_s: float, ticks_ms: int, half_s: float = 0.005) -> tuple[int, int, int] | None:
+    clock.add(1, ticks_ms, at_s - half_s, at_s + half_s, False)
+    return clock.time(at_s + half_s, UTC_MS + round((at_s + half_s) * 1000))
+
+
+def test_ticks_that_jump_make_all_before_worthless() -> None:
+    """Half an hour is missing on the board; the sample before it had the shorter round trip."""
+    clock = BoardClock()
+    for poll in range(10):
+        _told(clock, 5.0 * poll, 5000 * poll)
+    found = _told(clock, 50.0, 50_000 + 1_800_000, half_s=0.1)
+    assert found is not None
+    assert abs(found[1] - (UTC_MS - 1_800_000)) <= found[2]
+    assert clock.contradictions == 1
+
+
+def test_a_crystal_that_is_worse_than_boards_count_on_is_told_no_time() -> None:
+    for ppm, told in ((95, True), (-95, True), (160, False), (-160, False)):
+        clock = BoardClock()
+        for poll in range(100):
+            found = _told(clock, 5.0 * poll, int(5000 * poll * (1 + ppm / 1e6)) + 100_000)
+        assert (found is not None, clock.is_off) == (told, not told), ppm
+
+
+class HeldUp:
+    """A machine that does something else for 80 ms between any two looks at its clocks."""
+
+    def __init__(self) -> None:
+        self.at_s = 100.0
+
+    def monotonic_s(self) -> float:
+        self.at_s += 0.08
+        return self.at_s
+
+    def utc_ms(self) -> int | None:
+        self.at_s += 0.08
+        return UTC_MS + round(self.at_s * 1000)
+
+
+def test_a_process_that_is_held_up_between_its_two_clocks_says_so() -> None:
+    clock = BoardClock()
+    clock.add(1, 99_000, 99.99, 100.01, False)
+    found = clock.told(HeldUp())
+    assert found is not None
+    assert found[2] >= 80
+    assert abs(found[1] - (UTC_MS + 1000)) <= found[2]

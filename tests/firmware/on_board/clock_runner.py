@@ -25,7 +25,10 @@ module.ticks_diff = ticks_diff
 
 
 def answer(question: "dict[str, Any]") -> object:
-    """A start at ticks question["start"]; then moments: [ticks that pass, time from a poll or None]."""
+    """A start at ticks question["start"]; then moments: [ticks that pass, time from a poll or None].
+
+    For each: [milliseconds since the start, clock of a report that is closed in this moment].
+    """
     global ticks
     ticks = question["start"]
     clock = module.Clock(question["boot"])
