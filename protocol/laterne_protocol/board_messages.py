@@ -2,7 +2,7 @@
 
 One question, one answer: a board never speaks unasked, on any line. Each question has a number, which the answer
 repeats, so that a late answer is not taken for another. A message is a CBOR array whose first item is its type. How
-the answers are read stands in `messages`.
+the answers are read stands in `messages`; those of an update stand in `update_messages`, which is in memory for these.
 """
 
 from laterne_protocol import cbor, fields
@@ -14,6 +14,7 @@ MAX_MESSAGE_ITEMS = 11  # a poll: 5 and the 3 of its time; the rest is room. It 
 HELLO, IDENTITY, POLL, REPORT, REFUSAL = 1, 2, 3, 4, 5
 PROVE, POSSESSION, ENROL, ENROLLED, TRUST, TRUST_TAKEN = 16, 17, 18, 19, 20, 21  # steps of an enrolment
 ORDER, RECEIPT, RECEIPT_ARRIVED, ARRIVAL_NOTED = 22, 23, 24, 25  # of an order; TRUST and these: the answer is one more
+UPDATE, PROGRESS, DATA = 26, 27, 28  # of an update (update_messages)
 
 # Why a board refuses a question.
 ALREADY_ENROLLED, NOT_ENROLLED, CREDENTIAL_REFUSED, NOT_READY, SESSION_NEEDED = 1, 2, 3, 4, 5
@@ -142,7 +143,9 @@ class Enrolment:
 
 
 if False:  # for type checkers: MicroPython has no unions
-    Question = Hello | Poll | Enrolment
+    from laterne_protocol.update_messages import Data, Update
+
+    Question = Hello | Poll | Enrolment | Update | Data
 
 
 def question_of(payload: bytes) -> "Question | None":
@@ -156,9 +159,9 @@ def question_of(payload: bytes) -> "Question | None":
         raise MessageError(str(why))
 
 
-def items_of(payload: bytes) -> "list[object]":
+def items_of(payload: bytes, max_items: int = MAX_MESSAGE_ITEMS) -> "list[object]":
     """The items of a message: its type, its number, and what belongs to them. Raises CborError or ObjectError."""
-    return fields.array(cbor.decode(payload, MAX_MESSAGE_BYTES, (), MAX_MESSAGE_ITEMS), "message", 2, 8)
+    return fields.array(cbor.decode(payload, MAX_MESSAGE_BYTES, (), max_items), "message", 2, 8)
 
 
 def question_in(items: "list[object]") -> "Question | None":
@@ -180,6 +183,10 @@ def question_in(items: "list[object]") -> "Question | None":
         return Enrolment(number, kind, fields.byte_string(items[2], "order", 1, fields.MAX_ORDER_BYTES))
     if kind == RECEIPT_ARRIVED and size == 3:
         return Enrolment(number, kind, fields.byte_string(items[2], "digest", fields.DIGEST_BYTES))
+    if kind == UPDATE or kind == DATA:
+        from laterne_protocol import update_messages
+
+        return update_messages.question_in(kind, number, items)
     return None
 
 

@@ -3,11 +3,12 @@
 A board needs half of it, `board_messages`: the messages themselves, and how questions are read. Here is the whole.
 """
 
-from laterne_protocol import fields
+from laterne_protocol import fields, update_messages
 from laterne_protocol.board_messages import (
     ALREADY_ENROLLED,
     ARRIVAL_NOTED,
     CREDENTIAL_REFUSED,
+    DATA,
     ENROL,
     ENROLLED,
     HINT,
@@ -18,6 +19,7 @@ from laterne_protocol.board_messages import (
     NOT_READY,
     ORDER,
     POSSESSION,
+    PROGRESS,
     PROVE,
     RECEIPT,
     RECEIPT_ARRIVED,
@@ -26,6 +28,7 @@ from laterne_protocol.board_messages import (
     SESSION_NEEDED,
     TRUST,
     TRUST_TAKEN,
+    UPDATE,
     Enrolment,
     Hello,
     Identity,
@@ -37,14 +40,17 @@ from laterne_protocol.board_messages import (
 )
 from laterne_protocol.errors import CborError, MessageError, ObjectError
 from laterne_protocol.report import MAX_REPORT_BYTES
+from laterne_protocol.update_messages import Data, Progress, Update
 
 __all__ = (
     "ALREADY_ENROLLED",
     "ARRIVAL_NOTED",
     "CREDENTIAL_REFUSED",
+    "DATA",
     "ENROL",
     "ENROLLED",
     "HINT",
+    "MAX_ANSWER_ITEMS",
     "MAX_MESSAGE_BYTES",
     "MAX_MESSAGE_ITEMS",
     "MAX_RELEASE_BYTES",
@@ -52,6 +58,7 @@ __all__ = (
     "NOT_READY",
     "ORDER",
     "POSSESSION",
+    "PROGRESS",
     "PROVE",
     "RECEIPT",
     "RECEIPT_ARRIVED",
@@ -59,15 +66,20 @@ __all__ = (
     "SESSION_NEEDED",
     "TRUST",
     "TRUST_TAKEN",
+    "UPDATE",
+    "Data",
     "Enrolment",
     "Hello",
     "Identity",
     "Poll",
+    "Progress",
     "Refusal",
     "ReportAnswer",
+    "Update",
     "message_of",
 )
 
+MAX_ANSWER_ITEMS = 18  # a progress: 6, the 4 of what is wanted, 6 about the board and the 2 of its last result
 MAX_RELEASE_BYTES = 32
 
 REFUSALS = {
@@ -79,13 +91,13 @@ REFUSALS = {
 }
 
 if False:  # for type checkers: MicroPython has no unions
-    Message = Hello | Identity | Poll | ReportAnswer | Refusal | Enrolment
+    Message = Hello | Identity | Poll | ReportAnswer | Refusal | Enrolment | Update | Progress | Data
 
 
 def message_of(payload: bytes) -> "Message":
     """The message in a frame's payload. Raises MessageError and nothing else: it comes from a stranger."""
     try:
-        items = items_of(payload)
+        items = items_of(payload, MAX_ANSWER_ITEMS)
         found = question_in(items) or _answer_in(items)
     except (CborError, ObjectError) as why:
         raise MessageError(str(why))
@@ -94,7 +106,7 @@ def message_of(payload: bytes) -> "Message":
     return found
 
 
-def _answer_in(items: "list[object]") -> "Identity | ReportAnswer | Refusal | Enrolment | None":
+def _answer_in(items: "list[object]") -> "Identity | ReportAnswer | Refusal | Enrolment | Progress | None":
     kind = fields.integer(items[0], "type", 0, 255)
     number = fields.integer(items[1], "number", 0, 255)
     size = len(items)
@@ -126,6 +138,8 @@ def _answer_in(items: "list[object]") -> "Identity | ReportAnswer | Refusal | En
         return Enrolment(number, kind, fields.byte_string(items[2], "possession", 1, fields.MAX_CREDENTIAL_BYTES))
     if kind == RECEIPT and size == 3:
         return Enrolment(number, kind, fields.byte_string(items[2], "receipt", 1, fields.MAX_RECEIPT_BYTES))
+    if kind == PROGRESS:
+        return update_messages.progress_in(number, items)
     return None
 
 

@@ -292,7 +292,27 @@ def all_messages() -> list[tuple[str, messages.Message]]:
         ("receipt arrived", messages.Enrolment(9, messages.RECEIPT_ARRIVED, bytes(range(16)))),
         ("arrival noted", messages.Enrolment(9, messages.ARRIVAL_NOTED, bytes(range(16)))),
         ("no such session", messages.HINT),
+        ("how far is your update?", messages.Update(10)),
+        ("this release was heard to be healthy", messages.Update(11, A_RELEASE)),
+        ("nothing under way", a_progress()),
+        ("the first part of a file is wanted", a_progress(1, (A_RELEASE, 2, 0, 0), 4096)),
+        ("the rest of a block is wanted", a_progress(1, (A_RELEASE, 161, 7, 1800), 2296)),
+        ("working", a_progress(2, (A_RELEASE, 1, 0, 0))),
+        (
+            "in a rescue after a roll-back",
+            messages.Progress(255, 6, None, 0, None, 0, 2**53 - 1, bytes(8), *ROLLED_BACK),
+        ),
+        ("the only part of a block", messages.Data(12, 0, 0, 0, 3, 0, b"abc")),
+        ("the longest part", messages.Data(255, 161, 7, 2, 4096, 3196, bytes(900))),
     ]
+
+
+A_RELEASE = bytes(range(16, 32))
+ROLLED_BACK = (A_RELEASE, (2, A_RELEASE))
+
+
+def a_progress(phase: int = 0, wanted: tuple[bytes, int, int, int] | None = None, credit: int = 0) -> messages.Progress:
+    return messages.Progress(10, phase, wanted, credit, bytes(range(16)), 7, 5, bytes(range(8)))
 
 
 # --- the files ------------------------------------------------------------------------------------------------------
@@ -384,6 +404,7 @@ def message_vectors() -> list[Vector]:
     poll = messages.Poll(2, 1, 1, (1, 1_790_000_000_000, 12)).to_bytes()
     answer = messages.ReportAnswer(3, 1, 60_200, 59_800, 0, None).to_bytes()
     identity = an_identity().to_bytes()
+    progress = a_progress(1, (A_RELEASE, 2, 0, 0), 4096).to_bytes()
     wrong: list[tuple[str, object]] = [
         ("true is not the type 1", [True, 0]),
         ("an unknown type", [6, 0]),
@@ -405,6 +426,16 @@ def message_vectors() -> list[Vector]:
         ("a receipt of 701 bytes", [23, 0, bytes(701)]),
         ("a digest of an arrived receipt of 15 bytes", [24, 0, bytes(15)]),
         ("an arrival noted without its digest", [25, 0]),
+        ("a release digest of 15 bytes", [26, 0, bytes(15)]),
+        ("an update that says nothing", [26, 0]),
+        ("a part of nothing", [28, 0, 2, 0, 0, 1, 0, b""]),
+        ("a part of 901 bytes", [28, 0, 2, 0, 0, 4096, 0, bytes(901)]),
+        ("a part beyond its block", [28, 0, 2, 0, 0, 100, 50, bytes(51)]),
+        ("a part that begins where its block ends", [28, 0, 2, 0, 0, 100, 100, b"a"]),
+        ("a block of 4097 bytes", [28, 0, 2, 0, 0, 4097, 0, b"a"]),
+        ("item 162", [28, 0, 162, 0, 0, 1, 0, b"a"]),
+        ("block 8", [28, 0, 2, 8, 0, 1, 0, b"a"]),
+        ("encoding 3", [28, 0, 2, 0, 3, 1, 0, b"a"]),
     ]
     made += [vector(name, "message", cbor.encode(value)) for name, value in wrong]
     changes: list[tuple[str, bytes, Callable[[Any], None]]] = [
@@ -431,6 +462,12 @@ def message_vectors() -> list[Vector]:
         ("a held trust whose digest has 15 bytes", identity, put(7, 1, bytes(15))),
         ("a held trust without its digest", identity, put(7, [1])),
         ("an identity that says nothing of a trust", identity, lambda items: items.pop()),
+        ("phase 7", progress, put(2, 7)),
+        ("item 162 is wanted", progress, put(3, 1, 162)),
+        ("a credit of 4097 bytes", progress, put(4, 4097)),
+        ("a nonce of 7 bytes", progress, put(5, 3, bytes(7))),
+        ("a result of code 0", progress, put(5, 5, [0, A_RELEASE])),
+        ("a result with a third item", progress, put(5, 5, [1, A_RELEASE, 0])),
     ]
     made += [vector(name, "message", changed(data, change)) for name, data, change in changes]
     made.append(vector("a thousand empty arrays", "message", b"\x99\x03\xe5" + b"\x80" * 997))

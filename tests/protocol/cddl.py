@@ -22,6 +22,7 @@ MESSAGES = {
     1: "hello", 2: "identity", 3: "poll", 4: "report-answer", 5: "refusal",
     16: "prove", 17: "possession-answer", 18: "enrol", 19: "enrolled", 20: "trust-told", 21: "trust-taken",
     22: "order-told", 23: "receipt-answer", 24: "receipt-arrived", 25: "arrival-noted",
+    26: "update", 27: "progress", 28: "data",
 }  # fmt: skip
 CARRIED = {
     "report-answer": "signed-report",
@@ -47,6 +48,12 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "receipt-answer": {1: "u8", 2: "carried-order"},
     "receipt-arrived": {1: "u8", 2: "digest"},
     "arrival-noted": {1: "u8", 2: "digest"},
+    "update": {1: "u8", 2: "digest?"},
+    "progress": {1: "u8", 2: "phase", 3: "wanted?", 4: "credit", 5: "about-updates"},
+    "wanted": {0: "digest", 1: "item", 2: "block", 3: "block-offset"},
+    "about-updates": {0: "digest?", 1: "u53", 2: "u53", 3: "update-nonce", 4: "digest?", 5: "update-result?"},
+    "update-result": {0: "result-code", 1: "digest"},
+    "data": {1: "u8", 2: "item", 3: "block", 4: "encoding", 5: "block-length", 6: "part-offset", 7: "part"},
     "poll": {1: "u8", 2: "u53?", 3: "u53?", 4: "offset?"},
     "offset": {0: "u32", 1: "utc-ms", 2: "u32"},
     "report-answer": {1: "u8", 2: "u32", 3: "u53", 4: "u32", 5: "u32", 6: "carried-report?"},
@@ -123,15 +130,18 @@ LOOSE = {
     "entry": "any",
     "former-keys": "any",
     "post": "any",
+    "wanted": "any",
+    "about-updates": "any",
 }
 # The types of the leaves: pycddl measures a byte string against a range, and a number against a size.
 TYPES: dict[type, str] = {
     int: "u8 u16 u32 u53 positive utc-ms utc-s tier reason algorithm count run-length flag latitude longitude "
-    "threshold clock-state action outcome board-count",
+    "threshold clock-state action outcome board-count phase item block block-offset credit result-code encoding "
+    "block-length part-offset",
     str: "board-id short-text name pattern",
     bytes: "kid digest point nonce carried-report carried-object protected payload signature coordinate "
     "credential-number grant-number hardware-id packed carried-trust carried-bundle carried-order new-credential "
-    "next-keys trust-payload former update-nonce",
+    "next-keys trust-payload former update-nonce part",
 }
 TYPE_OF = {rule: kind for kind, rules in TYPES.items() for rule in rules.split()}
 # Bounds of the arrays of such parts: pycddl does not count them.
@@ -145,6 +155,9 @@ ITEMS = {
     "to-stage": (3, 3),
     "to-arm": (3, 3),
     "to-abandon": (1, 1),
+    "wanted": (4, 4),
+    "about-updates": (6, 6),
+    "update-result": (2, 2),
 }
 
 

@@ -71,7 +71,7 @@ BEYOND_CDDL = (
     "beyond 32 bits", "after the closing", "first reading", "lost report", "two columns", "stands twice",
     "one key twice", "threshold", "more items", "bytes, at most", "last trust version",
     "reason why not", "has no result",
-    "acknowledged reports", "former key", "count up", "end of the grant",
+    "acknowledged reports", "former key", "count up", "end of the grant", "end of its block",
 )  # fmt: skip
 
 ODD: list[Any] = [
