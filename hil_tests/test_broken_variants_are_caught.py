@@ -93,6 +93,25 @@ VARIANTS = {
         "reports lost|TimeoutError",
         0.2,
     ),
+    "the newest first": Variant(
+        "gateway/laterne_gateway/routes/mqtt.py",
+        (("                    for row in rows:\n", "                    for row in reversed(rows):\n"),),
+        BROKER,
+        "out of order: ",
+        0.2,
+    ),
+    "the newest first in what an outage left behind": Variant(
+        "gateway/laterne_gateway/routes/mqtt.py",
+        (
+            (
+                "                    for row in rows:\n",
+                "                    for row in rows if pace is None else reversed(rows):\n",
+            ),
+        ),
+        "hil_tests/test_a_day_without_broker_loses_no_report.py",
+        "out of order in the backlog",
+        quick=False,
+    ),
     # Replaced in place instead, a file would be the old or the new one all the same: littlefs copies on write.
     "the rename missing": Variant(
         "firmware/laterne_firmware/store.py",

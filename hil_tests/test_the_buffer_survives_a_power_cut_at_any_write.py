@@ -156,7 +156,7 @@ async def _judge(directory: Path, record: Record, case: "Case") -> coordinator.O
         board: {n: body for n, body in bodies.items() if n <= max(reached[board], told.get(board, 0))}
         for board, bodies in record.closed.items()
     }
-    outcome = coordinator.compare(closed, [*delivered, *((row.board, row.body) for row in rows)])
+    outcome = coordinator.compare(closed, [*delivered, *(coordinator.Delivered(row.board, row.body) for row in rows)])
     for board, sequence in told.items():
         if reached[board] < sequence:
             outcome.problems.append(f"{board}: acknowledged up to {sequence}, the disk says {reached[board]}")
@@ -165,16 +165,16 @@ async def _judge(directory: Path, record: Record, case: "Case") -> coordinator.O
     return outcome
 
 
-def _promised(operations: list[Operation]) -> tuple[dict[str, int], list[tuple[str, bytes]]]:
+def _promised(operations: list[Operation]) -> tuple[dict[str, int], list[coordinator.Delivered]]:
     """board -> acknowledged up to; and what the broker has, in order."""
     told: dict[str, int] = {}
-    delivered: list[tuple[str, bytes]] = []
+    delivered: list[coordinator.Delivered] = []
     for operation in operations:
         match operation:
             case Mark(Acknowledged(board, sequence)):
                 told[board] = sequence
             case Mark(Delivered(board, body)):
-                delivered.append((board, body))
+                delivered.append(coordinator.Delivered(board, body))
     return told, delivered
 
 

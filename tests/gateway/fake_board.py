@@ -30,6 +30,7 @@ class FakeBoard:
         self.agree_key = Key()
         self.credential_digest = os.urandom(credential.DIGEST_BYTES)
         self.boot = 1
+        self.utc_ms: int | None = None  # when the next report closes, for a board that knows the time
         self.due_ms = 100
         self.backlog: dict[int, bytes] = {}
         self.taken: dict[int, bytes] = {}
@@ -87,7 +88,7 @@ class FakeBoard:
             column.add(2150 + index % 7)
         columns = [report.Column(1, bytes(column.packed), column.quality)]
         times = report.times_of([1000 * (index + 1) for index in range(readings)], 1000 * readings + 5)
-        clock = (report.NEVER_SET, None, 0)
+        clock = (report.NEVER_SET, None, 0) if self.utc_ms is None else (report.SET, self.utc_ms, 15)
         content = report.Report(
             board or self.name, sequence, previous, self.boot, 1000 * readings + 5, clock, times, columns, gaps or []
         )

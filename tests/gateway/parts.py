@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -195,6 +196,11 @@ class GatewayProcess:
             for board in line.boards:
                 board.meet(authority)
         self.process: asyncio.subprocess.Process | None = None
+
+    def set_backlog_a_second(self, count: int) -> None:
+        """For the next start: so many of what an outage has left behind are sent in a second."""
+        text = re.sub(r"backlog_a_second = .*\n", "", self.config.read_text())
+        self.config.write_text(text.replace("[mqtt]\n", f"[mqtt]\nbacklog_a_second = {count}\n"))
 
     async def start(self) -> None:
         with self.log.open("ab") as log:

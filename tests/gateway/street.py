@@ -20,6 +20,7 @@ from tests.gateway.wired import WiredLine
 from tests.servers import Mosquitto
 
 from laterne_emulator import coordinator
+from laterne_emulator.coordinator import Delivered
 from laterne_emulator.proxy import Proxy
 from laterne_gateway.clock import credible
 from laterne_gateway.config import MqttSettings
@@ -55,7 +56,7 @@ class Platform:
             timeout=600,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
-        self.delivered: dict[str, list[bytes]] = defaultdict(list)
+        self.delivered: dict[str, list[Delivered]] = defaultdict(list)
         self._distinct: dict[str, set[bytes]] = defaultdict(set)
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -76,7 +77,7 @@ class Platform:
         async for message in self._client.messages:
             assert isinstance(message.payload, bytes)
             board = message.topic.value.split("/")[4]
-            self.delivered[board].append(message.payload)
+            self.delivered[board].append(Delivered(board, message.payload, _is_historical(message)))
             self._distinct[board].add(message.payload)
             self._news.set()
 
@@ -90,12 +91,19 @@ class Platform:
             self._news.clear()
             await self._news.wait()
 
-    def compared(self, boards: Sequence[FakeBoard]) -> coordinator.Outcome:
-        """What both ends say of these boards."""
+    def compared(self, boards: Sequence[FakeBoard], *, lanes: bool = False) -> coordinator.Outcome:
+        """What both ends say of these boards. lanes: as the coordinator wants to know."""
         return coordinator.compare(
             {board.name: board.taken for board in boards},
-            ((board.name, body) for board in boards for body in self.delivered[board.name]),
+            (one for board in boards for one in self.delivered[board.name]),
+            lanes=lanes,
+            begins={board.name: board.credential_digest for board in boards},
         )
+
+
+def _is_historical(message: aiomqtt.Message) -> bool:
+    said = dict(message.properties.UserProperty)  # type: ignore[union-attr]
+    return {"true": True, "false": False}[said["historical"]]
 
 
 Made = TypeVar("Made", bound=FakeBoard)
