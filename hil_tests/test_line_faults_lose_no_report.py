@@ -19,11 +19,14 @@ from tests.servers import Mosquitto
 
 from laterne_emulator.fast_time import FastLoop
 from laterne_emulator.line import Line, LineFaults
+from laterne_emulator.sweep import at_once
 
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import FaultSweeps
+    from laterne_emulator.sweep import Case
 
 CASES = 300
+AT_ONCE = 16
 SPEED = 400.0
 WITHIN_S = 7200.0  # a bound for what would hang, in fast time
 MAX_LASTS_S = 60.0  # then a fault ends: P1 promises delivery when the line is back, not through any noise
@@ -132,24 +135,24 @@ def test_every_report_arrives_once_whatever_the_line_does(
 ) -> None:
     seen: Counter[str] = Counter()
 
+    async def run(platform: Platform, case: "Case") -> None:
+        dice = case.dice
+        boards = [quick(FakeBoard(f"{case.name}-{n}", n)) for n in range(1, dice.choice((2, 2, 3, 4)))]
+        for board in boards:
+            board.close_reports(dice.randrange(2, 12), readings=dice.choice((4, 4, 60)))
+        names = dice.sample(sorted(FAULTS), dice.choice((1, 1, 2, 3)))
+        async with street(memory / case.name, broker, boards, case.seed, buses=dice.random() < 0.7) as place:
+            await _run(place, platform, boards, names, case.seed)
+            for one in place.lines:
+                seen.update(_happened(one.line))
+        seen.update(names)
+        outcome = platform.compared(boards)
+        case.survived(**outcome.counts)
+        outcome.check()
+
     async def sweep() -> None:
         async with Platform(broker) as platform:
-            for case in fault_sweep("line", quick=CASES):
-                with case:
-                    dice = case.dice
-                    boards = [quick(FakeBoard(f"{case.name}-{n}", n)) for n in range(1, dice.choice((2, 2, 3, 4)))]
-                    for board in boards:
-                        board.close_reports(dice.randrange(2, 12), readings=dice.choice((4, 4, 60)))
-                    names = dice.sample(sorted(FAULTS), dice.choice((1, 1, 2, 3)))
-                    place_of = street(memory / case.name, broker, boards, case.seed, buses=dice.random() < 0.7)
-                    async with place_of as place:
-                        await _run(place, platform, boards, names, case.seed)
-                        for one in place.lines:
-                            seen.update(_happened(one.line))
-                    seen.update(names)
-                    outcome = platform.compared(boards)
-                    case.survived(**outcome.counts)
-                    outcome.check()
+            await at_once(fault_sweep("line", quick=CASES), AT_ONCE, partial(run, platform))
 
     with asyncio.Runner(loop_factory=lambda: FastLoop(SPEED)) as runner:
         runner.run(sweep())

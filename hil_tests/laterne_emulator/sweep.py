@@ -10,9 +10,10 @@ A case's randomness is random.Random(f"{seed} {fault class} {number}"), and noth
 quick run; --fault-seed gives another, LATERNE_SEED=random one that nobody has tried. --fault-case repeats a single one.
 """
 
+import asyncio
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -85,7 +86,8 @@ class Case:
     def __exit__(
         self, kind: type[BaseException] | None, why: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if why is not None and not isinstance(why, KeyboardInterrupt):
+        # Cancelled: another case has failed.
+        if why is not None and not isinstance(why, KeyboardInterrupt | asyncio.CancelledError):
             self._of.failed += 1
             where = f"{self._of.name}: case {self.number} of seed {self._of.seed}"
             why.add_note(f"{where}; repeat it with:\n{self._repeat}")
@@ -116,6 +118,20 @@ class Sweep:
     def case(self, number: int) -> Case:
         seed = self._line.seed
         return Case(self._line, number, f'pytest "{self._test}" --fault-seed {seed} --fault-case {number}')
+
+
+async def at_once(cases: Sweep, count: int, run: Callable[[Case], Awaitable[None]]) -> None:
+    """Runs all cases, `count` at a time: while one waits, others compute. Raises the group of those that failed."""
+    given = iter(cases)
+
+    async def one_after_the_other() -> None:
+        for case in given:
+            with case:
+                await run(case)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(count):
+            group.create_task(one_after_the_other())
 
 
 class Table:
