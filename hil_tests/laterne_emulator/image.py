@@ -104,6 +104,18 @@ def names(image: Path, folder: str = "/") -> list[str]:
     return sorted(f"{where.rstrip('/')}/{name}" for where, _, found in _mounted(image).walk(folder) for name in found)
 
 
+def contents(image: Path) -> dict[str, bytes]:
+    """All files of an image, by absolute path. One look: much quicker than read() for each of names()."""
+    volume = _mounted(image)
+    found = {}
+    for where, _, files in volume.walk("/"):
+        for name in files:
+            path = f"{where.rstrip('/')}/{name}"
+            with volume.open(path, "rb") as file:
+                found[path] = file.read()
+    return found
+
+
 def write(image: Path, files: Mapping[str, bytes], remove: Iterable[str] = ()) -> None:
     """Change files in an existing image while its board is off."""
     volume = _mounted(image)
@@ -136,4 +148,14 @@ def _mounted(image: Path) -> LittleFS:
     return volume
 
 
-__all__ = ["LittleFSError", "NoFirmware", "build", "find_firmware", "firmware_files", "names", "read", "write"]
+__all__ = [
+    "LittleFSError",
+    "NoFirmware",
+    "build",
+    "contents",
+    "find_firmware",
+    "firmware_files",
+    "names",
+    "read",
+    "write",
+]
