@@ -35,6 +35,8 @@ class Identity:
 
     sign_key, agree_key: public keys, 64 bytes each. credential_digest: what its first report names as predecessor.
     former_agree_key: empty, or that of FORMER. silent: out of service, nothing can be signed any more.
+    release: digest of the release that runs, 16 bytes, or empty. trial: whether it is only tried. rescue: whether it is
+    the rescue that runs, which makes no reports (README.md, "Two slots").
     """
 
     def __init__(self) -> None:
@@ -46,6 +48,9 @@ class Identity:
         self.credential_digest = b""
         self.former_agree_key = b""
         self.silent = False
+        self.rescue = False
+        self.trial = False
+        self.release = b""
 
     def take_keys(self, keys: bytes) -> None:
         """Private and public signing key, private and public agreement key, kid, as they stand on flash."""

@@ -142,7 +142,8 @@ def start(
     step = LOST_BOOTS if lost else DOUBTFUL_BOOTS if state.record.doubtful else 1
     state.boot = max(state.boot, boot_seen if lost else 0) + step
     state.save()
-    if identity.board is None or identity.silent:  # who is out of service has closed all, and could not sign it
+    # Who is out of service has closed all, and could not sign it; the draft is for who makes reports again.
+    if identity.board is None or identity.silent or identity.rescue:
         return
     backlog.draft, draft_lost = _draft(backlog, identity)
     if backlog.draft is not None:
@@ -166,7 +167,7 @@ def _draft(backlog: "Backlog", identity: Identity) -> "tuple[tuple[bytes, int] |
     try:
         if struct.pack("<I", crc32(payload)) != content[:4]:
             return None, True
-        parts = fields.mapping(cbor.decode(payload, report.MAX_PAYLOAD_BYTES), "draft", (1, 2, 3, 4, 5), (6, 7, 8))
+        parts = fields.mapping(cbor.decode(payload, report.MAX_PAYLOAD_BYTES), "draft", (1, 2, 3, 4, 5), (6, 7, 8, 9))
         boot = fields.integer(fields.array(parts[4], "closing", 2, 2)[0], "boot count")
         sequence = fields.integer(parts[2], "sequence")
     except WireError:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 DRAFT_MS = 20000
 _DRAFT_AGAIN_MS = const(1000)  # recovery.CUT_MS leaves room for some of these
-_HEAD_BYTES = const(116)  # id 34, sequence 10, predecessor 18, closing 16, clock 22, cut 6, keys and array heads 10
+_HEAD_BYTES = const(128)  # id 34, sequence 10, predecessor 18, closing 16, clock 22, cut 6, release 12, heads 10
 _GAP_BYTES = const(20)
 _GRID_BYTES = const(12)
 _COLUMN_BYTES = const(9)  # array head, channel, byte string head, quality head
@@ -114,7 +114,8 @@ class Reporter:
         self._report_ms = report_s * 1000
         self._open = None  # type: OpenReport | None
         self._close_asked = False
-        self.hold = self._paused = identity.silent
+        self.hold = self._paused = identity.silent or identity.rescue
+        self._stated = None  # type: tuple[bytes, bool] | None  # what the last report said of the release
         self._closing_ms = 50  # how long the last one took from closing to being on flash
         self._closing = False
         self._drafted_ms = 0  # when the open report was opened, or its newest draft made
@@ -192,7 +193,7 @@ class Reporter:
         # Without gaps: they are in the state record, and the report after the draft's states them.
         self._drafted_ms, self._drafted = now_ms, current.readings
         try:
-            self.backlog.keep_draft(self._payload(current, now_ms, self.backlog.next_sequence, []))
+            self.backlog.keep_draft(self._payload(current, now_ms, self.backlog.next_sequence, [], self._running()))
         except OSError as why:
             # Of a report that is not closed yet: it goes on in memory. Soon again, else the end of this start would
             # cost more readings than the next one states.
@@ -213,8 +214,9 @@ class Reporter:
         sequence = backlog.next_sequence
         # Gaps that came up while this report was open wait for the next one if there is no room for them.
         gaps = backlog.gaps_to_state()
+        running = self._running()
         while True:
-            payload = self._payload(closed, closed_ms, sequence, gaps)
+            payload = self._payload(closed, closed_ms, sequence, gaps, running)
             if len(payload) <= report.MAX_PAYLOAD_BYTES or not gaps:
                 break
             gaps.pop()
@@ -223,10 +225,22 @@ class Reporter:
         signed = await stepping(self._identity.sign(REPORT, payload, self._random), beat)
         backlog.append(signed, payload, self._clock.boot)
         backlog.cut_ms = 0
+        self._stated = running
         backlog.gaps_stated(gaps, sequence)
         self._log("report %d closed, %d readings" % (sequence, closed.readings))
 
-    def _payload(self, closed: OpenReport, closed_ms: int, sequence: int, gaps: "list[list[int]]") -> bytes:
+    def _running(self) -> "tuple[bytes, bool] | None":
+        identity = self._identity
+        return (identity.release[: report.RELEASE_BYTES], identity.trial) if identity.release else None
+
+    def _payload(
+        self,
+        closed: OpenReport,
+        closed_ms: int,
+        sequence: int,
+        gaps: "list[list[int]]",
+        running: "tuple[bytes, bool] | None",
+    ) -> bytes:
         identity = self._identity
         return report.Report(
             identity.board or "",
@@ -239,4 +253,5 @@ class Reporter:
             [report.Column(column.channel, column.packed, column.quality) for column in closed.columns],
             gaps,
             self.backlog.cut_ms,
+            None if running == self._stated else running,
         ).to_payload()

@@ -280,7 +280,7 @@ class Sessions:
             self._unload()
         except MemoryError:
             self._forget_handshake()
-            self.reporter.hold = self.identity.silent
+            self.reporter.hold = self.identity.silent or self.identity.rescue
             self.out_of_memory += 1
             self.log("no memory for a handshake, %d bytes are free" % gc.mem_free())
 

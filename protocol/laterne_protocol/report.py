@@ -23,6 +23,7 @@ MAX_CHANNEL = 0xFFFF
 MAX_GAPS = 16
 DIGEST_BYTES = 16
 FIRST_SEQUENCE = 1
+RELEASE_BYTES = 8  # enough to tell the releases of an authority apart; whoever has them all knows the whole digest
 
 # State of the board's clock when it closed the report (design 5).
 NEVER_SET, SET, HELD = 0, 1, 2
@@ -162,6 +163,8 @@ class Report:
     times: of all columns that have none of their own. columns: list of Column.
     gaps: [from, to, reason] of lost reports. cut_ms: in the first report of a start, otherwise 0: readings of so many
     milliseconds at most, taken after the closing of the report before, went with the start before.
+    release: the first RELEASE_BYTES of the digest of the release that runs, and whether it is only tried; in the first
+    report of a start and in the first one after the trial, otherwise None.
     """
 
     def __init__(
@@ -176,6 +179,7 @@ class Report:
         columns: "list[Column]",
         gaps: "list[list[int]]",
         cut_ms: int = 0,
+        release: "tuple[bytes, bool] | None" = None,
     ) -> None:
         self.board = board
         self.sequence = sequence
@@ -187,6 +191,7 @@ class Report:
         self.columns = columns
         self.gaps = gaps
         self.cut_ms = cut_ms
+        self.release = release
 
     def to_payload(self) -> bytes:
         """The payload to sign under the domain laterne/report/1."""
@@ -203,6 +208,8 @@ class Report:
             content[7] = self.gaps
         if self.cut_ms:
             content[8] = self.cut_ms
+        if self.release is not None:
+            content[9] = self.release
         return cbor.encode(content)
 
 

@@ -21,6 +21,7 @@ from laterne_protocol.report import (
     MISSING,
     NEVER_SET,
     NOT_EVALUATED,
+    RELEASE_BYTES,
     Column,
     Report,
     Times,
@@ -35,7 +36,7 @@ _MAX_VARINT_BYTES = 5  # a difference of two 32-bit values has 33 bits
 
 def report_of(payload: bytes) -> Report:
     """The report in a payload whose signature has been verified. Raises CborError or ObjectError."""
-    parts = fields.mapping(cbor.decode(payload, MAX_PAYLOAD_BYTES), "report", (1, 2, 3, 4, 5), (6, 7, 8))
+    parts = fields.mapping(cbor.decode(payload, MAX_PAYLOAD_BYTES), "report", (1, 2, 3, 4, 5), (6, 7, 8, 9))
     closing = fields.array(parts[4], "closing", 2, 2)
     times, columns = _columns_of(parts[6]) if 6 in parts else (Times(0), [])
     sequence = fields.integer(parts[2], "sequence", FIRST_SEQUENCE)
@@ -50,7 +51,15 @@ def report_of(payload: bytes) -> Report:
         columns,
         _gaps_of(parts[7], sequence) if 7 in parts else [],
         fields.integer(parts[8], "cut", 1, fields.MAX_UINT32) if 8 in parts else 0,
+        _release_of(parts[9]) if 9 in parts else None,
     )
+
+
+def _release_of(value: object) -> "tuple[bytes, bool]":
+    digest, tried = fields.array(value, "release", 2, 2)
+    if not isinstance(tried, bool):
+        raise ObjectError("a release is tried or it is not")
+    return fields.byte_string(digest, "release", RELEASE_BYTES), tried
 
 
 def _clock_of(value: object) -> "tuple[int, int | None, int]":

@@ -137,7 +137,7 @@ def first_report() -> report.Report:
 
 
 def second_report() -> report.Report:
-    """Everything a report can hold: quality, a missing value, times of its own, gaps, a set clock, a cut."""
+    """Everything a report can hold: quality, a missing value, times of its own, gaps, a set clock, a cut, a release."""
     return report.Report(
         "LE-0007", 4, report.digest(first_report().to_payload()), 2, 121_000, (report.SET, 1_790_000_123_456, 12),
         report.times_of([61_000, 81_000, 101_000, 121_000], 121_000),
@@ -147,7 +147,7 @@ def second_report() -> report.Report:
             column(33, good(0, 0, 5), report.times_of([61_000, 61_777, 119_999], 121_000)),
         ],
         [[2, 2, report.DAMAGED], [3, 3, report.NUMBER_SKIPPED]],
-        30_000,
+        30_000, (A_RELEASE[:8], True),
     )  # fmt: skip
 
 
@@ -494,7 +494,7 @@ def report_vectors() -> list[Vector]:
 
     changes: list[tuple[str, Callable[[Any], None]]] = [
         ("no board id", drop(1)),
-        ("a key 9", put(9, 0)),
+        ("a key 10", put(10, 0)),
         ("a text key", put("board", 0)),
         ("sequence 0", put(2, 0)),
         ("sequence 2**53", put(2, 2**53)),
@@ -530,6 +530,9 @@ def report_vectors() -> list[Vector]:
         ("a gap without a reason", put(7, 0, 2, 0)),
         ("a cut that took nothing", put(8, 0)),
         ("a cut of 2**32", put(8, 2**32)),
+        ("a release of 16 bytes", put(9, 0, A_RELEASE)),
+        ("a release that is neither tried nor not", put(9, 1, 1)),
+        ("a release and no word about a trial", put(9, [A_RELEASE[:8]])),
     ]
     return made + [vector(name, "report", changed(whole, change)) for name, change in changes]
 

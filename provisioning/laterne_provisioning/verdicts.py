@@ -93,6 +93,8 @@ def show_line(body: bytes, source: Source, verdict: Verified | Refused) -> None:
             "repeated": verdict.repeated,
             "lost": [list(gap) for gap in verdict.lost],
             "cut_ms": verdict.cut_ms,
+            "release": verdict.release and verdict.release[0].hex(),
+            "trial": verdict.release and verdict.release[1],
             "last": {channels.describe(number)[0]: _value(last[number].value or 0, number) for number in sorted(last)},
             "reason": None,
         }
@@ -140,6 +142,8 @@ def _account_document(account: Account) -> dict[str, object]:
         "last": account.last,
         "starts": account.starts,
         "cut_ms": account.cut_ms,
+        "release": account.release and account.release[0].hex(),
+        "trial": account.release and account.release[1],
         "missing": [list(between) for between in account.missing],
         "lost": [list(gap) for gap in account.lost],
     }
@@ -153,6 +157,7 @@ def print_tables(tally: Tally) -> None:
         "readings",
         "sequences",
         "starts",
+        "release",
         "missing",
         "stated lost",
         "refused",
@@ -185,6 +190,7 @@ def _account_row(account: Account) -> list[str]:
         str(account.readings),
         _sequences(account),
         _starts(account),
+        _release(account),
         ", ".join(_between(first, last) for first, last in account.missing),
         ", ".join(
             f"{_between(first, last)} ({report.REASONS.get(reason, reason)})" for first, last, reason in account.lost
@@ -197,6 +203,13 @@ def _starts(account: Account) -> str:
     if not account.cut_ms:
         return str(account.starts or "")
     return f"{account.starts} (cost <= {account.cut_ms / 1000:.0f} s)"
+
+
+def _release(account: Account) -> str:
+    if account.release is None:
+        return ""
+    digest, tried, _ = account.release
+    return f"{digest.hex()} (on trial)" if tried else digest.hex()
 
 
 def _sequences(account: Account) -> str:

@@ -63,7 +63,9 @@ class Verified:
 
     closed_utc_ms: Unix milliseconds, None when the board's clock was never set. lost: (from, to, reason) that the
     board states it has lost. cut_ms: readings of so long at most, after the report before, that it states it has lost
-    with the start before (protocol/README.md, 6.6). repeated: the same report was seen before.
+    with the start before (protocol/README.md, 6.6). release: first 8 bytes of the digest of the release that the board
+    says it runs, and whether it only tries it; None when this report does not say (6.7). repeated: the same report was
+    seen before.
     """
 
     board: str
@@ -73,6 +75,7 @@ class Verified:
     readings: tuple[Reading, ...]
     lost: tuple[tuple[int, int, int], ...]
     cut_ms: int
+    release: tuple[bytes, bool] | None
     repeated: bool
 
 
@@ -96,7 +99,8 @@ class Account:
     """What was seen of one board. missing: sequences neither seen nor stated lost. lost: stated by the board.
 
     boots: the lowest and the highest count of its starts in what was verified, None before the first report.
-    cut_ms: readings of so long at most went with these starts, as the board states it.
+    cut_ms: readings of so long at most went with these starts, as the board states it. release: what the newest report
+    that names a release says of it, and the sequence of that report; None while none does.
     """
 
     board: str
@@ -109,6 +113,7 @@ class Account:
     last: int | None = None
     boots: tuple[int, int] | None = None
     cut_ms: int = 0
+    release: tuple[bytes, bool, int] | None = None
     missing: list[Range] = field(default_factory=list)
     lost: list[tuple[int, int, int]] = field(default_factory=list)
 
@@ -150,6 +155,8 @@ class Verifier:
                 account.readings += len(verdict.readings)
                 account.lost.extend(verdict.lost)
                 account.cut_ms += verdict.cut_ms
+                if verdict.release is not None and (account.release is None or account.release[2] < verdict.sequence):
+                    account.release = (*verdict.release, verdict.sequence)
                 low, high = account.boots or (verdict.boot, verdict.boot)
                 account.boots = min(low, verdict.boot), max(high, verdict.boot)
         return verdict
@@ -204,6 +211,7 @@ class Verifier:
             readings,
             tuple((gap[0], gap[1], gap[2]) for gap in content.gaps),
             content.cut_ms,
+            content.release,
             not new,
         )
 

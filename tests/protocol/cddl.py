@@ -85,7 +85,9 @@ PARTS: dict[str, dict[int | str, str] | str] = {
         6: "measured",
         7: "gaps",
         8: "cut-ms",
+        9: "running",
     },
+    "running": {0: "release-head"},
     "closing": {0: "u32", 1: "u53"},
     "clock-never-set": {2: "u32"},
     "clock-set": {0: "clock-state", 1: "utc-ms", 2: "u32"},
@@ -139,7 +141,7 @@ TYPES: dict[type, str] = {
     "threshold clock-state action outcome board-count phase item block block-offset credit result-code encoding "
     "block-length part-offset",
     str: "board-id short-text name pattern",
-    bytes: "kid digest point nonce carried-report carried-object protected payload signature coordinate "
+    bytes: "kid digest release-head point nonce carried-report carried-object protected payload signature coordinate "
     "credential-number grant-number hardware-id packed carried-trust carried-bundle carried-order new-credential "
     "next-keys trust-payload former update-nonce part",
 }

@@ -97,7 +97,11 @@ class FakeBoard:
         self.stopped.clear()
 
     def next_report(
-        self, values: list[int] | None = None, gaps: list[list[int]] | None = None, cut_ms: int = 0
+        self,
+        values: list[int] | None = None,
+        gaps: list[list[int]] | None = None,
+        cut_ms: int = 0,
+        release: tuple[bytes, bool] | None = None,
     ) -> bytes:
         """The next signed report of this board, which must be enrolled. values: temperatures, 1/100 degree."""
         assert self.board is not None
@@ -120,6 +124,7 @@ class FakeBoard:
             [report.Column(writer.channel, bytes(writer.packed), writer.quality)] if writer.count else [],
             gaps or [],
             cut_ms,
+            release,
         ).to_payload()
         self._previous = report.digest(payload)
         return self.key.sign_object(cose.REPORT, payload)

@@ -312,6 +312,24 @@ def test_starts_of_a_board_between_its_reports_are_told_in_whatever_order_they_c
     assert row[head.index("starts") :].startswith("4 (cost <= 120 s)")
 
 
+def test_the_release_of_a_board_is_the_one_that_its_newest_report_names(
+    authority: Path, boards: list[FakeBoard], tmp_path: Path
+) -> None:
+    old, new = b"\x01" * 8, b"\x02" * 8
+    said: list[tuple[bytes, bool] | None] = [(old, False), None, (new, True), (new, False), None]
+    reports = [boards[0].next_report(release=release) for release in said]
+    path = tmp_path / "r"
+    path.write_bytes(b"".join([*reports[3:], *reports[:3], boards[1].next_report()]))
+    found = laterne("verify", path, "--authority", authority, "--json").json()
+    assert [(row["release"], row["trial"]) for row in found["boards"]] == [(new.hex(), False), (None, None)]
+    lines = laterne("verify", path, "--authority", authority, "--json-lines").out.splitlines()
+    named = [(line["release"], line["trial"]) for line in map(json.loads, lines[:5])]
+    assert named == [(new.hex(), False), (None, None), (old.hex(), False), (None, None), (new.hex(), True)]
+    path.write_bytes(b"".join(reports[:3]))
+    head, row = laterne("verify", path, "--authority", authority).out.splitlines()[:2]
+    assert row[head.index("release") :].startswith(f"{new.hex()} (on trial)")
+
+
 def test_a_disk_that_is_full_is_told_of_the_file_that_could_not_be_written(
     authority: Path, boards: list[FakeBoard], tmp_path: Path
 ) -> None:
