@@ -26,26 +26,36 @@ class Trust:
     """The authority's keys. Public keys are 64 bytes, x and y.
 
     version: one more for each change. authority: its name. threshold: how many roots must sign. roots: their keys.
-    keys: for each role of ROLES the list of its keys.
+    keys: for each role of ROLES the list of its keys. release_threshold: how many release keys must sign a release.
     """
 
     def __init__(
-        self, version: int, authority: str, threshold: int, roots: "list[bytes]", keys: "dict[str, list[bytes]]"
+        self,
+        version: int,
+        authority: str,
+        threshold: int,
+        roots: "list[bytes]",
+        keys: "dict[str, list[bytes]]",
+        release_threshold: int = 1,
     ) -> None:
         self.version = version
         self.authority = authority
         self.threshold = threshold
         self.roots = roots
         self.keys = keys
+        self.release_threshold = release_threshold
 
     def to_payload(self) -> bytes:
         """The payload that each root signs under the domain laterne/trust/1."""
-        return cbor.encode({1: self.version, 2: self.authority, 3: self.threshold, 4: self.roots, 5: self.keys})
+        parts = {1: self.version, 2: self.authority, 3: self.threshold, 4: self.roots, 5: self.keys}
+        if self.release_threshold > 1:
+            parts[6] = self.release_threshold
+        return cbor.encode(parts)
 
 
 def trust_payload_of(payload: bytes) -> Trust:
     """The trust in a payload. Raises CborError or ObjectError."""
-    parts = fields.mapping(cbor.decode(payload, MAX_TRUST_BYTES), "trust", (1, 2, 3, 4, 5))
+    parts = fields.mapping(cbor.decode(payload, MAX_TRUST_BYTES), "trust", (1, 2, 3, 4, 5), (6,))
     roots = _keys_of(parts[4], "root keys")
     by_role = parts[5]
     if not isinstance(by_role, dict) or len(by_role) != len(ROLES):
@@ -66,6 +76,8 @@ def trust_payload_of(payload: bytes) -> Trust:
         fields.integer(parts[3], "threshold", 1, len(roots)),
         roots,
         keys,
+        # One signature is what is meant when nothing is said: so a trust has one form.
+        fields.integer(parts[6], "release threshold", 2, len(keys[RELEASE])) if 6 in parts else 1,
     )
 
 

@@ -8,9 +8,14 @@ ASCII, {"utf8": hex}. The file runs on MicroPython too, so each reader loads wha
 """
 
 import hashlib
+from io import BytesIO
 
 from laterne_protocol import cbor
 from laterne_protocol.errors import WireError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 
 def describe(kind: str, data: bytes, more: "dict[str, object]") -> "dict[str, object]":
@@ -195,6 +200,45 @@ def _sign1(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     return described
 
 
+def _envelope(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import manifest
+
+    # more["keys"], ["threshold"]: who may sign, and how many must; ["good"]: as above.
+    found = manifest.envelope_of(data, 20480)
+    described = _plain(found)
+    described["to_be_signed"] = [found.to_be_signed(one.protected).hex() for one in found.signatures]
+    if "keys" in more:
+
+        def valid(key: bytes, message: bytes, signature: bytes) -> "Generator[None, None, bool]":
+            return [key.hex(), hashlib.sha256(message).digest().hex(), signature.hex()] in more["good"]
+            yield
+
+        for _ in manifest.verified(found, [bytes.fromhex(key) for key in more["keys"]], more["threshold"], valid):
+            pass
+    parts = {2: found.authentication, 3: found.manifest}
+    if found.text is not None:
+        parts[23] = found.text
+    if found.index is not None:
+        parts["#i"] = found.index
+    else:
+        described["again"] = found.severed() == data or found.text is not None
+    described["again"] = cbor.encode(cbor.Tag(107, parts)) == data and described.get("again", True)
+    return described
+
+
+def _index(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import manifest_writing, release_index
+
+    source = BytesIO(data)
+    head = release_index.head_of(source.read)
+    entries = list(release_index.entries(source.read, head))
+    return {
+        "head": _plain(head),
+        "files": [[path, size, digest.hex()] for path, size, digest in entries],
+        "again": manifest_writing.encoded(head, entries) == data,
+    }
+
+
 READERS = {
     "cbor": _cbor,
     "frames": _frames,
@@ -211,4 +255,6 @@ READERS = {
     "trust file": _trust_file,
     "trust bundle": _bundle,
     "sign1": _sign1,
+    "envelope": _envelope,
+    "index": _index,
 }

@@ -15,11 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import hexdump
+import releases
 import rfc8949
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from described import describe
+from making import (
+    AGREE,
+    BOARD,
+    ENROLMENT,
+    GATEWAY,
+    NEXT,
+    NEXT_AGREE,
+    OPERATOR,
+    ORDER,
+    RELEASE,
+    ROOTS,
+    ROSTER,
+    TECHNICIAN,
+    Key,
+    Vector,
+    changed,
+    put,
+    vector,
+)
 
 from laterne_protocol import (
     cbor,
@@ -37,65 +53,7 @@ from laterne_protocol import (
 )
 
 HERE = Path(__file__).parent
-ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 AUTHORITY = "Stadtwerke Musterstadt"
-Vector = dict[str, Any]
-
-
-class Key:
-    """A P-256 key pair made from a name: for vectors only."""
-
-    def __init__(self, name: str) -> None:
-        secret = int.from_bytes(hashlib.sha256(b"laterne vector key " + name.encode()).digest(), "big") % ORDER
-        self.private = ec.derive_private_key(secret, ec.SECP256R1())
-        point = self.private.public_key().public_numbers()
-        self.public = point.x.to_bytes(32, "big") + point.y.to_bytes(32, "big")
-        self.kid = credential.kid(self.public)
-
-    def signature(self, message: bytes) -> bytes:
-        """64 bytes r and s, low s, the nonce from RFC 6979."""
-        r, s = decode_dss_signature(self.private.sign(message, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)))
-        return r.to_bytes(32, "big") + min(s, ORDER - s).to_bytes(32, "big")
-
-    def sign(self, domain: str, payload: bytes, algorithm: int = cose.ESP256) -> bytes:
-        """The COSE_Sign1 of a payload."""
-        protected = cose.protected_header(self.kid, algorithm)
-        return cose.assemble(protected, payload, self.signature(cose.to_be_signed(domain, protected, payload)))
-
-
-BOARD, AGREE, ENROLMENT, ROSTER = Key("board"), Key("agree"), Key("enrolment"), Key("roster")
-GATEWAY = Key("gateway")
-NEXT, NEXT_AGREE = Key("next board"), Key("next agree")
-OPERATOR = Key("order")
-TECHNICIAN = Key("technician")
-ROOTS = [Key("root 1"), Key("root 2"), Key("root 3")]
-
-
-def vector(name: str, kind: str, data: bytes, **more: Any) -> Vector:
-    """One vector: what our code says of these bytes."""
-    made: Vector = {"name": name, "kind": kind, "hex": data.hex()}
-    if more:
-        made["more"] = more
-    return {**made, "gives": describe(kind, data, more)}
-
-
-def changed(payload: bytes, change: Callable[[Any], None]) -> bytes:
-    """The payload after `change` was made to its decoded value."""
-    value = cbor.decode(payload)
-    change(value)
-    return cbor.encode(value)
-
-
-def put(*path_and_value: Any) -> Callable[[Any], None]:
-    """A change: put(6, 1, 0, "x") sets value[6][1][0] = "x"."""
-    *path, last, new = path_and_value
-
-    def change(value: Any) -> None:
-        for step in path:
-            value = value[step]
-        value[last] = new
-
-    return change
 
 
 # --- what the objects are -------------------------------------------------------------------------------------------
@@ -184,7 +142,7 @@ def a_trust(version: int = 1, roots: list[Key] | None = None) -> trust.Trust:
     return trust.Trust(
         version, AUTHORITY, 2, [key.public for key in roots or ROOTS],
         {
-            trust.ENROLMENT: [ENROLMENT.public], trust.RELEASE: [Key("release 1").public, Key("release 2").public],
+            trust.ENROLMENT: [ENROLMENT.public], trust.RELEASE: [RELEASE[0].public, RELEASE[1].public],
             trust.ORDER: [OPERATOR.public], trust.ROSTER: [ROSTER.public],
         },
     )  # fmt: skip
@@ -762,6 +720,9 @@ def trust_vectors() -> list[Vector]:
         ("a root twice", put(4, 1, ROOTS[0].public)),
         ("a role without a key", put(5, "order", [])),
         ("a role that is not ours", put(5, "mayor", [ROOTS[0].public])),
+        ("two release keys must sign", put(6, 2)),
+        ("one release key, said though it goes without saying", put(6, 1)),
+        ("more release keys than there are", put(6, 3)),
     ]
     bundles: list[tuple[str, Callable[[Any], None]]] = [
         ("a bundle without signatures", put(1, [])),
@@ -849,6 +810,8 @@ FILES: dict[str, tuple[str, Callable[[], list[Vector]]]] = {
     "report": ("protocol/README.md, 6", report_vectors),
     "roster": ("protocol/README.md, 7", roster_vectors),
     "trust": ("protocol/README.md, 8", trust_vectors),
+    "envelope": ("protocol/README.md, 11", releases.envelope_vectors),
+    "index": ("protocol/README.md, 11.3", releases.index_vectors),
 }
 
 

@@ -29,6 +29,8 @@ KINDS = {
     "trust-file": ("trust", ("trust file",)),
     "bundle": ("trust", ("trust bundle",)),
     "gateway": ("gateway", ("gateway",)),
+    "envelope": ("envelope", ("envelope",)),
+    "index": ("index", ("index",)),
 }
 
 

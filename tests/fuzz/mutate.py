@@ -42,7 +42,7 @@ def mutated(data: bytes, seeds: list[bytes], draw: random.Random) -> bytes:
         return flipped(data, draw)
     if how < 0.65:
         try:
-            return cbor.encode(damaged(cbor.decode(data, tags=(18,)), draw))
+            return cbor.encode(damaged(cbor.decode(data, tags=(18, 107)), draw))
         except CborError:
             return flipped(data, draw)
     if how < 0.75:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import cbor2
-from tests.fuzz import handshakes
+from tests.fuzz import handshakes, releases
 from tests.fuzz.corpus import good, of_vectors, vectors
 
 from laterne_gateway import primitives
@@ -238,23 +238,27 @@ def read_trust_file(data: bytes) -> None:
     assert after.version >= former_trust().version
 
 
-TARGETS: dict[str, tuple[Target, Callable[[], list[bytes]]]] = {
-    name: (target, partial(of_vectors, name))
-    for name, target in {
-        "cbor": read_cbor,
-        "frame": read_frames,
-        "message": read_message,
-        "cose": read_signed,
-        "report": read_report,
-        "credential": read_credential,
-        "possession": read_possession,
-        "order": read_order,
-        "receipt": read_receipt,
-        "grant": read_grant,
-        "roster": read_roster,
-        "trust": read_trust,
-        "trust-file": read_trust_file,
-        "bundle": read_bundle,
-        "gateway": read_gateway,
-    }.items()
-} | handshakes.TARGETS
+TARGETS: dict[str, tuple[Target, Callable[[], list[bytes]]]] = (
+    {
+        name: (target, partial(of_vectors, name))
+        for name, target in {
+            "cbor": read_cbor,
+            "frame": read_frames,
+            "message": read_message,
+            "cose": read_signed,
+            "report": read_report,
+            "credential": read_credential,
+            "possession": read_possession,
+            "order": read_order,
+            "receipt": read_receipt,
+            "grant": read_grant,
+            "roster": read_roster,
+            "trust": read_trust,
+            "trust-file": read_trust_file,
+            "bundle": read_bundle,
+            "gateway": read_gateway,
+        }.items()
+    }
+    | handshakes.TARGETS
+    | releases.TARGETS
+)

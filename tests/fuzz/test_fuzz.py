@@ -21,7 +21,14 @@ from laterne_protocol import cose, credential
 from laterne_protocol.errors import SignatureError
 
 # About a second each; by count, so that a run is the same one everywhere.
-INPUTS = {"frame": 6000, "edhoc-board": 10_000, "edhoc-gateway": 6000, "record": 12_000}
+INPUTS = {
+    "frame": 6000,
+    "edhoc-board": 10_000,
+    "edhoc-gateway": 6000,
+    "record": 12_000,
+    "envelope": 8000,
+    "release-file": 8000,
+}
 INPUTS_OF_OTHERS = 20_000
 # Where a stranger's bytes meet a state, or a decoder that all others rely on.
 SECONDS = {"cbor": 3, "cose": 2, "edhoc-board": 3, "edhoc-gateway": 3, "record": 2}

@@ -112,13 +112,19 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "trust-bundle": {0: "trust-payload", 1: "root-signatures"},
     "root-signatures": "root-signature",
     "root-signature": {0: "kid", 1: "signature"},
-    "trust": {1: "positive", 2: "name", 3: "threshold", 4: "keys", 5: "roles"},
+    "trust": {1: "positive", 2: "name", 3: "threshold", 4: "keys", 5: "roles", 6: "release-threshold"},
     "keys": "point",
     "order": {1: "board-id", 2: "kid", 3: "positive", 4: "action"},
     "to-stage": {0: "digest", 1: "u53", 2: "update-nonce"},
     "to-arm": {0: "digest", 1: "update-nonce", 2: "utc-s"},
     "to-abandon": "digest",
     "receipt": {1: "board-id", 2: "digest", 3: "outcome", 4: "reason?", 5: "u53", 6: "result?"},
+    "release-envelope": {2: "carried-authentication", 3: "carried-manifest", 23: "carried-text", "#i": "carried-index"},
+    "full-digest-named": {1: "full-digest"},
+    "manifest": {2: "positive", 3: "carried-common", 7: "carried-commands", 20: "carried-commands"},
+    "parameters": {1: "uuid", 2: "uuid", 3: "carried-digest", 14: "index-size"},
+    "index-head": {1: "short-text", 2: "small", 3: "file-count", 4: "small", 5: "positive", 6: "module-name"},
+    "index-file": {0: "path", 1: "file-size", 2: "full-digest"},
     "roles": {"enrolment": "keys", "release": "keys", "order": "keys", "roster": "keys"},
 }  # fmt: skip
 
@@ -139,11 +145,13 @@ LOOSE = {
 TYPES: dict[type, str] = {
     int: "u8 u16 u32 u53 positive utc-ms utc-s tier reason algorithm count run-length flag latitude longitude "
     "threshold clock-state action outcome board-count phase item block block-offset credit result-code encoding "
-    "block-length part-offset",
-    str: "board-id short-text name pattern",
+    "block-length part-offset release-threshold policy small file-count trial-s index-size interpreter file-size",
+    str: "board-id short-text name pattern path module-name",
     bytes: "kid digest release-head point nonce carried-report carried-object protected payload signature coordinate "
     "credential-number grant-number hardware-id packed carried-trust carried-bundle carried-order new-credential "
-    "next-keys trust-payload former update-nonce part",
+    "next-keys trust-payload former update-nonce part carried-authentication carried-manifest carried-text "
+    "carried-index carried-digest carried-signature carried-common carried-commands carried-head carried-file "
+    "component uuid full-digest release-header",
 }
 TYPE_OF = {rule: kind for kind, rules in TYPES.items() for rule in rules.split()}
 # Bounds of the arrays of such parts: pycddl does not count them.
@@ -160,6 +168,8 @@ ITEMS = {
     "wanted": (4, 4),
     "about-updates": (6, 6),
     "update-result": (2, 2),
+    "index": (2, 161),
+    "authentication": (1, 4),
 }
 
 

@@ -23,8 +23,8 @@ PROTOCOL = Path(__file__).parents[2] / "protocol"
 VECTORS = PROTOCOL / "vectors"
 RUNNER = Path(__file__).parent / "on_board" / "vectors_runner.py"
 NAMES = [
-    "cbor", "cose", "credential", "frame", "gateway", "grant", "messages", "order", "receipt", "report",
-    "roster", "trust",
+    "cbor", "cose", "credential", "envelope", "frame", "gateway", "grant", "index", "messages", "order", "receipt",
+    "report", "roster", "trust",
 ]  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_micropython_reads_the_vectors_as_they_say(name: str) -> None:
         assert gives == vector["gives"], vector["name"]
 
 
-@pytest.mark.parametrize("name", ["messages", "credential", "gateway", "order", "cose"])
+@pytest.mark.parametrize("name", ["messages", "credential", "gateway", "order", "cose", "envelope"])
 def test_a_board_reads_what_it_may_be_sent_within_its_heap(name: str) -> None:
     # The reader is compiled here and carries all kinds of objects: a board loads compiled modules, and fewer.
     with MicroPython(RUNNER, heap="176K", sources=(*SOURCES, VECTORS)) as board:
