@@ -1,4 +1,4 @@
-"""laterne-gateway run | check | status | buffer | key: the command line of the gateway.
+"""laterne-gateway run | check | status | buffer | release | key: the command line of the gateway.
 
 Exit codes: 0 done, 1 found wrong or failed, 2 bad usage or configuration. What a command needs is imported when it
 runs.
@@ -46,6 +46,10 @@ def run_command(arguments: list[str]) -> int:
 
         output = Path(asked.output) if asked.action == "export" else None
         return buffer_commands.run(config, asked.action, output, as_json=asked.json)
+    if asked.command == "release":
+        from laterne_gateway import release_commands
+
+        return release_commands.run(config, asked.action, asked.what, as_json=asked.json)
     from laterne_gateway.tell import tell
 
     return tell(config, as_json=asked.json)
@@ -110,6 +114,20 @@ def _parser() -> argparse.ArgumentParser:
         _add_options(action, as_json=True)
         if name == "export":
             action.add_argument("-o", "--output", required=True, metavar="FILE", help="a new file")
+    summary = "bring releases for boards by hand, and look at those that are here"
+    release = commands.add_parser("release", help=summary, description=summary)
+    actions = release.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, summary, what in (
+        ("add", "check a signed release and store it", "FILE"),
+        ("list", "say what is stored, and whether it is whole and signed", ""),
+        ("remove", "take a release away", "DIGEST"),
+    ):
+        action = actions.add_parser(name, help=summary, description=summary)
+        _add_options(action, as_json=True)
+        if what:
+            action.add_argument("what", metavar=what)
+        else:
+            action.set_defaults(what="")
     return parser
 
 

@@ -31,10 +31,13 @@ class Key:
     def sign(self, domain: str, payload: bytes) -> bytes:
         """The COSE_Sign1 of a payload under a domain."""
         protected = cose.protected_header(self.kid)
-        signature = self._private.sign(cose.to_be_signed(domain, protected, payload), ec.ECDSA(SHA256()))
-        r, s = decode_dss_signature(signature)
+        return cose.assemble(protected, payload, self.signature(cose.to_be_signed(domain, protected, payload)))
+
+    def signature(self, message: bytes) -> bytes:
+        """The 64 bytes r and s of a signature over a message."""
+        r, s = decode_dss_signature(self._private.sign(message, ec.ECDSA(SHA256())))
         s = min(s, ORDER - s)  # our signatures have the low form
-        return cose.assemble(protected, payload, r.to_bytes(32, "big") + s.to_bytes(32, "big"))
+        return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
 class FakeAuthority:
@@ -43,16 +46,19 @@ class FakeAuthority:
         self.roots = [Key(), Key(), Key()]
         self.roster_key = Key()
         self.enrolment_key, self.release_key, self.order_key = Key(), Key(), Key()
+        self.release_keys = [self.release_key]
+        self.release_threshold = 1
         self._counter = 0
 
     def trust(self, version: int = 1) -> trust.Trust:
         keys = {
             trust.ENROLMENT: [self.enrolment_key.public],
-            trust.RELEASE: [self.release_key.public],
+            trust.RELEASE: [key.public for key in self.release_keys],
             trust.ORDER: [self.order_key.public],
             trust.ROSTER: [self.roster_key.public],
         }
-        return trust.Trust(version, "Testingen", 2, [key.public for key in self.roots], keys)
+        roots = [key.public for key in self.roots]
+        return trust.Trust(version, "Testingen", 2, roots, keys, self.release_threshold)
 
     def trust_file(self, version: int = 1, signed_by: int = 2) -> bytes:
         """The trust file, signed by so many of the three roots; two are needed."""

@@ -1,0 +1,97 @@
+"""Blocks of an update as they go over the line: raw, deflated, or as the difference to what the board has.
+
+A block is 4,096 bytes of an item's content, the last one shorter (protocol/README.md, 3.1). Each is encoded by itself,
+so that a board needs memory for one block and can begin again at any. The shortest of the encodings wins.
+
+A patch is a row of steps that build the block from an older file: copy some of its bytes, or take these. It needs no
+trust: whoever sends it can at most spoil a result whose digest is checked. zlib's window is 1 KiB (10 bits), which is
+what a board can spare.
+
+Found greedily: at each place the longest run that the old file has at one of the places with the same four bytes. That
+is not the shortest patch, but compiled modules change in few places, and it takes 5 ms a block.
+"""
+
+import zlib
+from collections import defaultdict
+
+from laterne_protocol.update_messages import BLOCK_BYTES, PATCH, RAW, ZLIB
+
+WINDOW_BITS = 10
+
+SEED_BYTES = 4  # a copy costs two to four bytes; what is shorter is better taken literally
+MAX_PLACES = 32  # of one seed that are tried: a file of zeros would else cost the square of its size
+
+
+class Base:
+    """What a board has under an item's path, ready for being searched. content: at most 32 KiB."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self._places: dict[bytes, list[int]] = defaultdict(list)
+        for place in range(len(content) - SEED_BYTES + 1):
+            self._places[content[place : place + SEED_BYTES]].append(place)
+
+    def longest(self, block: bytes, start: int, near: int) -> tuple[int, int]:
+        """Where the longest run of the base begins that stands at `start` in the block, and how long it is.
+
+        near: where the file goes on if nothing has changed, tried first. (0, 0): none.
+        """
+        best, best_count = 0, 0
+        seed = block[start : start + SEED_BYTES]
+        for place in (near, *self._places.get(seed, ())[:MAX_PLACES]):
+            count = self._run(block, start, place)
+            if count > best_count:
+                best, best_count = place, count
+        return (best, best_count) if best_count >= SEED_BYTES else (0, 0)
+
+    def _run(self, block: bytes, start: int, place: int) -> int:
+        content, count = self.content, 0
+        limit = min(len(block) - start, len(content) - place)
+        while count < limit and content[place + count] == block[start + count]:
+            count += 1
+        return count
+
+
+def encoded(block: bytes, number: int, base: Base | None = None) -> tuple[int, bytes]:
+    """The shortest encoding of a block and its bytes. number: which block of the item. base: what the board has."""
+    found = [(RAW, block), (ZLIB, _deflated(block))]
+    if base is not None:
+        found.append((PATCH, _deflated(steps(block, number, base))))
+    return min(found, key=lambda one: len(one[1]))  # of equal ones the first: less work for the board
+
+
+def steps(block: bytes, number: int, base: Base) -> bytes:
+    """The steps that make this block out of the base."""
+    out, literal = bytearray(), bytearray()
+    start, near = 0, number * BLOCK_BYTES
+    while start < len(block):
+        place, count = base.longest(block, start, near)
+        if count == 0:
+            literal.append(block[start])
+            start, near = start + 1, near + 1  # a byte that has changed: behind it the old file goes on in step
+            continue
+        _put_literal(out, literal)
+        _put_varint(out, count << 1 | 1)
+        _put_varint(out, place)
+        start, near = start + count, place + count
+    _put_literal(out, literal)
+    return bytes(out)
+
+
+def _put_literal(out: bytearray, literal: bytearray) -> None:
+    if literal:
+        _put_varint(out, len(literal) << 1)
+        out.extend(literal)
+        literal.clear()
+
+
+def _deflated(data: bytes) -> bytes:
+    deflate = zlib.compressobj(9, zlib.DEFLATED, WINDOW_BITS)
+    return deflate.compress(data) + deflate.flush()
+
+
+def _put_varint(out: bytearray, value: int) -> None:
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
