@@ -33,6 +33,7 @@ from laterne_gateway.buffer import Buffer
 from laterne_gateway.clock import SystemClock
 from laterne_gateway.config import BufferSettings
 from laterne_gateway.database import FILE_NAME
+from laterne_gateway.dates import Dates
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
 from laterne_gateway.roster import RosterKeeper
@@ -143,7 +144,7 @@ async def _judge(directory: Path, record: Record, case: "Case") -> coordinator.O
         await buffer.opened()
         trusts = TrustKeeper(directory / "trust", buffer, health)
         keeper = RosterKeeper(GATEWAY, trusts, directory / "roster", buffer, health)
-        inbox = Inbox(keeper, buffer, SystemClock(), health)
+        inbox = Inbox(keeper, buffer, SystemClock(), health, Dates())
         for board, entry in record.entries.items():
             _send_again(inbox, entry, {n: body for n, body in record.closed[board].items() if n > told.get(board, 0)})
         await inbox.settle()

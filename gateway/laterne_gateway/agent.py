@@ -16,6 +16,7 @@ from laterne_gateway.bus import Bus
 from laterne_gateway.clock import Clock, SystemClock
 from laterne_gateway.config import Config, GatewaySettings
 from laterne_gateway.database import FILE_NAME, DirectoryLock
+from laterne_gateway.dates import Dates
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
 from laterne_gateway.orders import Orders
@@ -65,13 +66,14 @@ async def _run(config: Config, buffer: Buffer, health: Health, clock: Clock, sto
     await roster.load()
     own = await identity.load_and_keep(gateway, trusts.all, buffer, health)
     sessions = Sessions(own, roster, trusts, clock, health)
-    inbox = Inbox(roster, buffer, clock, health)
+    dates = Dates()
+    inbox = Inbox(roster, buffer, clock, health, dates)
     orders = Orders(roster, lambda: trusts.all, clock, health)
     buses = [
         Bus(SerialLine(line, health), line.boards, roster, sessions, inbox, orders, clock, health)
         for line in config.lines
     ]
-    route = MqttRoute(gateway, config.mqtt, buffer, orders, clock, health)
+    route = MqttRoute(gateway, config.mqtt, buffer, orders, clock, health, dates)
     status = StatusServer(config, buffer, roster, trusts, health, clock)
     log.info(
         "gateway %s: %d lines, %d boards in the roster, %d reports waiting",

@@ -40,6 +40,7 @@ from laterne_gateway import primitives
 from laterne_gateway.buffer import Buffer, NotInTurnError
 from laterne_gateway.buffered import OTHER, PAST, STORED, Accepted, Refused
 from laterne_gateway.clock import Clock
+from laterne_gateway.dates import Dates
 from laterne_gateway.health import Health
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.writer import StoreError
@@ -146,11 +147,14 @@ def check_chain(found: report.Report, intake: Intake) -> None:
 
 
 class Inbox:
-    def __init__(self, roster: RosterKeeper, buffer: Buffer, clock: Clock, health: Health) -> None:
+    """dates: is told of every report that knows when it was closed."""
+
+    def __init__(self, roster: RosterKeeper, buffer: Buffer, clock: Clock, health: Health, dates: Dates) -> None:
         self._roster = roster
         self._buffer = buffer
         self._clock = clock
         self._health = health
+        self.dates = dates
         self._intakes: dict[str, Intake] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.failing = False  # the last report that had its turn could not be stored
@@ -191,6 +195,7 @@ class Inbox:
         intake.refusals = 0
         former = intake.received
         accepted = self._accepted(entry, intake, found, digest, body)
+        self.dates.learn_of(found, _kid(_key_for(entry, found.sequence)))
         intake.received, intake.digest, intake.follows = found.sequence, digest, found.sequence
         self._start(entry, intake, self._store(entry, accepted, former, found))
         return ACCEPTED

@@ -188,6 +188,9 @@ class Questions:
             self._health.count(entry.board, "restarts")
         contact.clock.add(said.boot, said.ticks_ms, answer.asked_s, answer.answered_s, answer.repeated)
         self._note_crystal(contact, entry)
+        told = contact.clock.told(self._clock)
+        if told is not None and contact.known is not None:
+            self._inbox.dates.learn(contact.known, said.boot, (said.ticks_ms, said.ticks_ms + told[1], told[2]))
         self._health.note(entry.board, "waiting on the board", said.waiting)
         self._health.note(entry.board, "heard_utc_ms", self._clock.utc_ms())
         self._health.note(entry.board, "boot", said.boot)

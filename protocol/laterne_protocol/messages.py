@@ -3,7 +3,7 @@
 A board needs half of it, `board_messages`: the messages themselves, and how questions are read. Here is the whole.
 """
 
-from laterne_protocol import fields, update_messages
+from laterne_protocol import fields
 from laterne_protocol.board_messages import (
     ALREADY_ENROLLED,
     ARRIVAL_NOTED,
@@ -40,7 +40,18 @@ from laterne_protocol.board_messages import (
 )
 from laterne_protocol.errors import CborError, MessageError, ObjectError
 from laterne_protocol.report import MAX_REPORT_BYTES
-from laterne_protocol.update_messages import Data, Progress, Update
+from laterne_protocol.update_messages import (
+    BLOCK_BYTES,
+    IDLE,
+    MAX_BLOCK,
+    MAX_ITEM,
+    NONCE_BYTES,
+    RESCUE,
+    Data,
+    Progress,
+    Update,
+    digest_of,
+)
 
 __all__ = (
     "ALREADY_ENROLLED",
@@ -139,7 +150,7 @@ def _answer_in(items: "list[object]") -> "Identity | ReportAnswer | Refusal | En
     if kind == RECEIPT and size == 3:
         return Enrolment(number, kind, fields.byte_string(items[2], "receipt", 1, fields.MAX_RECEIPT_BYTES))
     if kind == PROGRESS:
-        return update_messages.progress_in(number, items)
+        return _progress_in(number, items)
     return None
 
 
@@ -148,3 +159,40 @@ def _trust_of(value: object) -> "tuple[int, bytes] | None":
         return None
     version, digest = fields.array(value, "trust", 2, 2)
     return fields.integer(version, "trust version", 1), fields.byte_string(digest, "digest", fields.DIGEST_BYTES)
+
+
+def _progress_in(number: int, items: "list[object]") -> "Progress | None":
+    if len(items) != 6:
+        return None
+    running, sequence, floor, nonce, staged, result = fields.array(items[5], "about", 6, 6)
+    return Progress(
+        number,
+        fields.integer(items[2], "phase", IDLE, RESCUE),
+        _wanted(items[3]),
+        fields.integer(items[4], "credit", 0, BLOCK_BYTES),
+        digest_of(running),
+        fields.integer(sequence, "sequence"),
+        fields.integer(floor, "floor"),
+        fields.byte_string(nonce, "nonce", NONCE_BYTES),
+        digest_of(staged),
+        _result(result),
+    )
+
+
+def _wanted(value: object) -> "tuple[bytes, int, int, int] | None":
+    if value is None:
+        return None
+    digest, item, block, offset = fields.array(value, "wanted", 4, 4)
+    return (
+        fields.byte_string(digest, "release digest", fields.DIGEST_BYTES),
+        fields.integer(item, "item", 0, MAX_ITEM),
+        fields.integer(block, "block", 0, MAX_BLOCK),
+        fields.integer(offset, "offset", 0, BLOCK_BYTES),
+    )
+
+
+def _result(value: object) -> "tuple[int, bytes] | None":
+    if value is None:
+        return None
+    code, digest = fields.array(value, "result", 2, 2)
+    return fields.integer(code, "result code", 1, 255), fields.byte_string(digest, "digest", fields.DIGEST_BYTES)

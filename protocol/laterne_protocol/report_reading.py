@@ -8,6 +8,7 @@ from laterne_protocol import cbor, fields
 from laterne_protocol.errors import ObjectError
 from laterne_protocol.report import (
     DIGEST_BYTES,
+    DRIFT_PPM,
     FIRST_SEQUENCE,
     FLAGS,
     GOOD,
@@ -134,6 +135,15 @@ def _gaps_of(value: object, sequence: int) -> "list[list[int]]":
         gaps.append([first, last, fields.integer(gap[2], "reason", 1, 255)])
         free = last + 1
     return gaps
+
+
+def utc_at(since_boot_ms: int, known: "tuple[int, int, int]") -> "tuple[int, int]":
+    """(UTC, uncertainty) of a moment of a boot, from another moment of the same boot; milliseconds (6.1).
+
+    known: (since that boot, UTC, uncertainty). UTC may come out below zero: what a board claims is not bounded here.
+    """
+    apart_ms = known[0] - since_boot_ms
+    return known[1] - apart_ms, known[2] - (-abs(apart_ms) * DRIFT_PPM // 1000000)
 
 
 def readings_of(found: Report) -> "Iterator[tuple[int, int, int | None, int]]":

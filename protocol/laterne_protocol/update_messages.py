@@ -1,7 +1,7 @@
 """Messages of an update: what a board has of a release, and the release in parts (protocol/README.md, 3.1).
 
-They are messages as all others, in a module of their own because a board has it in memory for an update only. This
-module bounds what comes; whether it is wanted is the installer's to say.
+They are messages as all others, in a module of their own because a board has it in memory for an update only; how its
+answers are read stands in `messages`. This module bounds what comes; whether it is wanted is the installer's to say.
 """
 
 from laterne_protocol import cbor, fields
@@ -15,7 +15,7 @@ MAX_BLOCK = 7  # of the longest file, 32,768 bytes
 NONCE_BYTES = 8
 
 ENVELOPE, INDEX, FIRST_FILE = 0, 1, 2  # items
-RAW, ZLIB, PATCH = 0, 1, 2  # encodings
+RAW, ZLIB, PATCH, ZLIB_PATCH = 0, 1, 2, 3  # encodings: 1 for zlib around it, 2 for a patch in it
 IDLE, RECEIVING, WORKING, STAGED, TRIAL, FAILED, RESCUE = 0, 1, 2, 3, 4, 5, 6  # phases
 
 
@@ -71,7 +71,7 @@ class Progress:
 class Data:
     """Gateway, not answered: a part of a block.
 
-    item, block: whose part it is. encoding: of the block, RAW, ZLIB or PATCH. length: of the encoded block in all,
+    item, block: whose part it is. encoding: of the block, RAW .. ZLIB_PATCH. length: of the encoded block in all,
     bytes. offset: of these bytes in it. part: 1..900 bytes.
     """
 
@@ -95,7 +95,7 @@ class Data:
 def question_in(kind: int, number: int, items: "list[object]") -> "Update | Data | None":
     """What the gateway says with these items. Raises ObjectError."""
     if kind == UPDATE and len(items) == 3:
-        return Update(number, _digest(items[2]))
+        return Update(number, digest_of(items[2]))
     if kind != DATA or len(items) != 8:
         return None
     length = fields.integer(items[5], "length", 1, BLOCK_BYTES)
@@ -107,50 +107,13 @@ def question_in(kind: int, number: int, items: "list[object]") -> "Update | Data
         number,
         fields.integer(items[2], "item", 0, MAX_ITEM),
         fields.integer(items[3], "block", 0, MAX_BLOCK),
-        fields.integer(items[4], "encoding", RAW, PATCH),
+        fields.integer(items[4], "encoding", RAW, ZLIB_PATCH),
         length,
         offset,
         part,
     )
 
 
-def progress_in(number: int, items: "list[object]") -> "Progress | None":
-    """What the board says with these items. Raises ObjectError."""
-    if len(items) != 6:
-        return None
-    running, sequence, floor, nonce, staged, result = fields.array(items[5], "about", 6, 6)
-    return Progress(
-        number,
-        fields.integer(items[2], "phase", IDLE, RESCUE),
-        _wanted(items[3]),
-        fields.integer(items[4], "credit", 0, BLOCK_BYTES),
-        _digest(running),
-        fields.integer(sequence, "sequence"),
-        fields.integer(floor, "floor"),
-        fields.byte_string(nonce, "nonce", NONCE_BYTES),
-        _digest(staged),
-        _result(result),
-    )
-
-
-def _digest(value: object) -> "bytes | None":
+def digest_of(value: object) -> "bytes | None":
+    """The value as a release digest or None. Raises ObjectError."""
     return None if value is None else fields.byte_string(value, "release digest", fields.DIGEST_BYTES)
-
-
-def _wanted(value: object) -> "tuple[bytes, int, int, int] | None":
-    if value is None:
-        return None
-    digest, item, block, offset = fields.array(value, "wanted", 4, 4)
-    return (
-        fields.byte_string(digest, "release digest", fields.DIGEST_BYTES),
-        fields.integer(item, "item", 0, MAX_ITEM),
-        fields.integer(block, "block", 0, MAX_BLOCK),
-        fields.integer(offset, "offset", 0, BLOCK_BYTES),
-    )
-
-
-def _result(value: object) -> "tuple[int, bytes] | None":
-    if value is None:
-        return None
-    code, digest = fields.array(value, "result", 2, 2)
-    return fields.integer(code, "result code", 1, 255), fields.byte_string(digest, "digest", fields.DIGEST_BYTES)

@@ -393,7 +393,7 @@ def message_vectors() -> list[Vector]:
         ("a block of 4097 bytes", [28, 0, 2, 0, 0, 4097, 0, b"a"]),
         ("item 162", [28, 0, 162, 0, 0, 1, 0, b"a"]),
         ("block 8", [28, 0, 2, 8, 0, 1, 0, b"a"]),
-        ("encoding 3", [28, 0, 2, 0, 3, 1, 0, b"a"]),
+        ("encoding 4", [28, 0, 2, 0, 4, 1, 0, b"a"]),
     ]
     made += [vector(name, "message", cbor.encode(value)) for name, value in wrong]
     changes: list[tuple[str, bytes, Callable[[Any], None]]] = [

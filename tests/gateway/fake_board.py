@@ -19,6 +19,8 @@ from tests.gateway.fake_authority import FakeAuthority, Key
 from laterne_protocol import credential, frame, messages, report, roster
 from laterne_protocol.frame import Frame, FrameDecoder
 
+FIRST_REPORTS_MS = 70_000  # since boot
+
 
 class FakeBoard:
     """boot, clock: as a board keeps them. taken: every report it ever closed: sequence -> signed bytes."""
@@ -35,6 +37,7 @@ class FakeBoard:
         self.backlog: dict[int, bytes] = {}
         self.taken: dict[int, bytes] = {}
         self.acknowledged = 0
+        self._began_s: float | None = None
         self.time: tuple[int, int, int] | None = None
         self.questions = 0
         self.enrolled = True
@@ -57,6 +60,7 @@ class FakeBoard:
     def restart(self) -> None:
         """The power was gone for a moment: its sessions are lost."""
         self.boot += 1
+        self._began_s = None
         self.sessions.restart()
 
     def receive(self, asked: Frame) -> Frame | None:
@@ -90,7 +94,7 @@ class FakeBoard:
         times = report.times_of([1000 * (index + 1) for index in range(readings)], 1000 * readings + 5)
         clock = (report.NEVER_SET, None, 0) if self.utc_ms is None else (report.SET, self.utc_ms, 15)
         content = report.Report(
-            board or self.name, sequence, previous, self.boot, 1000 * readings + 5, clock, times, columns, gaps or []
+            board or self.name, sequence, previous, self.boot, self._closes_ms(), clock, times, columns, gaps or []
         )
         payload = content.to_payload()
         return (key or self.key).sign(domain, payload), report.digest(payload)
@@ -119,7 +123,16 @@ class FakeBoard:
         return other
 
     def ticks_ms(self) -> int:
-        return int(asyncio.get_running_loop().time() * 1000)
+        now_s = asyncio.get_running_loop().time()
+        if self._began_s is None:
+            self._began_s = now_s - FIRST_REPORTS_MS / 1000
+        return int((now_s - self._began_s) * 1000)
+
+    def _closes_ms(self) -> int:
+        try:
+            return self.ticks_ms()
+        except RuntimeError:  # before the test's loop runs: just before its first answer
+            return FIRST_REPORTS_MS
 
     def answer(self, question: "messages.Message") -> bytes | None:
         self.questions += 1

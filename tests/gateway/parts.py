@@ -20,6 +20,7 @@ from laterne_gateway.buffer import Buffer
 from laterne_gateway.bus import Bus
 from laterne_gateway.clock import Clock, SystemClock
 from laterne_gateway.config import BufferSettings, GatewaySettings, LineSettings
+from laterne_gateway.dates import Dates
 from laterne_gateway.handshakes import Pace
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
@@ -98,13 +99,14 @@ class Parts:
         self.inbox: Inbox
         self.orders: Orders
         self.buses: list[Bus] = []
+        self.dates = Dates()
 
     async def open(self) -> None:
         self.buffer = Buffer(self.directory / "state", ("mqtt",), BufferSettings(), self.health)
         self.trusts = TrustKeeper(self.trust_file, self.buffer, self.health)
         self.roster = RosterKeeper(GATEWAY, self.trusts, self.roster_file, self.buffer, self.health)
         await self.roster.load()
-        self.inbox = Inbox(self.roster, self.buffer, self.clock, self.health)
+        self.inbox = Inbox(self.roster, self.buffer, self.clock, self.health, self.dates)
         self.orders = Orders(self.roster, lambda: self.trusts.all, self.clock, self.health)
         self.sessions = Sessions(await self.identity(), self.roster, self.trusts, self.clock, self.health, self.pace)
 

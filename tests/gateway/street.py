@@ -133,7 +133,7 @@ class Street:
         # A tenant for each case: the will of an earlier one's gateway must not pass for a twin's.
         found = dataclasses.replace(self.parts.settings, tenant=self.parts.directory.name)
         parts = self.parts
-        route = MqttRoute(found, settings, parts.buffer, parts.orders, parts.clock, parts.health)
+        route = MqttRoute(found, settings, parts.buffer, parts.orders, parts.clock, parts.health, parts.dates)
         async with self.parts.asking(*self.lines):
             delivering = asyncio.create_task(route.run())
             storing = asyncio.create_task(self.parts.buffer.run())

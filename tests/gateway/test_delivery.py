@@ -6,6 +6,7 @@ import json
 import random
 import signal
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from pathlib import Path
 
 import aiomqtt
@@ -41,6 +42,11 @@ async def running(
     assert "Traceback" not in gateway.said(), gateway.said()
 
 
+def _said(message: aiomqtt.Message) -> dict[str, str]:
+    assert message.properties is not None
+    return dict(message.properties.UserProperty)  # type: ignore[attr-defined]
+
+
 def compare(subscriber: Subscriber, *boards: FakeBoard) -> None:
     """After removing what came again: everything, once, in order, byte for byte."""
     for board in boards:
@@ -59,11 +65,16 @@ async def test_reports_arrive_unchanged_with_the_time_of_reception(
         reports = [one for one in subscriber.messages if one.topic.value.endswith("/report")]
         assert {one.topic.value for one in reports} == {f"laterne/v1/{TENANT}/{GATEWAY}/{board.name}/report"}
         for one in reports:
-            assert one.properties is not None
-            said = dict(one.properties.UserProperty)  # type: ignore[attr-defined]
+            said = _said(one)
             assert said["historical"] == "false"
             assert said["received"].startswith("20")
             assert said["received"].endswith("Z")
+        # The board did not know the time: what the gateway says of it stands beside the board's bytes.
+        dated = [said for said in map(_said, reports) if "dated" in said]
+        assert dated
+        for said in dated:
+            waited = datetime.fromisoformat(said["received"]) - datetime.fromisoformat(said["dated"])
+            assert abs(waited.total_seconds()) < 60 + int(said["dated_within_ms"]) / 1000
         assert await gateway.stop() == 0
 
 

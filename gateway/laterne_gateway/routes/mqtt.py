@@ -32,6 +32,7 @@ from laterne_gateway.buffer import Buffer
 from laterne_gateway.buffered import Lane, Row
 from laterne_gateway.clock import Clock, rfc3339
 from laterne_gateway.config import GatewaySettings, MqttSettings
+from laterne_gateway.dates import Dates
 from laterne_gateway.health import Health
 from laterne_gateway.orders import Orders
 from laterne_gateway.routes.connection import (
@@ -68,7 +69,9 @@ class MqttRoute:
         orders: Orders,
         clock: Clock,
         health: Health,
+        dates: Dates,
     ) -> None:
+        self._dates = dates
         self._settings = settings
         self._orders = orders
         self._buffer = buffer
@@ -275,8 +278,12 @@ class MqttRoute:
 
     async def _publish(self, client: Connection, row: Row, slots: asyncio.Semaphore, left_behind: bool) -> None:
         async with slots:
-            late = left_behind or is_late(row, self._clock.utc_ms())
+            dated = self._dates.date(row.board, row.body) if row.closed_ms is None else None
+            late = left_behind or is_late(row, self._clock.utc_ms(), dated)
             said = [("historical", "true" if late else "false")]
+            if dated is not None:
+                self._health.count(self._subject, "reports dated afterwards")
+                said += [("dated", rfc3339(dated[0])), ("dated_within_ms", str(dated[1]))]
             if row.received_ms is not None:
                 said.insert(0, ("received", rfc3339(row.received_ms)))
             await client.deliver(f"{self._prefix}/{row.board}/report", row.body, UserProperties(said))
@@ -311,9 +318,13 @@ def _instance_in(payload: bytes) -> str | None:
     return instance if isinstance(instance, str) else None
 
 
-def is_late(row: Row, now_ms: int | None) -> bool:
-    """Whether a platform should take the report for history: it waited on the board or here. Unknown is not late."""
-    known = [at for at in (row.closed_ms, row.received_ms) if at is not None]
+def is_late(row: Row, now_ms: int | None, dated: tuple[int, int] | None = None) -> bool:
+    """Whether a platform should take the report for history: it waited on the board or here. Unknown is not late.
+
+    dated: when it was closed as we see it (dates.py), if the board did not know.
+    """
+    closed_ms = row.closed_ms if dated is None else dated[0]
+    known = [at for at in (closed_ms, row.received_ms) if at is not None]
     return now_ms is not None and bool(known) and now_ms - min(known) > LATE_AFTER_MS
 
 
