@@ -18,7 +18,7 @@ from laterne_protocol.update_messages import BLOCK_BYTES, PATCH, RAW, ZLIB
 
 WINDOW_BITS = 10
 
-SEED_BYTES = 4  # a copy costs two to four bytes; what is shorter is better taken literally
+SEED_BYTES = 4  # a copy costs two to five bytes; what is shorter is better taken literally
 MAX_PLACES = 32  # of one seed that are tried: a file of zeros would else cost the square of its size
 
 
@@ -56,38 +56,43 @@ def encoded(block: bytes, number: int, base: Base | None = None) -> tuple[int, b
     """The shortest encoding of a block and its bytes. number: which block of the item. base: what the board has."""
     found = [(RAW, block), (ZLIB, _deflated(block))]
     if base is not None:
-        found.append((PATCH, _deflated(steps(block, number, base))))
+        difference = steps(block, number, base)
+        found += [(PATCH, difference), (ZLIB | PATCH, _deflated(difference))]
     return min(found, key=lambda one: len(one[1]))  # of equal ones the first: less work for the board
 
 
 def steps(block: bytes, number: int, base: Base) -> bytes:
     """The steps that make this block out of the base."""
     out, literal = bytearray(), bytearray()
-    start, near = 0, number * BLOCK_BYTES
+    start, at = 0, number * BLOCK_BYTES  # at: as the board counts it, behind what was copied last
     while start < len(block):
+        # Where the old file goes on if bytes have only been changed, not put in.
+        near = at + len(literal)
         place, count = base.longest(block, start, near)
         if count == 0:
             literal.append(block[start])
-            start, near = start + 1, near + 1  # a byte that has changed: behind it the old file goes on in step
+            start += 1
             continue
-        _put_literal(out, literal)
+        if literal:
+            _put_varint(out, len(literal) << 1)
+            out.extend(literal)
+            literal.clear()
         _put_varint(out, count << 1 | 1)
-        _put_varint(out, place)
-        start, near = start + count, place + count
-    _put_literal(out, literal)
-    return bytes(out)
-
-
-def _put_literal(out: bytearray, literal: bytearray) -> None:
+        _put_varint(out, _zigzag(place - at))
+        start, at = start + count, place + count
     if literal:
         _put_varint(out, len(literal) << 1)
         out.extend(literal)
-        literal.clear()
+    return bytes(out)
 
 
 def _deflated(data: bytes) -> bytes:
     deflate = zlib.compressobj(9, zlib.DEFLATED, WINDOW_BITS)
     return deflate.compress(data) + deflate.flush()
+
+
+def _zigzag(value: int) -> int:
+    return value << 1 if value >= 0 else (-value << 1) - 1
 
 
 def _put_varint(out: bytearray, value: int) -> None:

@@ -32,7 +32,7 @@ def test_every_block_of_a_newer_version_comes_out_as_it_was(pair: tuple[bytes, b
     base = Base(old)
     for number in range(-(-len(new) // BLOCK_BYTES)):
         block = new[number * BLOCK_BYTES :][:BLOCK_BYTES]
-        assert patched(steps(block, number, base), old) == block
+        assert patched(steps(block, number, base), number, old) == block
         for against in (None, base):
             encoding, data = encoded(block, number, against)
             assert len(data) <= len(block)
@@ -44,6 +44,8 @@ def test_the_shortest_of_the_encodings_wins() -> None:
     assert encoded(noise, 0)[0] == RAW
     assert encoded(text, 0)[0] == ZLIB
     assert encoded(noise, 0, Base(noise))[0] == PATCH
+    scattered = b"".join(noise[25 * n : 25 * n + 5] for n in range(120))
+    assert encoded(scattered, 0, Base(noise))[0] == ZLIB | PATCH
 
 
 def test_one_changed_byte_costs_less_than_thirty() -> None:
@@ -62,12 +64,12 @@ def test_a_file_of_one_byte_repeated_takes_no_time_to_search() -> None:
     """32 KiB of zeros against 32 KiB of zeros and a one in each 100: the search is bounded."""
     old = bytes(32_768)
     new = (bytes(99) + b"\x01") * 41
-    assert patched(steps(new[:4096], 0, Base(old)), old) == new[:4096]
+    assert patched(steps(new[:4096], 0, Base(old)), 0, old) == new[:4096]
 
 
 def test_steps_are_what_the_specification_says() -> None:
-    assert steps(b"abcdXYefgh", 0, Base(b"abcdefgh")) == bytes.fromhex("09000458590904")
-    assert patched(bytes.fromhex("0701"), b"abcdefgh") == b"bcd"
-    for outside in ("0706", "00", "0461", "04", "8080808001"):
+    assert steps(b"abcdXYefgh", 0, Base(b"abcdefgh")) == bytes.fromhex("09000458590900")
+    assert patched(bytes.fromhex("07000458590704"), 0, b"abcdefgh") == b"abcXYfgh"
+    for outside in ("070c", "0701", "00", "0461", "04", "8080808001"):
         with pytest.raises(BadBlock):
-            patched(bytes.fromhex(outside), b"abcdefgh")
+            patched(bytes.fromhex(outside), 0, b"abcdefgh")
