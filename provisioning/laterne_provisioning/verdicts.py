@@ -8,6 +8,7 @@ from laterne_protocol import channels, report
 from laterne_provisioning import output, report_files
 from laterne_provisioning.verifier import Account, Refused, Verified, Verifier
 
+CLOCKS = {report.NEVER_SET: "never set", report.SET: "set", report.HELD: "held"}
 MAX_REFUSED_SHOWN = 1000  # a flood of forged reports is counted, not kept
 
 
@@ -88,7 +89,10 @@ def show_line(body: bytes, source: Source, verdict: Verified | Refused) -> None:
         line
         | {
             "boot": verdict.boot,
-            "closed_utc_ms": verdict.closed_utc_ms,
+            "closed_ms": verdict.closed_ms,
+            "clock": CLOCKS[verdict.clock[0]],
+            "closed_utc_ms": verdict.clock[1],
+            "within_ms": None if verdict.clock[1] is None else verdict.clock[2],
             "readings": len(verdict.readings),
             "repeated": verdict.repeated,
             "lost": [list(gap) for gap in verdict.lost],
@@ -146,6 +150,9 @@ def _account_document(account: Account) -> dict[str, object]:
         "trial": account.release and account.release[1],
         "missing": [list(between) for between in account.missing],
         "lost": [list(gap) for gap in account.lost],
+        "undated": account.dating.undated,
+        "dated": [list(one) for one in account.dating.dated()],
+        "clock_apart_ms": account.dating.apart_ms,
     }
 
 
@@ -172,6 +179,9 @@ def print_tables(tally: Tally) -> None:
                 for refused, source, _ in tally.refusals
             ],
         )
+    for account in tally.verifier.accounts():
+        for sentence in _times(account):
+            sys.stdout.write(f"\n{account.board}: {sentence}\n")
     more = tally.refused - len(tally.refusals)
     if more:
         sys.stdout.write(f"and {more} more refused\n")
@@ -197,6 +207,24 @@ def _account_row(account: Account) -> list[str]:
         ),
         str(account.refused or ""),
     ]
+
+
+def _times(account: Account) -> list[str]:
+    """What is to be said of the board's clock."""
+    dating, said = account.dating, []
+    if dating.undated:
+        dated = list(dating.dated())
+        within = f", within {max(one.within_ms for one in dated) / 1000:.1f} s" if dated else ""
+        said.append(
+            f"{dating.undated} reports were closed before it was told the time; {len(dated)} of them are dated by "
+            f"others of the same start{within}; of {dating.undated - len(dated)} only start and order are known"
+        )
+    if dating.apart_ms:
+        said.append(
+            f"its reports of one start contradict each other by {dating.apart_ms / 1000:.1f} s: the clock of its "
+            "gateway was wrong, or has been set"
+        )
+    return said
 
 
 def _starts(account: Account) -> str:

@@ -14,6 +14,7 @@ from laterne_protocol import cbor, cose, credential, report, report_reading
 from laterne_protocol.errors import CborError, SignatureError, WireError
 from laterne_provisioning import primitives
 from laterne_provisioning.chain import Chain, ChainError, Range, without
+from laterne_provisioning.dating import Dating
 
 # Keys tried to say whose a wrong signature is: a roster's worth, a tenth of a millisecond each.
 MAX_KEYS_TRIED = 256
@@ -61,17 +62,18 @@ class Reading(NamedTuple):
 class Verified:
     """A report that this board has signed and that fits into its chain.
 
-    closed_utc_ms: Unix milliseconds, None when the board's clock was never set. lost: (from, to, reason) that the
-    board states it has lost. cut_ms: readings of so long at most, after the report before, that it states it has lost
-    with the start before (protocol/README.md, 6.6). release: first 8 bytes of the digest of the release that the board
-    says it runs, and whether it only tries it; None when this report does not say (6.7). repeated: the same report was
-    seen before.
+    closed_ms: since that boot. clock: what the board says of the time then: state, Unix milliseconds (None when it was
+    never told since the boot), uncertainty. lost: (from, to, reason) that the board states it has lost. cut_ms:
+    readings of so long at most, after the report before, that it states it has lost with the start before
+    (protocol/README.md, 6.6). release: first 8 bytes of the digest of the release that the board says it runs, and
+    whether it only tries it; None when this report does not say (6.7). repeated: the same report was seen before.
     """
 
     board: str
     sequence: int
     boot: int
-    closed_utc_ms: int | None
+    closed_ms: int
+    clock: tuple[int, int | None, int]
     readings: tuple[Reading, ...]
     lost: tuple[tuple[int, int, int], ...]
     cut_ms: int
@@ -101,6 +103,7 @@ class Account:
     boots: the lowest and the highest count of its starts in what was verified, None before the first report.
     cut_ms: readings of so long at most went with these starts, as the board states it. release: what the newest report
     that names a release says of it, and the sequence of that report; None while none does.
+    dating: of its reports that did not know the time.
     """
 
     board: str
@@ -116,6 +119,7 @@ class Account:
     release: tuple[bytes, bool, int] | None = None
     missing: list[Range] = field(default_factory=list)
     lost: list[tuple[int, int, int]] = field(default_factory=list)
+    dating: Dating = field(default_factory=Dating)
 
     @property
     def starts(self) -> int:
@@ -155,6 +159,7 @@ class Verifier:
                 account.readings += len(verdict.readings)
                 account.lost.extend(verdict.lost)
                 account.cut_ms += verdict.cut_ms
+                account.dating.take(verdict.sequence, verdict.boot, verdict.closed_ms, verdict.clock)
                 if verdict.release is not None and (account.release is None or account.release[2] < verdict.sequence):
                     account.release = (*verdict.release, verdict.sequence)
                 low, high = account.boots or (verdict.boot, verdict.boot)
@@ -207,7 +212,8 @@ class Verifier:
             known.board,
             content.sequence,
             content.boot,
-            content.clock[1],
+            content.closed_ms,
+            content.clock,
             readings,
             tuple((gap[0], gap[1], gap[2]) for gap in content.gaps),
             content.cut_ms,

@@ -102,6 +102,8 @@ class FakeBoard:
         gaps: list[list[int]] | None = None,
         cut_ms: int = 0,
         release: tuple[bytes, bool] | None = None,
+        closed_ms: int | None = None,
+        clock: tuple[int, int | None, int] | None = None,
     ) -> bytes:
         """The next signed report of this board, which must be enrolled. values: temperatures, 1/100 degree."""
         assert self.board is not None
@@ -118,8 +120,8 @@ class FakeBoard:
             self._sequence,
             self._previous,
             self.boot,
-            60_000,
-            (report.SET, 1_790_000_000_000 + 60_000 * self._sequence, 5),
+            60_000 * self._sequence if closed_ms is None else closed_ms,
+            clock or (report.SET, 1_790_000_000_000 + 60_000 * self._sequence, 5),
             report.times_of(taken, 60_000),
             [report.Column(writer.channel, bytes(writer.packed), writer.quality)] if writer.count else [],
             gaps or [],
