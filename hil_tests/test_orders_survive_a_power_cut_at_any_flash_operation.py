@@ -7,17 +7,16 @@ were given and with the key of every report. A key that was erased is in no file
 import asyncio
 import itertools
 import shutil
-import struct
-from binascii import crc32
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.gateway.fake_authority import FakeAuthority, Key
+from tests.firmware.enrolled import Pairs, record
+from tests.gateway.fake_authority import FakeAuthority
 
 from laterne_emulator import image
 from laterne_emulator.flash import Cut, Torn
-from laterne_protocol import cbor, cose, credential, order, receipt
+from laterne_protocol import cose, credential, order, receipt
 
 if TYPE_CHECKING:
     from laterne_emulator.board import EmulatedBoard
@@ -29,31 +28,11 @@ NAME = "LE-0007"
 HEAP_BYTES = 256 * 1024  # the program holds more of the firmware at once than a board
 
 
-class Pairs:
-    """Two key pairs of a board and the credential for them, made here so that a test knows them."""
-
-    def __init__(self, authority: FakeAuthority) -> None:
-        self.sign, self.agree = Key(), Key()
-        claims = credential.Credential(
-            "Testingen", NAME, 1_770_000_000, self.sign.kid, self.sign.public, self.agree.public, 0, "emulated", (1, 9)
-        )
-        self.credential = authority.enrolment_key.sign(cose.CREDENTIAL, claims.to_payload())
-
-    @property
-    def record(self) -> bytes:
-        return self.sign.secret + self.sign.public + self.agree.secret + self.agree.public + self.sign.kid
-
-    def found(self, *, former: "Pairs | None" = None, silent: bool = False) -> list[str]:
-        """What the program says of a board that has these."""
-        digest = credential.digest(self.credential).hex()
-        before = former.agree.public.hex() if former else "-"
-        return [NAME, self.sign.kid.hex(), digest, self.agree.secret.hex(), before, str(silent)]
-
-
-def record(path: str, body: bytes) -> dict[str, bytes]:
-    """Both copies of a record as store.py writes them."""
-    content = struct.pack("<4sII", b"LTR1", len(body), crc32(body)) + body
-    return {f"{path}.0": content, f"{path}.1": content}
+def found(pairs: Pairs, *, former: Pairs | None = None, silent: bool = False) -> list[str]:
+    """What the program says of a board that has these."""
+    digest = credential.digest(pairs.credential).hex()
+    before = former.agree.public.hex() if former else "-"
+    return [NAME, pairs.sign.kid.hex(), digest, pairs.agree.secret.hex(), before, str(silent)]
 
 
 class World:
@@ -61,21 +40,17 @@ class World:
 
     def __init__(self) -> None:
         self.authority = FakeAuthority()
-        self.old, self.new = Pairs(self.authority), Pairs(self.authority)
+        self.old, self.new = Pairs(self.authority, NAME), Pairs(self.authority, NAME)
 
     def order(self, action: int, argument: bytes | bool | None) -> bytes:
         made = order.Order(NAME, self.old.sign.kid, 7, action, argument)
         return self.authority.order_key.sign(cose.ORDER, made.to_payload())
 
     def files(self, **more: bytes) -> dict[str, bytes]:
-        old = self.old
-        name = cbor.encode([old.sign.kid, NAME, credential.digest(old.credential)])
         return {
             **image.firmware_files(image.find_firmware(), used_by=MAIN.read_bytes()),
             "main.py": MAIN.read_bytes(),
-            **record("k/keys", old.record),
-            **record("k/credential", old.credential),
-            **record("k/name", name),
+            **self.old.files,
             **record("k/trust", self.authority.trust().to_payload()),
             **more,
         }
@@ -161,11 +136,11 @@ async def test_keys_that_are_taken_are_all_old_or_all_new(emulated_boards: "Benc
         after = await live(board)
         lives = [cut, again, after]
         assert after.is_done, f"cut at operation {at}: {after.printed}"
-        found = after.one("found")
-        assert found in (old.found(), new.found(former=old)), f"cut at operation {at}"
+        says = after.one("found")
+        assert says in (found(old), found(new, former=old)), f"cut at operation {at}"
         if any("receipt" in life.said for life in lives[:-1]):
-            assert found == new.found(former=old), at
-        assert after.one("now") == new.found(former=old), at
+            assert says == found(new, former=old), at
+        assert after.one("now") == found(new, former=old), at
         # One receipt, by the old key, whoever asks: the same bytes as before the cut.
         (answer,) = {life.one("receipt")[0] for life in lives if "receipt" in life.said}
         assert_by(old, bytes.fromhex(answer))
@@ -193,7 +168,7 @@ async def test_next_keys_are_durable_before_they_are_told_and_change_nothing(
         cut = await live(board, Cut(at, torn(board_seed + at), board_seed + at))
         after = await live(board)
         assert after.is_done, f"cut at operation {at}: {after.printed}"
-        assert after.one("found") == after.one("now") == world.old.found(), at
+        assert after.one("found") == after.one("now") == found(world.old), at
         answers = {life.one("receipt")[0] for life in (cut, after) if "receipt" in life.said}
         (answer,) = answers
         result = receipt.receipt_of(cose.parse(bytes.fromhex(answer), 1024).payload).result
@@ -220,7 +195,7 @@ async def test_a_board_out_of_service_never_signs_again_and_its_receipt_stays(
         cut = await live(board, Cut(at, torn(board_seed + at), board_seed + at))
         after = await live(board)
         assert after.is_done, f"cut at operation {at}: {after.printed}"
-        assert after.one("now") == old.found(silent=True), at
+        assert after.one("now") == found(old, silent=True), at
         (answer,) = {life.one("receipt")[0] for life in (cut, after) if "receipt" in life.said}
         assert_by(old, bytes.fromhex(answer))
         last = receipt.receipt_of(cose.parse(bytes.fromhex(answer), 1024).payload).sequence
@@ -241,7 +216,7 @@ async def test_a_board_whose_receipt_has_arrived_becomes_blank_and_nothing_of_it
     files = world.files(order=world.order(order.DECOMMISSION, False)) | {"k/keys.bad": world.old.record}
     board, before, _ = await a_board(emulated_boards, files)
     shutil.copy(before, board.flash.image)
-    assert (await live(board)).one("now") == world.old.found(silent=True)
+    assert (await live(board)).one("now") == found(world.old, silent=True)
     image.write(board.flash.image, {"arrived": b""}, remove=["order"])
     shutil.copy(board.flash.image, before)
     blank = ["None", "-", "-", "-", "-", "False"]
@@ -255,7 +230,7 @@ async def test_a_board_whose_receipt_has_arrived_becomes_blank_and_nothing_of_it
         if "arrived" in noted.said or "arrived" in erased.said:
             assert after.one("found") == blank, at
         if after.one("found") != blank:
-            assert after.one("found") == world.old.found(silent=True), at
+            assert after.one("found") == found(world.old, silent=True), at
             after = await live(board)
         assert after.one("found") == blank, at
         left = image.contents(board.flash.image)

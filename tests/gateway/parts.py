@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import aiomqtt
 from tests.gateway.fake_authority import FakeAuthority, Key
@@ -29,6 +30,7 @@ from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.serial_line import SerialLine
 from laterne_gateway.sessions import Sessions
 from laterne_gateway.trusts import TrustKeeper
+from laterne_protocol import roster
 
 GATEWAY = "gw-1"
 TENANT = "testingen"
@@ -172,16 +174,37 @@ async def parts(
         await made.buffer.close()
 
 
+class ServedBoard(Protocol):
+    """What a gateway is told of a board: of the tests, or with the real firmware (tests/firmware/enrolled.py)."""
+
+    address: int
+
+    def entry(self) -> roster.Entry: ...
+    def meet(self, authority: FakeAuthority) -> None: ...
+
+
+class ServedLine(Protocol):
+    @property
+    def path(self) -> Path: ...
+    @property
+    def boards(self) -> Sequence[ServedBoard]: ...
+
+
 class GatewayProcess:
     """`laterne-gateway run` as a process of its own, with its directory, files and log."""
 
     def __init__(
-        self, directory: Path, boards: Sequence[FakeBoard], lines: list[FakeLine], broker: Mosquitto | Proxy
+        self,
+        directory: Path,
+        boards: Sequence[ServedBoard],
+        lines: Sequence[ServedLine],
+        broker: Mosquitto | Proxy,
+        authority: FakeAuthority | None = None,
     ) -> None:
         self.directory = directory
         self.config = directory / "gateway.toml"
         self.log = directory / "gateway.log"
-        self.authority = authority = FakeAuthority(GATEWAY)
+        self.authority = authority = authority or FakeAuthority(GATEWAY)
         (directory / "trust.cbor").write_bytes(authority.trust_file())
         (directory / "roster.cbor").write_bytes(authority.roster_file([board.entry() for board in boards]))
         self.config.write_text(
