@@ -169,8 +169,8 @@ class EmulatedBoard:
         ready = asyncio.create_task(self._ready.wait())
         await asyncio.wait([ready, self._life], return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
-        if self._life.done():
-            self._life.result()
+        if self._life.done() or self._failure is not None:  # it may have failed and not be down yet
+            await self._over()
         self._check()
 
     async def power_off(self) -> None:
