@@ -39,10 +39,10 @@ def test_a_gateway_s_credential_is_signed_by_the_roster_key_and_written_down(aut
         ("", "it is not JSON"),
         ("[]", "not a JWK"),
         ('{"kty": "OKP", "crv": "Ed25519", "x": "AA"}', "not a JWK of P-256"),
-        (json.dumps(jwk(bytes(64))), "no point of the curve"),
-        (json.dumps(jwk(Key().public) | {"d": "AA"}), "holds a private key"),
-        (json.dumps(jwk(Key().public) | {"x": "!"}), "what RFC 7518 wants"),
-        (json.dumps(jwk(Key().public) | {"x": 7}), "what RFC 7518 wants"),
+        pytest.param(json.dumps(jwk(bytes(64))), "no point of the curve", id="no point"),
+        pytest.param(json.dumps(jwk(Key().public) | {"d": "AA"}), "holds a private key", id="private"),
+        pytest.param(json.dumps(jwk(Key().public) | {"x": "!"}), "what RFC 7518 wants", id="no base64"),
+        pytest.param(json.dumps(jwk(Key().public) | {"x": 7}), "what RFC 7518 wants", id="a number"),
     ],
 )
 def test_what_is_no_public_key_of_a_gateway_is_refused(authority: Path, tmp_path: Path, text: str, words: str) -> None:
