@@ -8,6 +8,7 @@ sync failed (Linux then takes the pages for clean, and a second sync succeeds ov
 at each opening the log is written once more, byte for byte, and synced, before anything in it is believed.
 """
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -102,15 +103,27 @@ class DatabaseError(Exception):
     """The database cannot be used; the sentence says what to do."""
 
 
-def open_database(directory: Path) -> sqlite3.Connection:
-    """The database in a directory, made when it is not there. For the writing thread, with the directory's lock held.
+def open_database(directory: Path, *, may_make: bool = True) -> sqlite3.Connection:
+    """The database in a directory. For the writing thread, with the directory's lock held.
+
+    may_make: whether one is made when there is none. A process that has had one may not: where a disk is gone its mount
+    point is an empty directory, and what began there would be hidden when the disk is back, acknowledged reports in it.
 
     Raises DatabaseError: it is not ours to use. sqlite3.Error, OSError: the disk or the file is at fault.
     """
     file = directory / FILE_NAME
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if may_make:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    elif not file.exists():
+        raise FileNotFoundError(errno.ENOENT, "the database is gone: is its disk mounted?", str(file))
     _write_again(directory / WAL_NAME)
-    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False, timeout=BUSY_MS / 1000)
+    connection = sqlite3.connect(
+        f"{file.absolute().as_uri()}?mode={'rwc' if may_make else 'rw'}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_MS / 1000,
+    )
     try:
         _prepare(connection, file)
     except BaseException:

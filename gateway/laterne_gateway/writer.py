@@ -123,6 +123,7 @@ class Writer:
         self._stopping = False
         self.no_room = ""  # why the group under way may not hold reports
         self._db: sqlite3.Connection | None = None
+        self._was_open = False
         self._ledger = Ledger()
         self._commit_s = 0.0
         self._away = ""
@@ -330,7 +331,7 @@ class Writer:
 
     def _open(self, repaired: salvage.Outcome | None) -> None:
         salvage.finish(self._directory)
-        db = open_database(self._directory)
+        db = open_database(self._directory, may_make=not self._was_open)
         try:
             db.execute("begin immediate")
             found = ledger.load(db, self._routes)
@@ -339,7 +340,7 @@ class Writer:
         except BaseException:
             db.close()
             raise
-        self._db, self._ledger = db, found
+        self._db, self._ledger, self._was_open = db, found, True
         opened = Opened(replace(found, lanes=dict(found.lanes)), chains, repaired)
         if threading.current_thread() is self._thread:
             self._say(opened)

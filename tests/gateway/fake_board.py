@@ -38,6 +38,7 @@ class FakeBoard:
         self.taken: dict[int, bytes] = {}
         self.acknowledged = 0
         self._began_s: float | None = None
+        self._closed_ms: dict[tuple[int, int], int] = {}  # by boot and sequence
         self.time: tuple[int, int, int] | None = None
         self.questions = 0
         self.enrolled = True
@@ -94,7 +95,7 @@ class FakeBoard:
         times = report.times_of([1000 * (index + 1) for index in range(readings)], 1000 * readings + 5)
         clock = (report.NEVER_SET, None, 0) if self.utc_ms is None else (report.SET, self.utc_ms, 15)
         content = report.Report(
-            board or self.name, sequence, previous, self.boot, self._closes_ms(), clock, times, columns, gaps or []
+            board or self.name, sequence, previous, self.boot, self._closed(sequence), clock, times, columns, gaps or []
         )
         payload = content.to_payload()
         return (key or self.key).sign(domain, payload), report.digest(payload)
@@ -128,11 +129,13 @@ class FakeBoard:
             self._began_s = now_s - FIRST_REPORTS_MS / 1000
         return int((now_s - self._began_s) * 1000)
 
-    def _closes_ms(self) -> int:
+    def _closed(self, sequence: int) -> int:
+        """When the report was closed: once, however often it is made again."""
         try:
-            return self.ticks_ms()
+            now_ms = self.ticks_ms()
         except RuntimeError:  # before the test's loop runs: just before its first answer
-            return FIRST_REPORTS_MS
+            now_ms = FIRST_REPORTS_MS
+        return self._closed_ms.setdefault((self.boot, sequence), now_ms)
 
     def answer(self, question: "messages.Message") -> bytes | None:
         self.questions += 1

@@ -86,6 +86,24 @@ async def test_what_was_acknowledged_outlives_a_failing_disk_and_the_rest_is_ref
 
 
 @pytest.mark.usefixtures("quick")
+async def test_a_disk_that_is_gone_is_waited_for_and_nothing_begins_at_its_mount_point(disk: Disk) -> None:
+    """Else a new database would be filled there, and hidden when the disk is back."""
+    board, state = FakeBoard(), disk.place / "state"
+    buffer = open_buffer(state)
+    await put_on(buffer, board, 20)
+    disk.fail()
+    assert isinstance((await put_on(buffer, board, 1))[0], StoreError)
+    disk.unmount()
+    await until(lambda: "is its disk mounted?" in alarms(buffer))
+    assert list(disk.place.iterdir()) == []
+    disk.mount()
+    await until(lambda: buffer.away == "")
+    assert await sequences(buffer) == list(range(1, 21))
+    assert await put_on(buffer, board, 1) == [STORED]
+    await buffer.close()
+
+
+@pytest.mark.usefixtures("quick")
 async def test_lanes_that_moved_while_the_disk_was_away_are_written_when_it_is_back(disk: Disk) -> None:
     board, buffer = FakeBoard(), open_buffer(disk.place / "state")
     await put_on(buffer, board, 20)
