@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from laterne_emulator import image
-from laterne_emulator.board import Ending
+from laterne_emulator.lives import Ending
 
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches

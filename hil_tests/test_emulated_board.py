@@ -8,8 +8,9 @@ import pytest
 from tests.emulator.talking import TALK, talking
 
 from laterne_emulator import image, interpreter
-from laterne_emulator.board import EMULATOR_HEAP_BYTES, Cause, Ending, Life
+from laterne_emulator.board import EMULATOR_HEAP_BYTES
 from laterne_emulator.i2c import BusFault
+from laterne_emulator.lives import Cause, Ending, Life
 from laterne_emulator.world import Fault
 
 if TYPE_CHECKING:

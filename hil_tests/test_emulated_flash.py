@@ -12,8 +12,9 @@ import pytest
 from tests.emulator.talking import FIRMWARE, TALK, talking
 
 from laterne_emulator import image
-from laterne_emulator.board import EmulatedBoard, Ending
+from laterne_emulator.board import EmulatedBoard
 from laterne_emulator.flash import Cut, Flash, FlashMisuse, FlashTiming, Torn, torn_erase, torn_program
+from laterne_emulator.lives import Ending
 from laterne_emulator.uart import FIFO_BYTES
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import serialx
 from tests.emulator.talking import TALK, WITHIN_S
 
-from laterne_emulator.board import EmulatedBoard, Ending
+from laterne_emulator.board import EmulatedBoard
+from laterne_emulator.lives import Ending
 
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches

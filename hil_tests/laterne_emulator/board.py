@@ -1,8 +1,9 @@
 """One emulated board: its power, its resets, and the process that is its processor.
 
 The process runs the firmware from a littlefs image with the heap of a real board. Everything that is not the
-processor stands here, outside of that heap: pins, sensors, watchdog, flash faults, the USB port and the UART's end.
-A reset, a bite of the watchdog or a power cut is SIGKILL and, but for the cut, a new process.
+processor stands here, outside of that heap: pins, sensors, watchdog, flash faults, the USB port and the UART's end;
+the process asks for them over a channel (requests.py). A reset, a bite of the watchdog or a power cut is SIGKILL and,
+but for the cut, a new process.
 """
 
 import asyncio
@@ -10,16 +11,15 @@ import hashlib
 import os
 import socket
 import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from struct import pack, unpack_from
+from struct import pack
 
 from laterne_emulator import interpreter, records
-from laterne_emulator.flash import BLOCKS, INSTANT, Cut, Flash, FlashMisuse, FlashTiming
+from laterne_emulator.flash import BLOCKS, INSTANT, Cut, Flash, FlashTiming
 from laterne_emulator.i2c import Bus
+from laterne_emulator.lives import NEXT_CAUSE, BoardFailed, Cause, Ending, Life
 from laterne_emulator.pins import Pins
+from laterne_emulator.requests import Requests
 from laterne_emulator.uart import UartEnd
 from laterne_emulator.usb import UsbPort, open_terminal
 from laterne_emulator.watchdog import Watchdog
@@ -27,52 +27,6 @@ from laterne_emulator.watchdog import Watchdog
 HEAP_BYTES = 152 * 1024  # what the firmware may use (firmware/README.md, "Memory")
 EMULATOR_HEAP_BYTES = 22 * 1024 + 768  # what the emulator's own modules keep of it; measured in test_emulated_board.py
 UTC_AT_POWER_ON = 1_609_459_200  # rp2 starts its clock at 2021-01-01
-
-
-class Cause(Enum):
-    """machine.reset_cause() of one life."""
-
-    POWER_ON = records.PWRON_RESET
-    HARD = records.HARD_RESET
-    WATCHDOG = records.WDT_RESET
-    SOFT = records.SOFT_RESET
-
-
-class Ending(Enum):
-    """Why a life ended."""
-
-    RESET = "machine.reset() or the reset button"
-    SOFT_RESET = "soft reset"
-    WATCHDOG = "the watchdog bit"
-    POWER_CUT = "power cut at a flash operation"
-    POWER_OFF = "power off"
-    BOOTLOADER = "machine.bootloader()"
-    FLASH_MISUSE = "programmed a page that was not erased"
-    FAILED = "the process failed"
-
-
-_NEXT_CAUSE = {
-    Ending.RESET: Cause.HARD,
-    Ending.SOFT_RESET: Cause.SOFT,
-    Ending.WATCHDOG: Cause.WATCHDOG,
-}  # after any other ending the board stays down
-_ENDING_OF = {
-    records.END_RESET: Ending.RESET,
-    records.END_SOFT: Ending.SOFT_RESET,
-    records.END_BOOTLOADER: Ending.BOOTLOADER,
-}
-
-
-@dataclass(frozen=True)
-class Life:
-    """From one reset to the next."""
-
-    cause: Cause
-    ending: Ending
-
-
-class BoardFailed(Exception):
-    """The emulation itself broke: the message holds what the board printed last."""
 
 
 class EmulatedBoard:
@@ -111,34 +65,11 @@ class EmulatedBoard:
         self.formatted = 0  # how often a board found no file system and made one
         self.emulator_heap_bytes = 0  # measured by the last life
         self._process: subprocess.Popen[bytes] | None = None
-        self._channel: socket.socket | None = None
         self._ending: Ending | None = None
-        self._cut: Cut | None = None
-        self._torn_page = 0
         self._failure: Exception | None = None
         self._life: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()
-        self._serve: dict[int, Callable[[int, int, int, bytes], None]] = {
-            records.HELLO: self._hello,
-            records.READY: self._is_ready,
-            records.END: lambda s, why, v, p: self._end(_ENDING_OF[why]),
-            records.PIN_MODE: lambda s, pin, v, p: self.pins.board_sets_mode(pin, v & 0xFF, v >> 8),
-            records.PIN_WRITE: lambda s, pin, v, p: self.pins.board_writes(pin, v),
-            records.PIN_READ: lambda s, pin, v, p: self._answer(s, self.pins.level(pin)),
-            records.ADC_READ: lambda s, pin, v, p: self._answer(s, self._analogue(pin)),
-            records.I2C_TRANSFER: self._i2c_transfer,
-            records.I2C_SCAN: self._i2c_scan,
-            records.UART_INIT: lambda s, uart, baud, p: setattr(self.uart, "baud", baud),
-            records.UART_ANY: lambda s, uart, v, p: self._answer(s, self.uart.waiting()),
-            records.WATCHDOG_START: lambda s, a, ms, p: self.watchdog.start(ms),
-            records.WATCHDOG_FEED: lambda s, a, v, p: self.watchdog.feed(),
-            records.INTERRUPT: self._set_interrupt,
-            records.FLASH_PROGRAM: self._flash_program,
-            records.FLASH_ERASE: self._flash_erase,
-            records.FLASH_PAGE: self._flash_page,
-            records.FLASH_MISUSE: self._flash_misuse,
-        }
 
     @property
     def boots(self) -> int:
@@ -224,7 +155,7 @@ class EmulatedBoard:
                 if ending is not Ending.SOFT_RESET:
                     self.watchdog.reset()
                     self.usb.unplug()
-                cause = _NEXT_CAUSE.get(ending)
+                cause = NEXT_CAUSE.get(ending)
                 if cause is None:
                     return
                 self._ended.set()
@@ -241,13 +172,13 @@ class EmulatedBoard:
 
     async def _live_once(self) -> Ending:
         loop = asyncio.get_running_loop()
-        self._ending = self._cut = None
+        self._ending = None
         self._ready.clear()
         self.pins.reset()
         self.uart.restart()
         console, terminal = open_terminal()
-        self._channel, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel.setblocking(False)
+        ours, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        requests = Requests(ours, self, self._boot_record, self._is_ready, self._end, self._fail)
         self._process = self._start(terminal, channel)
         channel.close()
         os.close(terminal)
@@ -255,7 +186,7 @@ class EmulatedBoard:
         self.usb.attach(console)
         ended = asyncio.Event()
         pidfd = os.pidfd_open(self._process.pid)
-        loop.add_reader(self._channel, self._serve_channel)
+        requests.begin()
         loop.add_reader(pidfd, ended.set)
         try:
             await ended.wait()
@@ -264,9 +195,7 @@ class EmulatedBoard:
             os.close(pidfd)
             self._process.kill()
             status = self._process.wait()
-            self._serve_channel()  # what it said last
-            loop.remove_reader(self._channel)
-            self._channel.close()
+            requests.stop()
             self.uart.powered = False
             self.usb.detach()
         return self._ending or self._judge(status)
@@ -297,37 +226,16 @@ class EmulatedBoard:
         self._ending = why
         self._process.kill()
 
-    # --- the control channel (records.py) ---------------------------------------------------------
+    def _fail(self, why: Exception, ending: Ending) -> None:
+        self._failure = why
+        self._end(ending)
 
-    def _serve_channel(self) -> None:
-        assert self._channel is not None
-        for _ in range(64):  # then let the other boards have their turn
-            try:
-                record = self._channel.recv(records.HEADER_BYTES + records.PAYLOAD_BYTES)
-            except (BlockingIOError, ConnectionError):
-                return
-            if not record:
-                asyncio.get_running_loop().remove_reader(self._channel)
-                return
-            operation, argument, sequence, value = unpack_from(records.HEADER, record)
-            try:
-                self._serve[operation](sequence, argument, value, record[records.HEADER_BYTES :])
-            except Exception as why:
-                # A fault of a sensor model or of this supervisor: the board cannot go on, and the test must see it.
-                self._failure = why
-                self._end(Ending.FAILED)
-                return
+    def _is_ready(self, formatted: int, heap: int) -> None:
+        self.formatted += formatted
+        self.emulator_heap_bytes = heap
+        self._ready.set()
 
-    def _answer(self, sequence: int, value: int = 0, payload: bytes = b"", error: int = 0, flags: int = 0) -> None:
-        assert self._channel is not None
-        try:
-            head = pack(records.HEADER, error, flags, sequence, value)
-            self._channel.send((head + payload).ljust(records.REPLY_BYTES, b"\0"))
-        except (ConnectionError, BlockingIOError):
-            # The process has just ended, or has not read 100 replies: it asks for one at a time.
-            return
-
-    def _hello(self, sequence: int, argument: int, value: int, payload: bytes) -> None:
+    def _boot_record(self) -> bytes:
         boot = pack(
             records.BOOT,
             self.cause.value,
@@ -340,65 +248,4 @@ class EmulatedBoard:
             self.uart.paced,
             self.unique_id,
         )
-        boot += os.fsencode(self.flash.image.resolve())
-        self._answer(sequence, len(boot) - records.BOOT_BYTES, boot)
-
-    def _set_interrupt(self, sequence: int, argument: int, on: int, payload: bytes) -> None:
-        self.usb.let_interrupt(on > 0, at_once=on == records.INTERRUPT_NOW)
-        if on != records.INTERRUPT_SOON:
-            self._answer(sequence)
-
-    def _is_ready(self, sequence: int, formatted: int, heap: int, payload: bytes) -> None:
-        self.formatted += formatted
-        self.emulator_heap_bytes = heap
-        self._ready.set()
-
-    def _analogue(self, pin: int) -> int:
-        source = self.pins.adc.get(pin)
-        return source() if source else 0
-
-    def _i2c_transfer(self, sequence: int, bus: int, value: int, payload: bytes) -> None:
-        error, read = self.buses[bus].transfer(value & 0xFFFF, payload, value >> 16)
-        self._answer(sequence, payload=read, error=error)
-
-    def _i2c_scan(self, sequence: int, bus: int, value: int, payload: bytes) -> None:
-        found = self.buses[bus].scan()
-        self._answer(sequence, len(found), found)
-
-    # --- flash operations -------------------------------------------------------------------------
-
-    def _flash_program(self, sequence: int, argument: int, address: int, payload: bytes) -> None:
-        cut, skipped = self.flash.begins()
-        if cut:
-            self._cut, self._torn_page = cut, address
-            self._answer(sequence, flags=records.FLASH_HOLD)
-            return
-        self.flash.programs()
-        self._answer_busy(sequence, self.flash.timing.page_ms, skipped)
-
-    def _flash_page(self, sequence: int, argument: int, value: int, payload: bytes) -> None:
-        assert self._cut is not None
-        # First the power, then the page: the process must not see what is left of it.
-        self._end(Ending.POWER_CUT)
-        self.flash.tear_program(self._torn_page, payload, self._cut)
-
-    def _flash_erase(self, sequence: int, argument: int, block: int, payload: bytes) -> None:
-        cut, skipped = self.flash.begins()
-        if cut:
-            self._end(Ending.POWER_CUT)
-            self.flash.tear_erase(block, cut)
-            return
-        self.flash.erases(block, skipped)
-        self._answer_busy(sequence, self.flash.timing.erase_ms, skipped)
-
-    def _answer_busy(self, sequence: int, busy_ms: float, skipped: bool) -> None:
-        if busy_ms:
-            self.uart.flash_busy(busy_ms / 1000)
-        self._answer(sequence, round(busy_ms * 1000), flags=records.FLASH_SKIP if skipped else 0)
-
-    def _flash_misuse(self, sequence: int, argument: int, address: int, payload: bytes) -> None:
-        if self.flash.may_program_twice(address):
-            self._answer(sequence)
-            return
-        self._failure = FlashMisuse(f"{self.name} programmed the page at 0x{address:x} that was not erased")
-        self._end(Ending.FLASH_MISUSE)
+        return boot + os.fsencode(self.flash.image.resolve())

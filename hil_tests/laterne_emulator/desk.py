@@ -10,11 +10,12 @@ from dataclasses import fields
 from typing import Any
 
 from laterne_emulator.bench import Bench
-from laterne_emulator.board import BoardFailed, EmulatedBoard
+from laterne_emulator.board import EmulatedBoard
 from laterne_emulator.control import MAX_LINE_BYTES
 from laterne_emulator.flash import Cut, FlashMisuse, Torn
 from laterne_emulator.i2c import BusFault
 from laterne_emulator.line import Line, LineFaults
+from laterne_emulator.lives import BoardFailed
 from laterne_emulator.world import Fault, Quantity
 
 Request = dict[str, Any]

@@ -40,10 +40,10 @@ def emulate(
     # These need the extra `emulator`; without it the other commands of laterne still work.
     try:
         from laterne_emulator.bench import Bench
-        from laterne_emulator.board import BoardFailed
         from laterne_emulator.flash import FlashMisuse
         from laterne_emulator.image import NoFirmware, find_firmware
         from laterne_emulator.interpreter import EmulatorUnusable
+        from laterne_emulator.lives import BoardFailed
     except ImportError as why:
         print(f"emulate: {why}. Install it with: pip install 'laterne[emulator]'", file=sys.stderr)
         raise typer.Exit(2) from None
