@@ -1,4 +1,4 @@
-"""Runs after boot.py: the firmware of a slot. From an enrolled board nobody gets to a REPL.
+"""Runs after boot.py: the firmware of the slot that the loader chooses. From an enrolled board nobody gets to a REPL.
 
 MicroPython (shared/runtime/pyexec.c) lets Ctrl-C in again before the first line of each file, and gives a REPL to
 whatever ends main.py. So the first thing is to let none in. One that came before that line waits for the next jump of
@@ -14,7 +14,7 @@ import micropython
 micropython.kbd_intr(-1)
 import machine  # noqa: E402
 
-SLOT = "/a"  # the place where the state record of updates will say which slot is tried
+WATCHDOG_MS = 8000  # RP2040 counts to 8,388 at most
 
 
 def enrolled() -> bool:
@@ -31,10 +31,36 @@ def enrolled() -> bool:
     return False
 
 
+def watchdog() -> machine.WDT:
+    return machine.WDT(timeout=WATCHDOG_MS)
+
+
+def choose() -> str:
+    # Which slot. The loader lies in /l, in an interpreter of our own it is frozen; nothing of it stays in memory.
+    import gc
+    import sys
+
+    sys.path.insert(0, "/l")
+    slot = "/r"  # the rescue needs neither the loader nor its record
+    try:
+        from laterne_firmware import loader
+
+        slot = loader.choose(enrolled(), machine.reset_cause() == machine.PWRON_RESET, watchdog)
+        del loader
+    except Exception as why:
+        print("the loader failed: rescue")
+        sys.print_exception(why)
+    for name in list(sys.modules):
+        if name.startswith("laterne_"):
+            del sys.modules[name]
+    gc.collect()
+    return slot
+
+
 def run() -> None:
     import sys
 
-    sys.path.insert(0, SLOT)
+    sys.path[0] = choose()
     if not enrolled():
         micropython.kbd_intr(3)
         from laterne_firmware import board

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tests.firmware.questions import asking
 
-from laterne_emulator.image import find_firmware, firmware_files
+from laterne_emulator.image import find_firmware, firmware_files, main_with
 from laterne_protocol import report_reading
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ HEAP_BYTES = 144 * 1024  # eight KiB less than emulated boards have (laterne_emu
 HANDSHAKES = 20
 # Handshakes follow one another here without the half minute that a board puts between them.
 WITHOUT_BOUNDS = b"""
-import sys
-sys.path.insert(0, "/a")
 from laterne_firmware.sessions import Bucket
 Bucket.REFILL_MS = 1
 del Bucket
@@ -48,8 +46,7 @@ async def test_a_board_with_three_sensors_starts_and_reports_in_136_kib_and_neve
 
 async def test_twenty_handshakes_need_no_more_memory_than_one(emulated_boards: "Benches") -> None:
     files = firmware_files(find_firmware(), settings={"report_s": 60, "sample_ms": 2000}, used_by=WITHOUT_BOUNDS)
-    main = files["main.py"].replace(b"\nstart()\n", WITHOUT_BOUNDS + b"\nstart()\n")
-    assert main != files["main.py"]
+    main = main_with(files["main.py"], WITHOUT_BOUNDS)
     bench = await emulated_boards(files={**files, "main.py": main}, paced=False, powered=False, heap_bytes=HEAP_BYTES)
     board = bench.boards[NAME]
     await bench.power_on()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from laterne_protocol.frame import Frame
 
 _SERVICE_LOOK_MS = const(200)
+_HEALTHY_MS = const(600000)  # then the starts before do not count any more (slots)
 _GATEWAY_SILENT_MS = const(60000)  # then the LED says that nobody asks
 _PAUSE_BEFORE_RESET_MS = const(3000)
 _GC_AT_START_BYTES = const(2048)  # what stays lies close together, not between garbage
@@ -49,7 +50,8 @@ class Console:
 class Post:
     """The parts of a running board; `start` makes them.
 
-    log: a line on the console. switch: the service switch's pin. i2c: where the sensors are.
+    log: a line on the console. switch: the service switch's pin. i2c: where the sensors are. trial_ms: how long a
+    release that is only tried may go on unconfirmed after a start. counted: whether the record counts this start.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class Post:
         clock: "Clock",
         random: "Random",
         reporter: "Reporter",
+        trial_ms: int,
+        counted: bool,
         line: "Line",
         link: "Link",
     ) -> None:
@@ -77,6 +81,8 @@ class Post:
         self._clock = clock
         self._random = random
         self._reporter = reporter
+        self._trial_ms = trial_ms
+        self._counted = counted
         self._line = line
         self._link = link
         self._supervisor = Supervisor(watchdog, self._log, machine.reset)
@@ -87,7 +93,7 @@ class Post:
 
     async def run(self) -> None:
         """For ever."""
-        if self._identity.kid is None:
+        if self._identity.kid is None and not self._identity.rescue:  # whose flash may be RAM
             self._log("first start: making keys")
             self._supervisor.start("keys", self._make_keys)
         if self._identity.board is not None:
@@ -173,16 +179,32 @@ class Post:
             if not closed:
                 self._log("readings go on")
             else:
-                self._log("%s, no readings are taken" % ("an order is executed" if held else "service switch closed"))
+                why = "an order is executed" if held else "service switch closed"
+                self._log("%s, no readings are taken" % ("rescue" if self._identity.rescue else why))
 
     def _each_second(self) -> None:
-        self._clock.now_ms()  # ticks wrap: somebody has to look
+        self._look_at_trial(self._clock.now_ms())  # ticks wrap, too: somebody has to look
         if self._line.progress():
             self._supervisor.beat("line")
         if self._sessions is not None:
             self._sessions.each_second()
         self._second += 1
         self._led_pin.value(self._led())
+
+    def _look_at_trial(self, now_ms: int) -> None:
+        if self._identity.trial:
+            if now_ms > self._trial_ms:
+                self._log("the release was not confirmed within %d s" % (self._trial_ms // 1000))
+                machine.reset()
+        elif self._counted and now_ms > _HEALTHY_MS:
+            self._counted = False
+            self._healthy()
+
+    def _healthy(self) -> None:
+        from laterne_firmware import running
+
+        running.healthy(self._log)
+        unload("laterne_firmware.running", "laterne_firmware.slots")
 
     def _led(self) -> int:
         """README.md, "What the LED says": on in service; a second in two with a gateway, one in four without."""
@@ -211,9 +233,9 @@ def _post() -> Post:
     from laterne_firmware import start
 
     post = start.post()
-    for name in ("start", "settings", "recovery", "entropy", "board"):
+    for name in ("start", "settings", "recovery", "running", "slots", "entropy", "board"):
         unload("laterne_firmware." + name)
-    unload("pins")
+    unload("pins", "laterne_protocol.release_index")
     _unload_what_enrolment_needs()
     return post
 

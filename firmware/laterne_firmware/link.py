@@ -118,7 +118,13 @@ class Link:
     def _hello(self, question: messages.Hello) -> bytes:
         identity = self._identity
         return messages.Identity(
-            question.number, identity.board, identity.kid, self._clock.boot, RELEASE, self.about[1], self._trust()
+            question.number,
+            identity.board,
+            identity.kid,
+            self._clock.boot,
+            "rescue" if identity.rescue else RELEASE,
+            self.about[1],
+            self._trust(),
         ).to_bytes()
 
     def _trust(self) -> "tuple[int, bytes] | None":

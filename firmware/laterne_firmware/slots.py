@@ -3,7 +3,7 @@
     active       slot that runs when none is tried: "a" or "b"; "" when the record was lost: then nothing is proven
     trial        slot that is tried, or None
     attempts     of a trial: its starts but those by power. Without one: starts in a row of the active release that
-                 something else than the power began; the app takes them back when it has run for HEALTHY_MS
+                 something else than the power began; the app takes them back when it has run for 10 minutes
     power_ons    starts of a trial by power: a post's feed may be switched, so these have a limit of their own
     floor        no release with a lower sequence is armed or tried; what was confirmed is never held to it
     result       of the last trial that was not confirmed: [one of the results, digest of its release], or None
@@ -19,8 +19,9 @@ from laterne_protocol import cbor, fields
 from laterne_protocol.errors import ObjectError, WireError
 
 RECORD = "/slot"
+INDEX = "/M"  # of a slot: the index of its release, written last
+RESCUE = "/r"  # first on sys.path when the rescue runs, also where there is no such folder: then it is frozen
 DAMAGED, UNSUITABLE, CRASHED, POWER_FAILED, ABANDONED = 1, 2, 3, 4, 5  # results
-HEALTHY_MS = 600000
 
 
 def other(slot: str) -> str:
@@ -138,7 +139,7 @@ class State:
         self.save()
 
     def healthy(self) -> None:
-        """The active release has run for HEALTHY_MS: the starts before do not count any more."""
+        """The active release has run long enough: the starts before do not count any more."""
         if self.attempts and self.trial is None:
             self.attempts = 0
             self.save()

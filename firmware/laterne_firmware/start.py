@@ -2,7 +2,7 @@
 
 import os
 
-from laterne_firmware import RELEASE, board, recovery, settings
+from laterne_firmware import RELEASE, board, recovery, running, settings
 from laterne_firmware.app import Console, Post
 from laterne_firmware.backlog import Backlog
 from laterne_firmware.clock import Clock
@@ -28,6 +28,7 @@ def post() -> Post:
     console = Console(hardware)
     log = console.line
     identity = recovery.identity(log)
+    trial_ms, counted = running.learn(identity)
     console.name = identity.board or console.name
     state = State()
     backlog = Backlog(state, log)
@@ -35,7 +36,8 @@ def post() -> Post:
     for _ in recovery.start(state, backlog, log, identity, set_by_operator.report_s * 1000):
         watchdog.feed()
     unload("laterne_firmware.recovery")
-    log("release %s, start %d by %s" % (RELEASE, state.boot, board.started_by()))
+    what = "rescue" if identity.rescue else "release " + RELEASE
+    log("%s, start %d by %s" % (what, state.boot, board.started_by()))
     if problem:
         log(problem)
     clock = Clock(state.boot)
@@ -53,6 +55,8 @@ def post() -> Post:
         clock,
         random,
         reporter,
+        trial_ms,
+        counted,
         Line(board.uart(), board.driver_enable(), set_by_operator.address, clock),
         Link(
             identity,

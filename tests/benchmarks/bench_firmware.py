@@ -14,7 +14,7 @@ from tests.firmware.questions import Asker, asking
 
 from laterne_emulator.bench import Bench
 from laterne_emulator.board import EmulatedBoard
-from laterne_emulator.image import find_firmware, firmware_files
+from laterne_emulator.image import find_firmware, firmware_files, main_with
 from laterne_emulator.interpreter import compiled
 
 Row = tuple[str, str, str]
@@ -97,10 +97,9 @@ async def _ask_the_console(board: EmulatedBoard, expression: str) -> str:
 
 async def _steady(folder: Path, files: dict[str, bytes]) -> tuple[int, list[int]]:
     """(bytes free after a collection, microseconds from closing to flash for each report) at the budget."""
-    main = files["main.py"].replace(b"\nstart()\n", b"\nfrom timed import *\nstart()\n")
     timed = {
         **firmware_files(find_firmware(), settings=SETTINGS, short=False),
-        "main.py": b"import sys\nsys.path.insert(0, '/a')\n" + main,
+        "main.py": main_with(files["main.py"], b"import timed"),
     }
     timed["timed.mpy"] = compiled(TIMED.encode(), "timed.py")
     async with Bench(folder / "timed", files=timed, paced=False) as bench:

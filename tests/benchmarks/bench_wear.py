@@ -23,7 +23,7 @@ from tests.benchmarks.quick_boards import Street
 from tests.firmware.questions import asking
 
 from laterne_emulator.bench import Bench
-from laterne_emulator.image import find_firmware, firmware_files
+from laterne_emulator.image import find_firmware, firmware_files, main_with
 from laterne_emulator.interpreter import compiled
 
 Row = tuple[str, str, str]
@@ -47,10 +47,9 @@ OUBLOCK_BYTES = 512
 async def erases_of_a_report(folder: Path) -> tuple[float, float, int]:
     """(erases, bytes programmed) a report, and the number of blocks of the file system."""
     files = firmware_files(find_firmware(), settings=SETTINGS)
-    main = files["main.py"].replace(b"\nstart()\n", b"\nfrom drafts import *\nstart()\n")
     quick = {
         **firmware_files(find_firmware(), settings=SETTINGS, short=False),
-        "main.py": b"import sys\nsys.path.insert(0, '/a')\n" + main,
+        "main.py": main_with(files["main.py"], b"import drafts"),
         "drafts.mpy": compiled((DRAFTS % FASTER).encode(), "drafts.py"),
     }
     async with Bench(folder, files=quick, paced=False, heap_bytes=HEAP_BYTES) as bench:
