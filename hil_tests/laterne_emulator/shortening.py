@@ -40,7 +40,7 @@ def shortened(sources: Mapping[str, bytes], *outside: bytes) -> dict[str, bytes]
 @lru_cache(maxsize=8)
 def _shortened(sources: tuple[tuple[str, bytes], ...], keep: frozenset[str]) -> tuple[tuple[str, bytes], ...]:
     texts = {name.removesuffix(".__init__"): source for name, source in sources}
-    modules = {name: read(name, source) for name, source in _without_what_nobody_calls(texts, keep).items()}
+    modules = _without_what_nobody_calls(texts, keep)
     Constants(modules, keep).write_out()
     Names(modules, keep).shorten()
     rewritten = {}
@@ -57,18 +57,20 @@ def _shortened(sources: tuple[tuple[str, bytes], ...], keep: frozenset[str]) -> 
 # What nobody calls ---------------------------------------------------------------------------------------------------
 
 
-def _without_what_nobody_calls(sources: dict[str, bytes], keep: frozenset[str]) -> dict[str, bytes]:
-    """The sources without functions, classes and methods whose name is nowhere in those modules that can be loaded.
+def _without_what_nobody_calls(sources: dict[str, bytes], keep: frozenset[str]) -> dict[str, Module]:
+    """The modules without functions, classes and methods whose name is nowhere in those modules that can be loaded.
 
-    Names of modules stand in imports, in strings, or in `keep`. What is used only by what goes, goes in the next round.
+    Names of modules stand in imports, in strings, or in `keep`. What is used only by what goes, goes in the next round;
+    only what has changed is read again.
     """
+    modules = {name: read(name, source) for name, source in sources.items()}
     while True:
-        modules = {name: read(name, source) for name, source in sources.items()}
         _find_loaded(modules, keep)
         loaded = [module for module in modules.values() if module.is_loaded]
         used = set(keep).union(*(module.words for module in loaded))
         made = {}
         for module in loaded:
+            module.is_loaded = False
             for scope, around in module.nested.items():
                 if (
                     isinstance(scope, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
@@ -81,10 +83,10 @@ def _without_what_nobody_calls(sources: dict[str, bytes], keep: frozenset[str]) 
                     indent = b" " * scope.col_offset
                     begin, end = module.lines[first - 1], module.lines[scope.end_lineno]
                     module.edits.append((begin, end, indent + b"pass" + b"\n" * (scope.end_lineno - first + 1)))
-            made[module.name] = module.rewritten()
-        if made == sources:
+            made[module.name] = read(module.name, module.rewritten()) if module.edits else module
+        if made == modules:
             return made
-        sources = made
+        modules = made
 
 
 def _find_loaded(modules: dict[str, Module], keep: frozenset[str]) -> None:
