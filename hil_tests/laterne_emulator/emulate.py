@@ -34,13 +34,16 @@ def emulate(
     ] = None,
     heap_kib: Annotated[int, typer.Option(min=64, help="Heap of a board's firmware, in KiB.")] = 152,
     bus: Annotated[bool, typer.Option("--bus", help="All boards on one half-duplex line, DIR/bus.")] = False,
+    instant_flash: Annotated[
+        bool, typer.Option("--instant-flash", help="Flash takes no time, and no UART is deaf meanwhile.")
+    ] = False,
     tap: Annotated[bool, typer.Option("--tap", help="Record what is on a line in line.bin beside its port.")] = False,
 ) -> None:
     """Run emulated sensor boards with serial ports DIR/NAME/uart and DIR/NAME/usb, until Ctrl-C."""
     # These need the extra `emulator`; without it the other commands of laterne still work.
     try:
         from laterne_emulator.bench import Bench
-        from laterne_emulator.flash import FlashMisuse
+        from laterne_emulator.flash import INSTANT, TYPICAL_TIMING, FlashMisuse
         from laterne_emulator.image import NoFirmware, find_firmware
         from laterne_emulator.interpreter import EmulatorUnusable
         from laterne_emulator.lives import BoardFailed
@@ -58,7 +61,14 @@ def emulate(
         _claim(directory)
         sources = None if blank else find_firmware(firmware)
         bench = Bench(
-            directory, boards, firmware=sources, settings=settings, bus=bus, seed=seed, heap_bytes=heap_kib * 1024
+            directory,
+            boards,
+            firmware=sources,
+            settings=settings,
+            bus=bus,
+            seed=seed,
+            timing=INSTANT if instant_flash else TYPICAL_TIMING,
+            heap_bytes=heap_kib * 1024,
         )
         asyncio.run(_run(bench, tap))
     except (NoFirmware, EmulatorUnusable, SyntaxError, ValueError, OSError) as why:

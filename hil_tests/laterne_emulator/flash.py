@@ -41,14 +41,19 @@ class Cut:
 
 @dataclass(frozen=True)
 class FlashTiming:
-    """How long the chip is busy, and the board deaf. Typical for the RP2040's W25Q16: 45 ms and 0.5 ms."""
+    """How long the chip is busy, in ms for an erase of 4 KiB and for a page program, and the board deaf (uart.py).
+
+    Assign `board.flash.timing` to change it while a board runs. Typical for a Pico's W25Q16JV: 45 and 0.4 ms, at most
+    400 and 3 ms (data sheet, "AC electrical characteristics").
+    """
 
     erase_ms: float = 0.0
     page_ms: float = 0.0
 
 
 INSTANT = FlashTiming()
-TYPICAL_TIMING = FlashTiming(erase_ms=45.0, page_ms=0.5)
+TYPICAL_TIMING = FlashTiming(erase_ms=45.0, page_ms=0.4)
+SLOWEST_TIMING = FlashTiming(erase_ms=400.0, page_ms=3.0)
 
 
 @dataclass
