@@ -1,0 +1,245 @@
+"""P4 on the board: the power fails at every flash operation of a trial, from its arming to its end, and of a rescue.
+
+After each cut the image is read from outside (littlefs-python, its own digests): both slots are whole and the record is
+one of those between the old and the new. Then the power comes back, and perhaps goes again: every start runs a whole
+release or the rescue, and the end is the one that the scenario has without a cut.
+"""
+
+import asyncio
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from laterne_emulator import image, slot_reading
+from laterne_emulator.flash import Cut, Torn
+from laterne_emulator.slots import Record, Release
+from laterne_emulator.small_releases import (
+    ABANDONS,
+    CONFIRMS,
+    CRASHES,
+    NOTHING,
+    arms,
+    board_files,
+    release,
+)
+from laterne_emulator.sweep import Settings
+
+if TYPE_CHECKING:
+    from laterne_emulator.board import EmulatedBoard
+    from laterne_emulator.pytest_plugin import Benches, FaultSweeps
+
+BLOCKS = 64
+WITHIN_S = 20.0  # a bound for what would hang
+DAMAGED, UNSUITABLE, CRASHED, POWER_FAILED, ABANDONED = 1, 2, 3, 4, 5
+RESCUE = release("RESCUE", NOTHING, 1)
+GOOD = release("NEW", CONFIRMS, 8)
+BAD = release("NEW", CRASHES, 8)
+WITHDRAWN = release("NEW", ABANDONS, 8)
+FOREIGN = release("NEW", CONFIRMS, 8, abi=5)
+OLD = release("OLD", NOTHING, 7)
+
+
+def armed(new: Release) -> tuple[Release, Record]:
+    """A board that will arm `new` in slot b by itself."""
+    old = release("OLD", arms("b", new), 7)
+    return old, Record("a", floor=7, slots={"a": old.entry, "b": new.entry}, confirmed=("a",))
+
+
+def ended(of: Record, result: tuple[int, bytes], refused: bool = True) -> Record:
+    return replace(of, trial=None, attempts=0, power_ons=0, result=result, refused=result[1] if refused else None)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """a, b: what is in the slots. record: before. end: the record when it is over; runs: what runs then, from where.
+
+    damaged: a path in which a byte is wrong.
+    """
+
+    a: Release
+    b: Release
+    record: Record
+    end: Record
+    runs: str
+    damaged: str = ""
+
+    def image(self, place: Path) -> Path:
+        files = board_files(self.a, self.b, self.record, RESCUE)
+        if self.damaged:
+            content = bytearray(files[self.damaged])
+            content[len(content) // 2] ^= 1
+            files[self.damaged] = bytes(content)
+        image.build(place, files, BLOCKS)
+        return place
+
+
+def scenarios() -> dict[str, Scenario]:
+    made = {}
+    old, before = armed(GOOD)
+    made["arming, trial, confirmation"] = Scenario(
+        old, GOOD, before, replace(before, active="b", floor=8, confirmed=("a", "b")), "NEW NEW from /b"
+    )
+    old, before = armed(BAD)
+    made["a release that crashes"] = Scenario(old, BAD, before, ended(before, (CRASHED, BAD.digest)), "OLD OLD from /a")
+    old, before = armed(WITHDRAWN)
+    made["a trial that an order ends"] = Scenario(
+        old, WITHDRAWN, before, ended(before, (ABANDONED, WITHDRAWN.digest), refused=False), "OLD OLD from /a"
+    )
+    old, before = armed(FOREIGN)
+    made["bytecode of another interpreter"] = Scenario(
+        old, FOREIGN, before, ended(before, (UNSUITABLE, FOREIGN.digest)), "OLD OLD from /a"
+    )
+    old, before = armed(GOOD)
+    made["a trial whose slot is damaged"] = Scenario(
+        old, GOOD, before, ended(before, (DAMAGED, GOOD.digest)), "OLD OLD from /a", "b/laterne_firmware/part.mpy"
+    )
+    # The slot of the older release is used again, and its release was confirmed once.
+    new = release("NEW", CONFIRMS, 9)
+    former = release("OLD", arms("a", new), 8)
+    before = Record("b", floor=8, slots={"a": OLD.entry, "b": former.entry}, confirmed=("a", "b"))
+    end = replace(before, active="a", floor=9, confirmed=("b", "a"), slots={"a": new.entry, "b": former.entry})
+    made["the other way round"] = Scenario(new, former, before, end, "NEW NEW from /a")
+    both = {"a": OLD.entry, "b": GOOD.entry}
+    before = Record("b", floor=8, slots=both, confirmed=("a", "b"))
+    made["the active slot is damaged, the other one proven"] = Scenario(
+        OLD, GOOD, before, replace(before, active="a", result=(DAMAGED, GOOD.digest)), "OLD OLD from /a",
+        "b/laterne_protocol/cbor.mpy",
+    )  # fmt: skip
+    crashing = release("OLD", CRASHES, 7)
+    before = Record("a", attempts=6, floor=7, slots={"a": crashing.entry}, confirmed=("a",))
+    made["the active release crashes again and again"] = Scenario(
+        crashing, GOOD, before, replace(before, attempts=8), "RESCUE RESCUE from /r"
+    )
+    return made
+
+
+SCENARIOS = scenarios()
+
+
+class Life:
+    """What was printed from power-on to the end of a scenario, or to the cut, whatever resets there were."""
+
+    def __init__(self, printed: str) -> None:
+        self.printed = printed
+        self.runs = [line.removeprefix("runs ") for line in printed.splitlines() if line.startswith("runs ")]
+        self.is_done = "done" in printed.splitlines()
+
+
+async def live(board: "EmulatedBoard", cut: Cut | None = None) -> Life:
+    (board.folder / "console.log").unlink(missing_ok=True)
+    async with asyncio.timeout(WITHIN_S):
+        await board.power_on(cut)
+        down = asyncio.create_task(board.wait_until_down())
+        done = asyncio.create_task(board.usb.wait_for_print("done"))
+        await asyncio.wait([down, done], return_when=asyncio.FIRST_COMPLETED)
+        done.cancel()
+        await board.power_off()
+        await down
+    log = board.folder / "console.log"
+    return Life(log.read_text(errors="replace") if log.exists() else "")  # none: the power went before a word
+
+
+async def run_to_the_end(board: "EmulatedBoard", scenario: Scenario, where: str) -> list[Life]:
+    """Gives power until the scenario is over; its end is judged. All lives of it."""
+    lives = [await live(board)]
+    require_end(board, scenario, lives[-1], where)
+    programs = board.flash.count.operations
+    lives.append(await live(board))
+    if scenario.record.attempts == 0:
+        assert board.flash.count.operations == programs, f"{where}: a start by power writes nothing"
+    require_end(board, scenario, lives[-1], where)
+    return lives
+
+
+def require_end(board: "EmulatedBoard", scenario: Scenario, life: Life, where: str) -> None:
+    assert life.is_done, f"{where}: {life.printed}"
+    assert life.runs[-1] == scenario.runs, f"{where}: {life.printed}"
+    found = slot_reading.record(board.flash.image)
+    assert found is not None
+    # What a trial's end by an order leaves: the start after it counts for the active release, if no power began it.
+    assert found.attempts == scenario.end.attempts or (scenario.end.attempts, found.attempts) == (0, 1), where
+    assert replace(found, attempts=scenario.end.attempts) == scenario.end, f"{where}: {found}"
+
+
+def require_whole(board: "EmulatedBoard", scenario: Scenario, lives: list[Life], where: str) -> None:
+    """What holds at any moment, in whatever state the power has left the board."""
+    found = slot_reading.record(board.flash.image)
+    assert found is not None, f"{where}: the record is lost"
+    assert found.floor in (scenario.record.floor, scenario.end.floor), where
+    assert (found.floor == scenario.end.floor) == (found.active == scenario.end.active) or (
+        scenario.record.floor == scenario.end.floor
+    ), f"{where}: the floor rises with the switch"
+    for slot, kept in (("a", scenario.a), ("b", scenario.b)):
+        if not scenario.damaged.startswith(slot):
+            slot_reading.require_whole(board.flash.image, slot, kept)
+    whole = {f"{name} {name} from {path}" for name in ("OLD", "NEW") for path in ("/a", "/b")} | {scenario.runs}
+    for life in lives:
+        for run in life.runs:
+            assert run in whole, f"{where}: {run}"
+        if scenario.damaged:
+            assert not any(run.endswith(f"from /{scenario.damaged[0]}") for run in life.runs), where
+
+
+def kinds(everything: bool, at: int) -> list[Torn]:
+    """Every operation is cut in two of the six ways in every run, and in all six in a soak."""
+    found = list(Torn)
+    return found if everything else found[at % 3 :: 3]
+
+
+async def a_board(emulated_boards: "Benches", scenario: Scenario, before: Path) -> tuple["EmulatedBoard", int]:
+    """A board that is off, with the image in `before`, and how many flash operations the scenario has."""
+    scenario.image(before)
+    bench = await emulated_boards(files={"boot.py": b""}, powered=False, blocks=BLOCKS)
+    board = bench.boards["board-01"]
+    shutil.copy(before, board.flash.image)
+    count = board.flash.count.operations
+    await run_to_the_end(board, scenario, "without a cut")
+    operations = board.flash.count.operations - count
+    shutil.copy(before, board.flash.image)
+    return board, operations
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_a_cut_at_any_flash_operation_leaves_a_whole_release_that_runs(
+    emulated_boards: "Benches", fault_sweep: "FaultSweeps", name: str, tmp_path: Path
+) -> None:
+    scenario = SCENARIOS[name]
+    before = tmp_path / "before.img"
+    board, operations = await a_board(emulated_boards, scenario, before)
+    everything = Settings.found(None, None).factor > 1
+    cuts = [(at, torn) for at in range(operations) for torn in kinds(everything, at)]
+    assert operations >= 2
+    for case in fault_sweep("board, slots"):
+        if case.number == len(cuts):
+            return
+        with case:
+            at, torn = cuts[case.number]
+            where = f"{name}: cut at operation {at} of {operations}, {torn.value}"
+            shutil.copy(before, board.flash.image)
+            cut = await live(board, Cut(at, torn, case.seed))
+            require_whole(board, scenario, [cut], where)
+            require_whole(board, scenario, await run_to_the_end(board, scenario, where), where)
+            case.survived()
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+async def test_cuts_while_a_board_recovers_from_a_cut_change_nothing_of_that(
+    emulated_boards: "Benches", fault_sweep: "FaultSweeps", name: str, tmp_path: Path
+) -> None:
+    scenario = SCENARIOS[name]
+    before = tmp_path / "before.img"
+    board, operations = await a_board(emulated_boards, scenario, before)
+    for case in fault_sweep("board, slots, cut again", quick=12):
+        with case:
+            shutil.copy(before, board.flash.image)
+            lives = []
+            cuts = [case.dice.randrange(operations), *(case.dice.randrange(10) for _ in range(2))]
+            where = f"{name}: cuts at operations {cuts}"
+            for at in cuts:
+                lives.append(await live(board, Cut(at, case.dice.choice(list(Torn)), case.seed + at)))
+                require_whole(board, scenario, lives, where)
+            require_whole(board, scenario, await run_to_the_end(board, scenario, where), where)
+            case.survived()
