@@ -13,7 +13,9 @@ import asyncio
 import os
 import pickle
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +26,7 @@ from tests.gateway.street import Platform, quick, street
 from tests.servers import Mosquitto
 
 from laterne_emulator import coordinator
-from laterne_emulator.crash_states import Loss, crash_state
+from laterne_emulator.crash_states import Loss, Playback
 from laterne_emulator.fast_time import FastLoop
 from laterne_emulator.proxy import PUBACK, PUBLISH, Do, Packet, packet_identifier, topic_and_payload
 from laterne_emulator.recorded_disk import Mark, Operation, RecordedDisk, Sync
@@ -75,6 +77,11 @@ class Record:
     operations: list[Operation]
     entries: dict[str, roster.Entry]
     closed: dict[str, dict[int, bytes]] = field(default_factory=dict)
+
+    @cached_property
+    def marks(self) -> list[tuple[int, Mark]]:
+        """With their places among the operations."""
+        return [(at, one) for at, one in enumerate(self.operations) if isinstance(one, Mark)]
 
 
 class TellingBoard(FakeBoard):
@@ -127,14 +134,14 @@ async def _record(directory: Path, broker: Mosquitto, disk: RecordedDisk, dice: 
     return Record(list(log), entries, {board.name: dict(board.taken) for board in boards})
 
 
-async def _judge(directory: Path, record: Record, case: "Case") -> coordinator.Outcome:
+async def _judge(directory: Path, record: Record, playback: Playback, case: "Case") -> coordinator.Outcome:
     """Cuts the power at a moment of the case and lets a new gateway begin with what is left."""
     loss = case.dice.choice(list(Loss))
     moment = case.dice.randrange(len(record.operations) + 1)
-    told, delivered = _promised(record.operations[:moment])
+    told, delivered = _promised(mark for at, mark in record.marks if at < moment)
     for former in directory.iterdir():
         former.unlink()
-    for name, content in crash_state(record.operations, moment, loss, case.dice).items():
+    for name, content in playback.crash(moment, loss, case.dice).items():
         (directory / name).write_bytes(content)
     if case.dice.random() < 0.5:
         (directory / f"{FILE_NAME}-shm").write_bytes(case.dice.randbytes(32768))  # it means nothing after a start
@@ -166,12 +173,12 @@ async def _judge(directory: Path, record: Record, case: "Case") -> coordinator.O
     return outcome
 
 
-def _promised(operations: list[Operation]) -> tuple[dict[str, int], list[coordinator.Delivered]]:
+def _promised(marks: Iterable[Mark]) -> tuple[dict[str, int], list[coordinator.Delivered]]:
     """board -> acknowledged up to; and what the broker has, in order."""
     told: dict[str, int] = {}
     delivered: list[coordinator.Delivered] = []
-    for operation in operations:
-        match operation:
+    for mark in marks:
+        match mark:
             case Mark(Acknowledged(board, sequence)):
                 told[board] = sequence
             case Mark(Delivered(board, body)):
@@ -205,12 +212,13 @@ def test_what_was_promised_is_there_after_a_power_cut_at_any_write(
         records = runner.run(_records(tmp_path, broker, sweep.seed))
     for record in records:
         _says_much(record)
+    playbacks = [Playback(record.operations) for record in records]
     with asyncio.Runner() as runner:
         for case in sweep:
             record = records[case.number % len(records)]
             with case:
                 try:
-                    outcome = runner.run(_judge(memory, record, case))
+                    outcome = runner.run(_judge(memory, record, playbacks[case.number % len(records)], case))
                     case.survived(**outcome.counts)
                     outcome.check()
                 except Exception as why:

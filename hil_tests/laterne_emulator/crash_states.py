@@ -14,6 +14,7 @@ from enum import Enum
 from laterne_emulator.recorded_disk import Mark, Operation, Remove, Sync, Truncate, Write
 
 SECTOR_BYTES = 512
+KEPT_EVERY = 400  # operations; a record has some thousands, and a moment of it takes some MB
 
 
 class Loss(Enum):
@@ -57,6 +58,13 @@ class Disk:
                 self._sync_directory()
             case Write(file) | Truncate(file) | Remove(file):
                 self._files.setdefault(file, _File()).pending.append(operation)
+
+    def copy(self) -> "Disk":
+        made = Disk()
+        for name, file in self._files.items():
+            durable = None if file.durable is None else bytearray(file.durable)
+            made._files[name] = _File(durable, list(file.pending))
+        return made
 
     def crash(self, loss: Loss, dice: random.Random) -> dict[str, bytes]:
         """The files as they may be found."""
@@ -110,9 +118,23 @@ def _apply(content: bytearray | None, operation: Write | Truncate | Remove) -> b
     return content
 
 
-def crash_state(record: Sequence[Operation], moment: int, loss: Loss, dice: random.Random) -> dict[str, bytes]:
-    """The files when the power goes after `moment` operations: they had begun, and the syncs among them had ended."""
-    disk = Disk()
-    for operation in record[:moment]:
-        disk.play(operation)
-    return disk.crash(loss, dice)
+class Playback:
+    """A record that is played again and again, each time from the last of some moments that are kept."""
+
+    def __init__(self, record: Sequence[Operation]) -> None:
+        self._record = record
+        self._kept = [Disk()]  # after 0, KEPT_EVERY, 2 * KEPT_EVERY, ... operations
+
+    def crash(self, moment: int, loss: Loss, dice: random.Random) -> dict[str, bytes]:
+        """The files when the power goes after `moment` operations: they had begun, and the syncs among them ended."""
+        number = moment // KEPT_EVERY
+        while len(self._kept) <= number:
+            begin = (len(self._kept) - 1) * KEPT_EVERY
+            self._kept.append(self._played(begin, begin + KEPT_EVERY))
+        return self._played(number * KEPT_EVERY, moment).crash(loss, dice)
+
+    def _played(self, begin: int, end: int) -> Disk:
+        disk = self._kept[begin // KEPT_EVERY].copy()
+        for operation in self._record[begin:end]:
+            disk.play(operation)
+        return disk
