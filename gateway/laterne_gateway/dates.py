@@ -30,14 +30,19 @@ class Dates:
         if found.clock[1] is not None:
             self.learn((found.board, kid), found.boot, (found.closed_ms, found.clock[1], found.clock[2]))
 
-    def learn(self, whose: tuple[str, bytes], boot: int, moment: Moment) -> None:
-        """UTC is known for a moment of a start. whose: board, and kid of the key with which it signs."""
+    def learn(self, whose: tuple[str, bytes], boot: int, moment: Moment) -> int:
+        """UTC is known for a moment of a start. whose: board, and kid of the key with which it signs.
+
+        By how many milliseconds it contradicts what was known, 0 when both may be right.
+        """
         boots = self._known.setdefault(whose, {})
         former = boots.get(boot)
-        if former is None or _is_better(moment, former):
+        apart_ms = 0 if former is None else _contradiction(moment, former)
+        if former is None or _is_better(moment, former, apart_ms):
             boots[boot] = moment
             if len(boots) > BOOTS:
                 del boots[min(boots)]
+        return apart_ms
 
     def date(self, board: str, body: bytes) -> tuple[int, int] | None:
         """(UTC, uncertainty) in milliseconds of the closing of a report that we have believed; None: not known.
@@ -57,9 +62,14 @@ class Dates:
         return (utc_ms, within_ms) if 0 <= utc_ms <= fields.MAX_UTC_MS and within_ms <= fields.MAX_UINT32 else None
 
 
-def _is_better(moment: Moment, former: Moment) -> bool:
+def _contradiction(moment: Moment, former: Moment) -> int:
     utc_ms, within_ms = report_reading.utc_at(moment[0], former)
-    if abs(utc_ms - moment[1]) > within_ms + moment[2]:
+    apart_ms = moment[1] - utc_ms
+    return apart_ms if abs(apart_ms) > within_ms + moment[2] else 0
+
+
+def _is_better(moment: Moment, former: Moment, apart_ms: int) -> bool:
+    if apart_ms:
         # Our own clock has jumped between the two, or the board's ticks have. The later word counts: a clock that was
         # wrong is set right more often than the other way round.
         return moment[0] > former[0]

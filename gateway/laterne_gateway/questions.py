@@ -188,9 +188,7 @@ class Questions:
             self._health.count(entry.board, "restarts")
         contact.clock.add(said.boot, said.ticks_ms, answer.asked_s, answer.answered_s, answer.repeated)
         self._note_crystal(contact, entry)
-        told = contact.clock.told(self._clock)
-        if told is not None and contact.known is not None:
-            self._inbox.dates.learn(contact.known, said.boot, (said.ticks_ms, said.ticks_ms + told[1], told[2]))
+        self._note_time(contact, said)
         self._health.note(entry.board, "waiting on the board", said.waiting)
         self._health.note(entry.board, "heard_utc_ms", self._clock.utc_ms())
         self._health.note(entry.board, "boot", said.boot)
@@ -215,3 +213,20 @@ class Questions:
             )
         else:
             self._health.clear(entry.board, "clock", "its clock is good enough again")
+
+    def _note_time(self, contact: Contact, said: messages.ReportAnswer) -> None:
+        told = contact.clock.told(self._clock)
+        if told is None or contact.known is None:
+            return
+        moment = (said.ticks_ms, said.ticks_ms + told[1], told[2])
+        jumped_ms = self._inbox.dates.learn(contact.known, said.boot, moment)
+        if jumped_ms:
+            # The crystals are compared by the monotonic clock: it is our UTC that has moved.
+            self._health.count(contact.known[0], "clock set")
+            self._health.say(
+                "gateway",
+                "clock",
+                f"gateway: this machine's clock has been set, by {jumped_ms / 1000:+.1f} s as seen with "
+                f"{contact.known[0]}: boards are told the new time, what they signed before keeps the old one",
+                logging.WARNING,
+            )

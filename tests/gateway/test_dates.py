@@ -1,13 +1,17 @@
 """Reports of a board that did not know the time are dated afterwards, beside its signed bytes, and wait for nothing."""
 
 import random
+import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import pytest
 from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.parts import parts, until
+from tests.gateway.parts import Parts, parts, until
 
 from laterne_gateway.buffered import Row
+from laterne_gateway.clock import SystemClock
 from laterne_gateway.dates import BOOTS, Dates
 from laterne_gateway.inbox import ACCEPTED
 from laterne_gateway.routes.mqtt import LATE_AFTER_MS, is_late
@@ -124,3 +128,45 @@ def test_a_report_that_was_closed_long_ago_is_late_also_when_its_board_did_not_k
     assert not is_late(row, UTC_MS, None)
     assert not is_late(row, UTC_MS, (UTC_MS - LATE_AFTER_MS, 10))
     assert is_late(row, UTC_MS, (UTC_MS - LATE_AFTER_MS - 1, 10))
+
+
+class Jumping(SystemClock):
+    """This machine's clock, and somebody who sets it."""
+
+    def __init__(self) -> None:
+        self.off_ms: int | None = 0
+
+    def utc_ms(self) -> int | None:
+        right_ms = super().utc_ms()
+        return None if right_ms is None or self.off_ms is None else right_ms + self.off_ms
+
+
+async def test_when_this_machines_clock_is_set_boards_follow_with_the_next_poll_and_it_is_said(
+    tmp_path: Path, line_of: Callable[..., FakeLine], caplog: pytest.LogCaptureFixture
+) -> None:
+    board, clock = FakeBoard(), Jumping()
+    gateway = Parts(tmp_path, [board], clock=clock)
+    clock.off_ms = None  # 1970: nobody has told the machine yet
+    await gateway.open()
+    try:
+        async with gateway.asking(line_of(board)):
+            board.close_reports(1)
+            await until(lambda: board.acknowledged == 1)  # without waiting for the time
+            assert board.time is None
+            assert gateway.dates.date(board.name, board.taken[1]) is None
+            for number, off_ms in enumerate((-5 * HOUR_MS, 0, 3 * HOUR_MS), 2):
+                clock.off_ms = off_ms
+                board.close_reports(1)
+                await until(partial(_has_heard, board, number, off_ms))
+                assert gateway.dates.date(board.name, board.taken[1]) is not None
+                assert gateway.health.counted(board.name, "clock set") == number - 2
+    finally:
+        await gateway.buffer.close()
+    assert caplog.text.count("this machine's clock has been set") == 1, "once a minute"
+
+
+def _has_heard(board: FakeBoard, acknowledged: int, off_ms: int) -> bool:
+    """Whether the board was told that so many reports are stored, and a time that is off by so much."""
+    if board.acknowledged < acknowledged or board.time is None:
+        return False
+    return abs(board.ticks_ms() + board.time[1] - time.time() * 1000 - off_ms) < 1000
