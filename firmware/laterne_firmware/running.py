@@ -59,5 +59,6 @@ def healthy(log: "Callable[[str], None]") -> None:
     state.load()
     try:
         state.healthy()
+        log("the release has run for ten minutes: starts before do not count")
     except OSError as why:
         log("flash refuses the record of the slots (%s)" % why)  # the counter goes on where it was
