@@ -81,12 +81,11 @@ VARIANTS = {
         quick=False,
     ),
     "the cursor before the PUBACK": Variant(
-        "gateway/laterne_gateway/routes/mqtt.py",
+        "gateway/laterne_gateway/routes/delivery.py",
         (
             (
-                "                        under_way.append((row, asyncio.create_task(sending)))\n",
-                "                        under_way.append((row, asyncio.create_task(sending)))\n"
-                "                        self._buffer.delivered(lane, row.id)\n",
+                "            self._sent.append(under_way)\n",
+                "            self._sent.append(under_way)\n            self._buffer.delivered(self._lane, row.id)\n",
             ),
         ),
         BROKER,

@@ -11,8 +11,11 @@ do not depend on how much is waiting: nothing is counted or loaded but chains an
 
 import asyncio
 import logging
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from laterne_gateway import buffered, ledger, salvage
@@ -77,19 +80,37 @@ class Buffer:
 
     async def put(self, accepted: Accepted) -> str:
         """Returns when the report is on disk: STORED, or else REPEATED, OTHER, PAST. Raises StoreError."""
-        outcome = await self._writer.write(
-            lambda db, numbers: ledger.insert(db, numbers, accepted, not self._writer.no_room)
-        )
+        done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.put_then(accepted, partial(_set, done))
+        return await done
+
+    def put_then(self, accepted: Accepted, then: Callable[[str | StoreError], None]) -> None:
+        """As put(): then() is told what put() returns or raises, in the event loop. Raises StoreError: it is closed."""
+
+        def told(outcome: object) -> None:
+            then(self._stored(accepted, outcome))
+
+        self._writer.write_then(partial(self._insert, accepted), told)
+
+    def _insert(self, accepted: Accepted, db: sqlite3.Connection, numbers: ledger.Ledger) -> str:
+        return ledger.insert(db, numbers, accepted, not self._writer.no_room)
+
+    def _stored(self, accepted: Accepted, outcome: object) -> str | StoreError:
+        if isinstance(outcome, StoreError):
+            return outcome
         if outcome == NOT_IN_TURN:
-            raise NotInTurnError("the report before it was not stored")
+            return NotInTurnError("the report before it was not stored")
         if outcome == FULL:
-            raise StoreError(self._writer.no_room or "the buffer is full")
-        if outcome == STORED:
-            # Several of a board's may be under way: the chain is at the last of them.
-            former = self.chains.get(accepted.board)
-            if former is None or former.credential != accepted.credential or former.sequence < accepted.sequence:
-                self.chains[accepted.board] = Chain(accepted.credential, accepted.sequence, accepted.digest)
-        elif accepted.board not in self.chains:  # found on disk, its chain was not: ledger.insert() has set it
+            return StoreError(self._writer.no_room or "the buffer is full")
+        # Several of a board's may be under way: the chain is at the last of them. Where there is none, a report was
+        # found on disk and its chain was not: ledger.insert() has set it.
+        former = self.chains.get(accepted.board)
+        moved = (
+            outcome == STORED
+            and former is not None
+            and (former.credential != accepted.credential or former.sequence < accepted.sequence)
+        )
+        if former is None or moved:
             self.chains[accepted.board] = Chain(accepted.credential, accepted.sequence, accepted.digest)
         return str(outcome)
 
@@ -148,7 +169,7 @@ class Buffer:
             given = (after_id, self.last_id if upto is None else upto, limit)
             read = await self._writer.read(lambda db, _, given=given: db.execute(query, given).fetchall())  # type: ignore[misc]
             assert isinstance(read, list)
-            found = [(Row(*one[:6]), one[6]) for one in read]
+            found = [(Row._make(one[:6]), one[6]) for one in read]
             good = [row for row, crc in found if buffered.crc(row) == crc]
             for row, crc in found:
                 if buffered.crc(row) != crc:
@@ -173,14 +194,21 @@ class Buffer:
         """Waits until there is a report whose id is greater than after_id."""
         await self._until(lambda: self.last_id > after_id)
 
+    @contextmanager
+    def watched(self, news: asyncio.Event) -> Iterator[None]:
+        """Meanwhile it is set when anything has changed here: reports have arrived, the disk is back."""
+        self._changes.add(news)
+        try:
+            yield
+        finally:
+            self._changes.discard(news)
+
     async def _until(self, happened: Callable[[], bool]) -> None:
-        while not happened():
-            change = asyncio.Event()
-            self._changes.add(change)
-            try:
+        change = asyncio.Event()
+        with self.watched(change):
+            while not happened():
+                change.clear()
                 await change.wait()
-            finally:
-                self._changes.discard(change)
 
     def part(self, route: str) -> list[Lane]:
         """A route begins: its lanes, oldest first, the last without an end.
@@ -275,7 +303,7 @@ class Buffer:
     def _hear_opened(self, news: Opened) -> None:
         self.away = ""
         self._health.clear(SUBJECT, "away", "the database can be used again")
-        self.chains = news.chains
+        self.chains = news.ledger.chains
         self.last_id, self.last_gap_id = news.ledger.last_id, news.ledger.last_gap_id
         if not self._is_opened:  # later, those in memory have moved further than those on the disk
             for lane in sorted(news.ledger.lanes.values(), key=lambda one: one.begins):
@@ -303,6 +331,15 @@ class Buffer:
             if any(lane.delivered < min(news.dropped_to, lane.upto or news.dropped_to) for lane in lanes):
                 moved = [_at_least(lane, news.dropped_to) for lane in lanes]
                 self.lanes[route] = [lane for lane in moved if lane.upto is None or lane.delivered < lane.upto]
+
+
+def _set(done: "asyncio.Future[str]", outcome: str | StoreError) -> None:
+    if done.done():
+        return
+    if isinstance(outcome, StoreError):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)
 
 
 def _at_least(lane: Lane, dropped_to: int) -> Lane:

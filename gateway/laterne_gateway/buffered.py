@@ -5,6 +5,7 @@ The ledger writes them into the tables; inbox, routes and repair speak in them. 
 
 import zlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # What became of a report: it is on disk now; it was there already; its number holds another report; it is older than
 # what can still be compared; the buffer is full; the one before it was not stored.
@@ -29,8 +30,7 @@ class Gap:
     id: int = 0
 
 
-@dataclass(frozen=True)
-class Accepted:
+class Accepted(NamedTuple):
     """A report that the inbox has checked. digest: of its payload. credential: digest of the board's; 16 bytes each.
 
     follows: the sequence that the chain was at when it was judged, None when it begins here.
@@ -63,8 +63,7 @@ class Refused:
     body: bytes
 
 
-@dataclass(frozen=True)
-class Chain:
+class Chain(NamedTuple):
     """Where a board's chain stands: the last sequence that is on disk, and that report's digest when it is known."""
 
     credential: bytes
@@ -72,8 +71,7 @@ class Chain:
     digest: bytes | None
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """A report on its way to a platform. id: what a lane moves to."""
 
     id: int

@@ -109,19 +109,20 @@ class Bus:
             # It may be another board that is plugged in now: a session tells, and its name is asked for again.
             contact.identified, contact.answers, contact.due_s = None, False, 0.0
         while True:
-            contact = min(self._contacts, key=lambda one: one.next_s)
-            pause_s = contact.next_s - self._clock.monotonic_s()
+            contact = min(self._contacts, key=Contact.next_s)
+            now_s = self._clock.monotonic_s()
+            pause_s = contact.next_s() - now_s
             if pause_s > 0:
                 await self._line.rest(pause_s)
                 continue  # woken or not: look again who is due
-            await self._serve(contact)
+            await self._serve(contact, now_s)
 
-    async def _serve(self, contact: Contact) -> None:
+    async def _serve(self, contact: Contact, now_s: float) -> None:
         link = contact.link
         refused = link.check_roster()  # the roster in force decides at each question
         if refused is not None:
             pause_s = self._turn_away(contact, refused)
-        elif link.handshake.due_s <= self._clock.monotonic_s():
+        elif link.handshake.due_s <= now_s:
             await self._shake_hands(contact)
             return
         elif link.session is None or link.entry is None:
@@ -131,10 +132,10 @@ class Bus:
             pause_s = await self._questions.carry(contact, link.entry, errand)
         elif contact.identified is not link.session:
             pause_s = await self._questions.identify(contact, link.entry)
-        elif (telling := self._questions.to_be_told(contact)) is not None:
+        elif (telling := self._questions.to_be_told(contact, now_s)) is not None:
             pause_s = await self._questions.tell_trust(contact, link.entry, telling)
         else:
-            pause_s = await self._questions.poll(contact, link.entry)
+            pause_s = await self._questions.poll(contact, link.entry, now_s)
         contact.due_s = self._clock.monotonic_s() + pause_s
 
     async def _shake_hands(self, contact: Contact) -> None:

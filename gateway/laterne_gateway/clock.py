@@ -5,6 +5,7 @@ written beside reports, and that only while it is credible.
 """
 
 import time
+from functools import lru_cache
 from typing import Protocol
 
 CREDIBLE_FROM_UTC_MS = 1_767_225_600_000  # 2026-01-01: before this software was written no clock of ours is right
@@ -37,4 +38,9 @@ def credible(utc_ms: int) -> int | None:
 def rfc3339(utc_ms: int) -> str:
     """RFC 3339, UTC, with milliseconds: 2026-11-21T08:15:30.250Z."""
     seconds, milliseconds = divmod(utc_ms, 1000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{milliseconds:03d}Z"
+    return f"{_second(seconds)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=4)  # report after report has the same
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -45,7 +45,6 @@ class Contact:
     trust_due_s: float = 0.0  # when it may be told a newer one
     told: int = 0  # how often it was told this one
 
-    @property
     def next_s(self) -> float:
         """When the next question is due. Without a session there is nothing to ask while a handshake is under way."""
         if self.link.session is None and self.link.handshake.is_under_way:

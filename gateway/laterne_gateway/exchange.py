@@ -5,8 +5,7 @@ anew each time, because a record must never be sent twice.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from laterne_gateway.clock import Clock
 from laterne_gateway.health import Health
@@ -27,8 +26,7 @@ def answer_within_s(question_bytes: int, baud: int) -> float:
     return on_the_line * BITS_A_BYTE / baud + BOARD_TURNS_ROUND_S + ADAPTERS_S
 
 
-@dataclass(frozen=True)
-class Answer(Generic[What]):
+class Answer(NamedTuple, Generic[What]):
     """asked_s, answered_s: just before the question was first written, when the answer was there (monotonic)."""
 
     what: What

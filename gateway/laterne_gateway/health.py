@@ -6,7 +6,7 @@ code, never from a peer's bytes: what a stranger says cannot fill memory.
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 log = logging.getLogger("laterne")
@@ -22,19 +22,19 @@ class Health:
         self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when, and how often it was left out since
         self._unlogged: set[tuple[str, str]] = set()  # alarms that stand and are not in the log again yet
         self._logged: dict[tuple[str, str], tuple[str, float]] = {}  # the last sentence of an alarm, and when
-        self._counts: dict[str, Counter[str]] = {}
-        self._values: dict[str, dict[str, Value]] = {}
+        self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self._values: defaultdict[str, dict[str, Value]] = defaultdict(dict)
         self._alarms: dict[str, dict[str, str]] = {}
 
     def count(self, subject: str, what: str, by: int = 1) -> None:
-        self._counts.setdefault(subject, Counter())[what] += by
+        self._counts[subject][what] += by
 
     def counted(self, subject: str, what: str) -> int:
-        return self._counts.get(subject, Counter())[what]
+        return self._counts[subject][what] if subject in self._counts else 0
 
     def note(self, subject: str, what: str, value: Value) -> None:
         """The last value of something, such as when a board was last heard."""
-        self._values.setdefault(subject, {})[what] = value
+        self._values[subject][what] = value
 
     def alarm(self, subject: str, what: str, sentence: str) -> None:
         """Something that a person should look at. Logged when it is new; kept until clear().
@@ -55,7 +55,10 @@ class Health:
 
     def clear(self, subject: str, what: str, sentence: str = "") -> None:
         """The alarm is over. sentence: what to log when there was one in the log."""
-        gone = self._alarms.get(subject, {}).pop(what, None) is not None
+        alarms = self._alarms.get(subject)
+        if not alarms:  # as it is with each report
+            return
+        gone = alarms.pop(what, None) is not None
         logged = (subject, what) not in self._unlogged
         self._unlogged.discard((subject, what))
         if gone and logged and sentence:

@@ -32,7 +32,7 @@ before, is validly signed all the same: two boards hold one key. It is set aside
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
@@ -126,7 +126,10 @@ def examine(body: bytes, entry: Entry) -> tuple[report.Report, bytes]:
 
 def _key_for(entry: Entry, sequence: int | None) -> bytes:
     """The key that signs the board's report with this number; the present one when it says none."""
-    return next((one.sign_key for one in entry.former if sequence is not None and sequence <= one.last), entry.sign_key)
+    for one in entry.former:
+        if sequence is not None and sequence <= one.last:
+            return one.sign_key
+    return entry.sign_key
 
 
 def check_chain(found: report.Report, intake: Intake) -> None:
@@ -156,6 +159,8 @@ class Inbox:
         self._health = health
         self.dates = dates
         self._intakes: dict[str, Intake] = {}
+        self._under_way = 0  # what is on its way to the disk, of all boards
+        self._settled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.failing = False  # the last report that had its turn could not be stored
 
@@ -197,13 +202,14 @@ class Inbox:
         accepted = self._accepted(entry, intake, found, digest, body)
         self.dates.learn_of(found, _kid(_key_for(entry, found.sequence)))
         intake.received, intake.digest, intake.follows = found.sequence, digest, found.sequence
-        self._start(entry, intake, self._store(entry, accepted, former, found))
+        self._put(entry, intake, accepted, partial(self._note_stored, entry, intake, accepted, former, found))
         return ACCEPTED
 
     async def settle(self) -> None:
         """Returns when all that was taken has been committed, or could not be."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._under_way:
+            self._settled.clear()
+            await self._settled.wait()
 
     def _intake(self, entry: Entry) -> Intake:
         intake = self._intakes.get(entry.board)
@@ -238,47 +244,78 @@ class Inbox:
         if found.sequence == intake.received and intake.digest == digest:
             self._health.count(entry.board, "reports repeated")
             return REPEATED
-        self._start(entry, intake, self._compare(entry, self._accepted(entry, intake, found, digest, body)))
+        accepted = self._accepted(entry, intake, found, digest, body)
+        self._put(entry, intake, accepted, partial(self._judge, entry, intake, accepted))
         return REPEATED
 
+    def _put(self, entry: Entry, intake: Intake, accepted: Accepted, then: Callable[[str], None]) -> None:
+        """Towards the disk. then: told in the event loop what became of it there, if it could be stored or compared.
+
+        A report has no task of its own: a commit tells of its whole group in one turn of the loop.
+        """
+        self._begin(intake)
+
+        def told(outcome: str | StoreError) -> None:
+            self._end(intake)
+            if isinstance(outcome, StoreError):
+                self._not_stored(entry, intake, outcome)
+            else:
+                then(outcome)
+
+        try:
+            self._buffer.put_then(accepted, told)
+        except StoreError as why:
+            told(why)
+
     def _start(self, entry: Entry, intake: Intake, work: Coroutine[None, None, None]) -> None:
-        intake.uncommitted += 1
-        task = asyncio.get_running_loop().create_task(self._commit(entry, intake, work))
+        """What is rare enough for a task."""
+        self._begin(intake)
+        task = asyncio.get_running_loop().create_task(self._finish(entry, intake, work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _commit(self, entry: Entry, intake: Intake, work: Coroutine[None, None, None]) -> None:
+    async def _finish(self, entry: Entry, intake: Intake, work: Coroutine[None, None, None]) -> None:
         try:
             await work
         except StoreError as why:
-            self._health.count(entry.board, "reports not stored")
-            if not isinstance(why, NotInTurnError):  # that is only the consequence
-                self.failing = True
-                self._health.alarm(
-                    "buffer",
-                    "not stored",
-                    f"{why}: free some space; boards keep what is not acknowledged and are asked again",
-                )
-            self._return_to_disk(entry, intake)
+            self._not_stored(entry, intake, why)
         finally:
-            intake.uncommitted -= 1
+            self._end(intake)
 
-    async def _store(self, entry: Entry, accepted: Accepted, former: int, found: report.Report) -> None:
-        outcome = await self._buffer.put(accepted)
-        if outcome == STORED:
-            self.failing = False
-            self._note_missing(entry.board, former, accepted.follows is None, found)
-            self._health.count(entry.board, "reports stored")
-            self._health.note(entry.board, "sequence", accepted.sequence)
-            self._health.clear("buffer", "not stored", "stores again")
-            self._health.clear(entry.board, "next keys")
-        else:
-            await self._judge(entry, accepted, outcome)
+    def _begin(self, intake: Intake) -> None:
+        intake.uncommitted += 1
+        self._under_way += 1
 
-    async def _compare(self, entry: Entry, accepted: Accepted) -> None:
-        await self._judge(entry, accepted, await self._buffer.put(accepted))
+    def _end(self, intake: Intake) -> None:
+        intake.uncommitted -= 1
+        self._under_way -= 1
+        self._settled.set()
 
-    async def _judge(self, entry: Entry, accepted: Accepted, outcome: str) -> None:
+    def _not_stored(self, entry: Entry, intake: Intake, why: StoreError) -> None:
+        self._health.count(entry.board, "reports not stored")
+        if not isinstance(why, NotInTurnError):  # that is only the consequence
+            self.failing = True
+            self._health.alarm(
+                "buffer",
+                "not stored",
+                f"{why}: free some space; boards keep what is not acknowledged and are asked again",
+            )
+        self._return_to_disk(entry, intake)
+
+    def _note_stored(
+        self, entry: Entry, intake: Intake, accepted: Accepted, former: int, found: report.Report, outcome: str
+    ) -> None:
+        if outcome != STORED:
+            self._judge(entry, intake, accepted, outcome)
+            return
+        self.failing = False
+        self._note_missing(entry.board, former, accepted.follows is None, found)
+        self._health.count(entry.board, "reports stored")
+        self._health.note(entry.board, "sequence", accepted.sequence)
+        self._health.clear("buffer", "not stored", "stores again")
+        self._health.clear(entry.board, "next keys")
+
+    def _judge(self, entry: Entry, intake: Intake, accepted: Accepted, outcome: str) -> None:
         chain = self._buffer.chains.get(entry.board)
         if outcome == PAST and chain is not None and chain.sequence == accepted.sequence and chain.digest is not None:
             outcome = REPEATED if chain.digest == accepted.digest else OTHER
@@ -291,7 +328,11 @@ class Inbox:
             "clone",
             f"report {accepted.sequence} came twice with different contents: look for a second board with its key",
         )
-        await self._set_aside(entry, accepted.sequence, "same number, another report", accepted.body, None, None)
+        self._start(
+            entry,
+            intake,
+            self._set_aside(entry, accepted.sequence, "same number, another report", accepted.body, None, None),
+        )
 
     def _refuse(self, entry: Entry, intake: Intake, why: RefusedReport, body: bytes) -> None:
         board = entry.board

@@ -50,6 +50,11 @@ class Ledger:
     last_hour: int = 0
     dropped_to: int = 0
     lanes: dict[tuple[str, int], Lane] = field(default_factory=dict)
+    chains: dict[str, Chain] = field(default_factory=dict)
+
+    def copy(self) -> "Ledger":
+        """For going back to when a transaction fails."""
+        return replace(self, lanes=dict(self.lanes), chains=dict(self.chains))
 
 
 def chains(db: sqlite3.Connection) -> dict[str, Chain]:
@@ -63,7 +68,7 @@ def load(db: sqlite3.Connection, routes: Iterable[str]) -> Ledger:
 
     No number may come again below a lane: what stood there would be taken for delivered.
     """
-    found = Ledger()
+    found = Ledger(chains=chains(db))
     lanes = [Lane(*row) for row in db.execute("select route, begins, delivered, upto from lane order by begins")]
     found.last_id = max(
         [_number(db, "select max(id) from report"), _number(db, "select max(last_id) from hour")]
@@ -97,31 +102,42 @@ def _without_end(db: sqlite3.Connection, route: str, others: list[Lane], start: 
 
 def insert(db: sqlite3.Connection, ledger: Ledger, new: Accepted, has_room: bool) -> str:
     """Stores a report on top of its board's chain. STORED, REPEATED, OTHER, PAST, FULL or NOT_IN_TURN."""
-    at = chain_sequence(db, new.board, new.credential)
-    found = db.execute("select body from report where board = ? and sequence = ?", (new.board, new.sequence)).fetchone()
-    if found is not None:
-        # The payload decides: a board that lost power while signing signs the same payload again.
-        same = _digest(found[0]) == new.digest
-        if same and at is None:  # the chain was damaged and the report was not: it is on disk, so the chain is there
-            move_chain(db, new.board, new.credential, new.sequence, new.digest)
-        return REPEATED if same else OTHER
-    if at is not None and new.sequence <= at:
-        return PAST
+    at = chain_sequence(ledger, new.board, new.credential)
+    # What its number tells needs no look at the disk: chains move with their reports.
+    if at is None or new.sequence <= at:
+        known = _compare(db, new)
+        if known == REPEATED and at is None:  # the chain was damaged and the report was not: the chain is there
+            move_chain(db, ledger, new.board, new.credential, new.sequence, new.digest)
+        if known is not None:
+            return known
+        if at is not None:
+            return PAST
     if at != new.follows:
         # One before it could not be stored. To store this one would let the board forget both.
         return NOT_IN_TURN
     if not has_room:
         return FULL
+    stored = db.execute(
+        "insert into report values (?, ?, ?, ?, ?, ?, ?) on conflict (board, sequence) do nothing",
+        (ledger.last_id + 1, new.board, new.sequence, new.received_ms, new.closed_ms, crc(new), new.body),
+    ).rowcount
+    if not stored:  # one of the chain before this credential, that waits yet
+        return _compare(db, new) or OTHER
     ledger.last_id += 1
-    db.execute(
-        "insert into report values (?, ?, ?, ?, ?, ?, ?)",
-        (ledger.last_id, new.board, new.sequence, new.received_ms, new.closed_ms, crc(new), new.body),
-    )
-    move_chain(db, new.board, new.credential, new.sequence, new.digest)
+    move_chain(db, ledger, new.board, new.credential, new.sequence, new.digest)
     gap = _gap_before(db, new, at)
     if gap is not None:
         add_gap(db, ledger, gap)
     return STORED
+
+
+def _compare(db: sqlite3.Connection, new: Accepted) -> str | None:
+    """REPEATED, OTHER, or None: there is none with its number."""
+    found = db.execute("select body from report where board = ? and sequence = ?", (new.board, new.sequence)).fetchone()
+    if found is None:
+        return None
+    # The payload decides: a board that lost power while signing signs the same payload again.
+    return REPEATED if _digest(found[0]) == new.digest else OTHER
 
 
 def _digest(body: bytes) -> bytes | None:
@@ -152,9 +168,9 @@ def set_aside(db: sqlite3.Connection, ledger: Ledger, refused: Refused) -> str:
     """Keeps what was refused; the chain passes over it if it should. STORED or NOT_IN_TURN."""
     at = refused.follows
     if refused.passed_over is not None:
-        if chain_sequence(db, refused.board, refused.credential) != at:
+        if chain_sequence(ledger, refused.board, refused.credential) != at:
             return NOT_IN_TURN
-        move_chain(db, refused.board, refused.credential, refused.passed_over, None)
+        move_chain(db, ledger, refused.board, refused.credential, refused.passed_over, None)
         reason = f"refused: {refused.reason}"
         add_gap(db, ledger, Gap(refused.board, (at or 0) + 1, refused.passed_over, reason, refused.received_ms))
     db.execute(
@@ -297,17 +313,22 @@ def add_tally(db: sqlite3.Connection, name: str, by: int) -> None:
         )
 
 
-def chain_sequence(db: sqlite3.Connection, board: str, credential: bytes) -> int | None:
-    found = db.execute("select sequence from chain where board = ? and credential = ?", (board, credential)).fetchone()
-    return None if found is None else int(found[0])
+def chain_sequence(ledger: Ledger, board: str, credential: bytes) -> int | None:
+    """Where the chain of this credential stands on the disk; None: it has not begun."""
+    found = ledger.chains.get(board)
+    return None if found is None or found.credential != credential else found.sequence
 
 
-def move_chain(db: sqlite3.Connection, board: str, credential: bytes, sequence: int, digest: bytes | None) -> None:
+def move_chain(
+    db: sqlite3.Connection, ledger: Ledger, board: str, credential: bytes, sequence: int, digest: bytes | None
+) -> None:
+    """The board's chain stands at this sequence now. digest: of that report, None when nobody here has it."""
     db.execute(
         "insert into chain values (?, ?, ?, ?) on conflict (board) do update set "
         "credential = excluded.credential, sequence = excluded.sequence, digest = excluded.digest",
         (board, credential, sequence, digest),
     )
+    ledger.chains[board] = Chain(credential, sequence, digest)
 
 
 def runs(numbers: Iterable[tuple[str, int]]) -> list[tuple[str, int, int]]:

@@ -118,11 +118,13 @@ class Questions:
         self._orders.answered(entry.board, errand, answer.what)
         return 0.0  # if the board is at it, polls go on meanwhile
 
-    def to_be_told(self, contact: Contact) -> Telling | None:
+    def to_be_told(self, contact: Contact, now_s: float) -> Telling | None:
         """The trust that this board can follow to now, if there is one."""
-        if contact.trust_due_s > self._clock.monotonic_s():
+        if contact.trust_due_s > now_s:
             return None
         trusts = self._sessions.trusts
+        if contact.held is not None and contact.held[0] >= trusts.newest.version:
+            return None  # as nearly always
         # Not before we have a credential that is believed then: the board would forget us, and wait for one.
         if not self._sessions.identity.is_believed_under(trusts.newest.version):
             return None
@@ -155,7 +157,7 @@ class Questions:
             )
         return 0.0  # it judges, or will not: polls go on
 
-    async def poll(self, contact: Contact, entry: Entry) -> float:
+    async def poll(self, contact: Contact, entry: Entry, now_s: float) -> float:
         """What it has to report, and what we have on disk."""
         if self._inbox.uncommitted(entry) >= MAX_UNCOMMITTED:
             return POLL_FLOOR_S

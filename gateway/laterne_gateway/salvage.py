@@ -198,7 +198,7 @@ class _Found:
         """Puts in what the process knows, states what is lost. Reports kept, lost by name, lost without one."""
         copy, numbers = self._copy, self._ledger
         for board, chain in known.chains.items():
-            ledger.move_chain(copy, board, chain.credential, chain.sequence, chain.digest)
+            ledger.move_chain(copy, numbers, board, chain.credential, chain.sequence, chain.digest)
         if known.lanes:
             copy.execute("delete from lane")
             rows = [(lane.route, lane.begins, lane.delivered, lane.upto) for lane in known.lanes]

@@ -11,6 +11,7 @@ import logging
 from collections import deque
 
 from serialx import BaseSerialTransport, SerialException, create_serial_connection
+from serialx.descriptor_transport import DescriptorTransport
 
 from laterne_gateway.config import LineSettings
 from laterne_gateway.health import Health
@@ -22,7 +23,7 @@ logging.getLogger("serialx").setLevel(logging.WARNING)  # its debug lines hold p
 MAX_READ_BYTES_S = 2_000_000  # twice what full-speed USB carries
 READ_BURST_BYTES = 65_536  # a PTY or USB driver hands over what piled up during a commit
 MAX_FRAMES_KEPT = 4  # one answer is awaited at a time; more are noise or late
-CHUNK_BYTES = 4096
+CHUNK_BYTES = 4096  # more than three frames; serialx would make room for 256 KiB at each read
 
 
 class LineLost(Exception):
@@ -39,7 +40,9 @@ class SerialLine(asyncio.Protocol):
         self._transport: BaseSerialTransport | None = None
         self._decoder = FrameDecoder()
         self._frames: deque[tuple[Frame, float]] = deque(maxlen=MAX_FRAMES_KEPT)
-        self._stirred = asyncio.Event()
+        self._waits: asyncio.Future[bool] | None = None  # whoever waits for a frame, or rests
+        self._until_s = 0.0  # and how long
+        self._alarm: asyncio.TimerHandle | None = None
         self._lost: str | None = "not opened yet"
         self._allowance = float(READ_BURST_BYTES)
         self._allowance_at_s = 0.0
@@ -62,14 +65,18 @@ class SerialLine(asyncio.Protocol):
         except (OSError, SerialException, ValueError) as why:
             self._lost = str(why)
             raise LineLost(f"{self.path}: {why}") from why
+        if isinstance(transport, DescriptorTransport):
+            transport.max_size = CHUNK_BYTES
         self._transport = transport
         self._health.count(self._subject, "opened")
 
     async def close(self) -> None:
         transport, self._transport = self._transport, None
         self._lost = self._lost or "closed"
-        if self._resume is not None:
-            self._resume.cancel()
+        for timer in (self._resume, self._alarm):
+            if timer is not None:
+                timer.cancel()
+        self._resume = self._alarm = None
         if transport is not None:
             transport.abort()
             with contextlib.suppress(OSError, SerialException):  # it is gone; that is what we want
@@ -97,32 +104,51 @@ class SerialLine(asyncio.Protocol):
         Raises LineLost.
         """
         while not self._frames:
-            if not await self._wait(until_s - self._loop.time()):
+            if not await self._wait(until_s):
                 return None
         return self._frames.popleft()
 
     async def rest(self, seconds: float) -> None:
         """Waits that long, or until stir(). Raises LineLost."""
-        await self._wait(seconds)
+        await self._wait(self._loop.time() + seconds)
 
     def stir(self) -> None:
         """Ends a rest()."""
-        self._stirred.set()
+        if self._waits is not None and not self._waits.done():
+            self._waits.set_result(True)
 
-    async def _wait(self, seconds: float) -> bool:
+    async def _wait(self, until_s: float) -> bool:
+        """Whether something has happened until then."""
         if self._lost is not None:
             raise LineLost(self._lost)
-        if seconds <= 0:
+        if until_s <= self._loop.time():
             return False
-        self._stirred.clear()
+        self._until_s = until_s
+        # One timer serves question after question: it is set anew when it rings too early, not at each of them.
+        if self._alarm is None or self._alarm.when() > until_s:
+            self._set_alarm()
+        self._waits = self._loop.create_future()
         try:
-            async with asyncio.timeout(seconds):
-                await self._stirred.wait()
-        except TimeoutError:
-            return False
+            happened = await self._waits
+        finally:
+            self._waits = None
         if self._lost is not None:
             raise LineLost(self._lost)
-        return True
+        return happened
+
+    def _set_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(self._until_s, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._waits is None or self._waits.done():
+            return
+        if self._until_s > self._loop.time():
+            self._set_alarm()
+        else:
+            self._waits.set_result(False)
 
     # asyncio.Protocol
 
@@ -132,7 +158,7 @@ class SerialLine(asyncio.Protocol):
         for start in range(0, len(data), CHUNK_BYTES):
             for frame in self._decoder.feed(data[start : start + CHUNK_BYTES]):
                 self._frames.append((frame, now_s))
-                self._stirred.set()
+                self.stir()
         self._health.count(self._subject, "bytes received", len(data))
         if self._decoder.damaged > damaged:
             self._health.count(self._subject, "frames damaged", self._decoder.damaged - damaged)
@@ -156,4 +182,4 @@ class SerialLine(asyncio.Protocol):
     def connection_lost(self, why: Exception | None) -> None:
         if self._lost is None:
             self._lost = str(why) if why else "closed"
-            self._stirred.set()
+            self.stir()

@@ -22,11 +22,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from laterne_gateway import buffered, ledger, salvage
-from laterne_gateway.buffered import Chain, Lane
+from laterne_gateway.buffered import Lane
 from laterne_gateway.config import DROP_OLDEST, BufferSettings
 from laterne_gateway.database import PAGE_BYTES, DatabaseError, open_database
 from laterne_gateway.ledger import Ledger
@@ -59,10 +60,9 @@ class StoreError(Exception):
 
 @dataclass(frozen=True)
 class Opened:
-    """The database is open. ledger, chains: as they are on the disk."""
+    """The database is open. ledger: as it is on the disk."""
 
     ledger: Ledger
-    chains: dict[str, Chain]
     repaired: salvage.Outcome | None
 
 
@@ -91,7 +91,8 @@ class Broken:
 
 News = Opened | Committed | Away | Broken
 Job = Callable[[sqlite3.Connection, Ledger], object]
-Waiting = tuple[Job, "asyncio.Future[object]"]
+Then = Callable[[object], None]  # told what became of a job, in the event loop: its result or a StoreError
+Waiting = tuple[Job, Then]
 
 
 class Writer:
@@ -114,7 +115,7 @@ class Writer:
         self._hear = hear
         self._known = known
         self._loop = asyncio.get_running_loop()
-        self._condition = threading.Condition()
+        self._condition = threading.Condition(threading.Lock())
         self._reads: list[Waiting] = []
         self._writes: list[Waiting] = []
         self._moved: dict[tuple[str, int], Lane] = {}  # not written yet
@@ -152,11 +153,22 @@ class Writer:
 
     def read(self, job: Job) -> "asyncio.Future[object]":
         """What the job returns; it waits while there is no database. Raises StoreError at the end."""
-        return self._add(job, writes=False)
+        future, then = self._awaited()
+        self._add(job, then, writes=False)
+        return future
 
     def write(self, job: Job) -> "asyncio.Future[object]":
         """What the job returned, once its group has been committed. Raises StoreError."""
-        return self._add(job, writes=True)
+        future, then = self._awaited()
+        self._add(job, then, writes=True)
+        return future
+
+    def write_then(self, job: Job, then: Then) -> None:
+        """As write(), for what comes by the thousand: `then` is told in the turn of the loop in which all its group is.
+
+        Raises StoreError: the buffer is closed.
+        """
+        self._add(job, then, writes=True)
 
     def move(self, lane: Lane, rows: int) -> None:
         """The lane has moved by so many rows; a later group writes it."""
@@ -174,17 +186,22 @@ class Writer:
             self._condition.notify()
         await self._loop.run_in_executor(None, self._thread.join)
 
-    def _add(self, job: Job, *, writes: bool) -> "asyncio.Future[object]":
+    def _awaited(self) -> tuple["asyncio.Future[object]", Then]:
         future: asyncio.Future[object] = self._loop.create_future()
+        return future, partial(_set, future)
+
+    def _add(self, job: Job, then: Then, *, writes: bool) -> None:
         with self._condition:
             if self._stopping or not self._thread.is_alive():
                 raise StoreError("the buffer is closed")
             if writes and not self._writes:
                 self._writes_since_s = time.monotonic()
             # Chosen with the lock held: the thread puts other lists in their places.
-            (self._writes if writes else self._reads).append((job, future))
-            self._condition.notify()
-        return future
+            waiting = self._writes if writes else self._reads
+            waiting.append((job, then))
+            # It is waked for what changes when it has to be up: the first of a group, the last of one, a read.
+            if not writes or len(waiting) in (1, ENOUGH):
+                self._condition.notify()
 
     # Below: the thread.
 
@@ -205,7 +222,7 @@ class Writer:
             with self._condition:
                 left = self._reads + self._writes
                 self._reads, self._writes = [], []
-            self._settle([(future, StoreError("the buffer is closed")) for _, future in left])
+            self._settle([(then, StoreError("the buffer is closed")) for _, then in left])
             if self._db is not None:
                 self._db.close()
 
@@ -244,25 +261,25 @@ class Writer:
 
     def _answer(self, reads: list[Waiting]) -> None:
         assert self._db is not None
-        for index, (job, future) in enumerate(reads):
+        for index, (job, then) in enumerate(reads):
             try:
                 result = job(self._db, self._ledger)
             except sqlite3.Error:
                 with self._condition:  # they wait for the database that comes next
                     self._reads = reads[index:] + self._reads
                 raise
-            self._settle([(future, result)])
+            self._settle([(then, result)])
 
     def _commit(self, writes: list[Waiting], moved: dict[tuple[str, int], Lane]) -> None:
         db, began = self._db, time.monotonic()
         assert db is not None
-        before = replace(self._ledger, lanes=dict(self._ledger.lanes))
+        before = self._ledger.copy()
         try:
             db.execute("begin immediate")
             ledger.move_lanes(db, self._ledger, moved.values())
             if writes:
                 self._make_room(db)
-            results = [(future, job(db, self._ledger)) for job, future in writes]
+            results = [(then, job(db, self._ledger)) for job, then in writes]
             db.execute("commit")
         except Exception as why:
             self._ledger = before
@@ -271,7 +288,7 @@ class Writer:
                     self._moved_since_s = time.monotonic()
                 self._moved = {**moved, **self._moved}
             sentence = _in_words(why)
-            self._settle([(future, StoreError(sentence)) for _, future in writes])
+            self._settle([(then, StoreError(sentence)) for _, then in writes])
             if _code(why) not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
                 raise
             if db.in_transaction:
@@ -279,8 +296,7 @@ class Writer:
             return
         self._commit_s = time.monotonic() - began
         self._unreadable = 0
-        self._say(Committed(self._ledger.last_id, self._ledger.last_gap_id, self._ledger.dropped_to))
-        self._settle(results)
+        self._settle(results, Committed(self._ledger.last_id, self._ledger.last_gap_id, self._ledger.dropped_to))
 
     def _make_room(self, db: sqlite3.Connection) -> None:
         """Sets no_room; drops the oldest reports instead where the settings say so."""
@@ -324,7 +340,7 @@ class Writer:
                 self._condition.wait(max(0.0, self._again_s - time.monotonic()))
             writes, self._writes = self._writes, []
             stopping = self._stopping
-        self._settle([(future, StoreError(self._away)) for _, future in writes])
+        self._settle([(then, StoreError(self._away)) for _, then in writes])
         if not stopping and time.monotonic() >= self._again_s:
             self._open(None)
         return not stopping
@@ -336,12 +352,11 @@ class Writer:
             db.execute("begin immediate")
             found = ledger.load(db, self._routes)
             db.execute("commit")
-            chains = ledger.chains(db)
         except BaseException:
             db.close()
             raise
         self._db, self._ledger, self._was_open = db, found, True
-        opened = Opened(replace(found, lanes=dict(found.lanes)), chains, repaired)
+        opened = Opened(found.copy(), repaired)
         if threading.current_thread() is self._thread:
             self._say(opened)
         else:  # __init__(): who gets the buffer finds it open
@@ -350,9 +365,20 @@ class Writer:
     def _say(self, news: News) -> None:
         self._in_loop(lambda: self._hear(news))
 
-    def _settle(self, results: "list[tuple[asyncio.Future[object], object]]") -> None:
-        if results:
-            self._in_loop(lambda: _tell(results))
+    def _settle(self, results: list[tuple[Then, object]], first: News | None = None) -> None:
+        """Tells each what became of its job; before that `first`, to all."""
+
+        def tell() -> None:
+            if first is not None:
+                self._hear(first)
+            for then, result in results:
+                try:
+                    then(result)
+                except Exception:  # the others are told all the same
+                    log.exception("buffer: whoever waited for a job failed")
+
+        if results or first is not None:
+            self._in_loop(tell)
 
     def _in_loop(self, what: Callable[[], None]) -> None:
         try:
@@ -361,14 +387,13 @@ class Writer:
             log.debug("buffer: nobody waits")
 
 
-def _tell(results: "list[tuple[asyncio.Future[object], object]]") -> None:
-    for future, result in results:
-        if future.done():
-            continue
-        if isinstance(result, Exception):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+def _set(future: "asyncio.Future[object]", result: object) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
 
 
 def _code(why: Exception) -> int | None:

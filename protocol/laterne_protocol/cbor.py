@@ -155,11 +155,6 @@ class _Allowed:
         self.tags = tags
         self.items = items
 
-    def take(self, items: int) -> None:
-        self.items -= items
-        if self.items < 0:
-            raise CborError("more items than are read")
-
 
 def _decode(data: bytes, at: int, end: int, allowed: _Allowed, depth: int) -> "tuple[object, int]":
     if depth > MAX_DEPTH:
@@ -200,7 +195,9 @@ def _decode(data: bytes, at: int, end: int, allowed: _Allowed, depth: int) -> "t
         text = data[at : at + number]
         _check_utf8(text)
         return text.decode(), at + number
-    allowed.take(number)
+    allowed.items -= number
+    if allowed.items < 0:
+        raise CborError("more items than are read")
     if major == _ARRAY:
         items = []
         for _ in range(number):

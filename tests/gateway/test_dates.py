@@ -14,7 +14,7 @@ from laterne_gateway.buffered import Row
 from laterne_gateway.clock import SystemClock
 from laterne_gateway.dates import BOOTS, Dates
 from laterne_gateway.inbox import ACCEPTED
-from laterne_gateway.routes.mqtt import LATE_AFTER_MS, is_late
+from laterne_gateway.routes.delivery import LATE_AFTER_MS, is_late
 from laterne_protocol import cose, report, report_reading
 
 UTC_MS = 1_790_000_000_000

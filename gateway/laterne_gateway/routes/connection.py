@@ -1,4 +1,4 @@
-"""A connection to an MQTT 5 broker: aiomqtt, with three things told that it keeps to itself, and a quicker publish().
+"""A connection to an MQTT 5 broker: aiomqtt, with three things told that it keeps to itself, and a quicker way out.
 
 1. A PUBACK may carry a refusal (MQTT 5, 3.4.2.1); aiomqtt takes each PUBACK for success. Here a refused message is
    never confirmed: `refused` says why instead.
@@ -8,14 +8,15 @@
 Whoever is cancelled while an answer comes is cancelled (_wait_for). A connection that is cut while a message is on its
 way, or while nobody waits for it, puts no traceback into the log: the route says that the broker is gone.
 
-A report costs a gateway 0.3 ms in all, so deliver() leaves out what aiomqtt and paho do for messages of every kind.
+What is published goes past aiomqtt and paho, in bulk (stream.py). They connect, subscribe, keep alive, hear and leave.
 """
 
 import asyncio
 import logging
 import math
 import ssl
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import aiomqtt
@@ -27,6 +28,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from laterne_gateway.config import MqttSettings
+from laterne_gateway.routes.stream import FIRST_IDENTIFIER, LAST_IDENTIFIER, Stream, publish_packet, string
 
 KEEP_ALIVE_S = 30  # a dead broker is noticed within 45 s, and carrier NAT keeps the path for longer than this
 SESSION_EXPIRY_S = 3600  # the broker keeps our session over a short outage; nothing of ours depends on it
@@ -34,28 +36,7 @@ CALL_WITHIN_S = 20.0  # CONNACK, DISCONNECT: a cellular link's worst round trips
 SESSION_TAKEN_OVER = 0x8E
 ACCEPTED_BELOW = 0x80  # MQTT 5, 2.4
 
-_USER_PROPERTY = b"\x26"  # MQTT 5, 2.2.2.2
-
 logging.getLogger("mqtt").setLevel(logging.CRITICAL)  # what it would say of a lost connection the route says
-
-
-class UserProperties:
-    """The properties of a PUBLISH that has user properties only: paho asks for nothing but their bytes.
-
-    At most 127 bytes of them. paho's own Properties takes 50 us to fill and pack.
-    """
-
-    def __init__(self, pairs: list[tuple[str, str]]) -> None:
-        strings = (text.encode() for pair in pairs for text in pair)
-        packed = [len(text).to_bytes(2, "big") + text for text in strings]
-        self._bytes = b"".join(
-            _USER_PROPERTY + name + value for name, value in zip(packed[::2], packed[1::2], strict=True)
-        )
-        if len(self._bytes) > 127:  # their length is written in one byte here (MQTT 5, 1.5.5)
-            raise ValueError(f"{len(self._bytes)} bytes of user properties, at most 127 fit")
-
-    def pack(self) -> bytes:
-        return bytes((len(self._bytes),)) + self._bytes
 
 
 class Connection(aiomqtt.Client):
@@ -83,23 +64,102 @@ class Connection(aiomqtt.Client):
         )
         self.pending_calls_threshold = settings.in_flight + 1
         self.window = settings.in_flight
-        self.refused: ReasonCode | None = None
-        self._under_way: dict[int, asyncio.Future[None]] = {}
+        self.refused: int | None = None
+        self._stream: Stream | None = None
+        self._under_way: dict[int, Callable[[], object]] = {}
+        self._last_identifier = LAST_IDENTIFIER
+        self._packets: list[bytes] = []  # of this turn of the loop
 
-    async def deliver(self, topic: str, body: bytes, properties: UserProperties) -> None:
+    async def deliver(self, topic: str, body: str | bytes, properties: bytes = b"", *, retain: bool = False) -> None:
         """Publishes at QoS 1 and returns when the broker has acknowledged it, however long that takes.
 
-        Raises MqttError when it cannot be sent. As with publish(), whoever waits is cancelled when the connection ends.
+        Whoever waits is cancelled when the connection ends.
         """
-        info = self._client.publish(topic, body, 1, False, properties)  # type: ignore[arg-type]
-        if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise aiomqtt.MqttCodeError(info.rc, "a message could not be sent")
-        # The PUBACK is read by this loop, so not before this coroutine waits.
-        acknowledged = self._under_way[info.mid] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        data = body.encode() if isinstance(body, str) else body
+        self.send(string(topic), data, properties, partial(_settle, done), retain=retain)
+        await done
+
+    def send(
+        self,
+        topic: bytes,
+        body: bytes,
+        properties: bytes,
+        acknowledged: Callable[[], object],
+        *,
+        retain: bool = False,
+    ) -> None:
+        """Publishes at QoS 1, together with all else of this turn of the event loop. topic: as stream.string() has it.
+
+        acknowledged: called when the broker has taken it, never if it refuses it or the connection ends. At most
+        `window` of all may be under way: the caller counts.
+        """
+        identifier = self._last_identifier
+        while True:
+            identifier = identifier + 1 if identifier < LAST_IDENTIFIER else FIRST_IDENTIFIER
+            if identifier not in self._under_way:
+                break
+        self._last_identifier = identifier
+        self._under_way[identifier] = acknowledged
+        if not self._packets:
+            self._loop.call_soon(self._send_all)
+        self._packets.append(publish_packet(identifier, topic, properties, body, retain=retain))
+
+    def _send_all(self) -> None:
+        packets, self._packets = self._packets, []
+        stream = self._stream
+        if stream is None or self._disconnected.done():
+            return  # whoever waits is told of that
         try:
-            await acknowledged
-        finally:
-            del self._under_way[info.mid]
+            stream.write(b"".join(packets))
+        except OSError as why:
+            self._end(why)
+            return
+        if stream.is_full:
+            self._loop.add_writer(stream.fileno(), self._write, self._client)
+
+    def _take_acknowledgement(self, identifier: int, reason: int) -> bool:
+        acknowledged = self._under_way.pop(identifier, None)
+        if acknowledged is None:
+            return False
+        if reason >= ACCEPTED_BELOW:
+            self.refused = reason
+            self._end(aiomqtt.MqttError(f"a message was refused: {_words(reason)}"))
+        elif self.refused is None:
+            acknowledged()
+        return True
+
+    def _end(self, why: Exception) -> None:
+        if not self._disconnected.done():
+            self._disconnected.set_exception(why)
+
+    def _on_socket_open(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        # In connect()'s thread, before paho has sent anything: from here on it has our stream for its socket.
+        stream = self._stream = Stream(sock, self._take_acknowledgement)
+        client._sock = stream
+        super()._on_socket_open(client, userdata, stream)
+        self._loop.call_soon_threadsafe(self._hear, client, stream)
+
+    def _hear(self, client: PahoClient, stream: Stream) -> None:
+        if stream.fileno() >= 0:
+            self._loop.add_reader(stream.fileno(), self._read, client, stream)  # in the place of aiomqtt's
+
+    def _read(self, client: PahoClient, stream: Stream) -> None:
+        try:
+            stream.read()
+            while stream.has_more and client.loop_read() == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                pass
+        except Exception as why:  # as aiomqtt: whatever cannot be read ends the connection, and the route says why
+            self._end(why)
+
+    def _on_socket_close(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        if sock.fileno() >= 0:
+            self._loop.remove_writer(sock.fileno())
+        super()._on_socket_close(client, userdata, sock)
+
+    def _on_socket_unregister_write(self, client: PahoClient, userdata: Any, sock: Any) -> None:
+        if self._stream is None or not self._stream.is_full:
+            super()._on_socket_unregister_write(client, userdata, sock)
 
     def _on_connect(
         self,
@@ -145,25 +205,28 @@ class Connection(aiomqtt.Client):
         self._loop.call_soon_threadsafe(register)
 
     def _write(self, client: PahoClient) -> None:
+        stream = self._stream
         try:
+            if stream is not None:
+                stream.flush()
             client.loop_write()
         except OSError as why:
-            if not self._disconnected.done():
-                self._disconnected.set_exception(why)
-
-    def _on_publish(
-        self, client: PahoClient, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
-    ) -> None:
-        if reason_code.value >= ACCEPTED_BELOW:
-            self.refused = reason_code
-            if not self._disconnected.done():
-                self._disconnected.set_exception(aiomqtt.MqttCodeError(reason_code, "a message was refused"))
+            self._end(why)
             return
-        acknowledged = self._under_way.get(mid)
-        if acknowledged is None:
-            super()._on_publish(client, userdata, mid, reason_code, properties)
-        elif not acknowledged.done():
-            acknowledged.set_result(None)
+        if stream is not None and stream.fileno() >= 0 and not stream.is_full and not client.want_write():
+            self._loop.remove_writer(stream.fileno())
+
+
+def _settle(done: "asyncio.Future[None]") -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+def _words(reason: int) -> str:
+    try:
+        return str(ReasonCode(PacketTypes.PUBACK, identifier=reason))
+    except (KeyError, AssertionError):
+        return f"reason 0x{reason:02x}"
 
 
 def read_password(settings: MqttSettings) -> str | None:

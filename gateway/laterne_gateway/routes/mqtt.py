@@ -18,18 +18,15 @@ import json
 import logging
 import secrets
 import ssl
-from collections import deque
 from collections.abc import Coroutine
 
 import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from laterne_gateway import VERSION
 from laterne_gateway.backoff import Backoff
 from laterne_gateway.buffer import Buffer
-from laterne_gateway.buffered import Lane, Row
+from laterne_gateway.buffered import Lane
 from laterne_gateway.clock import Clock, rfc3339
 from laterne_gateway.config import GatewaySettings, MqttSettings
 from laterne_gateway.dates import Dates
@@ -39,12 +36,13 @@ from laterne_gateway.routes.connection import (
     ACCEPTED_BELOW,
     SESSION_TAKEN_OVER,
     Connection,
-    UserProperties,
     cause_of,
     reason_of,
     tls_context,
 )
+from laterne_gateway.routes.delivery import PUBACK_WITHIN_S, Delivery
 from laterne_gateway.routes.pace import Pace
+from laterne_gateway.routes.stream import user_property
 from laterne_gateway.writer import AGAIN_S, StoreError
 
 log = logging.getLogger("laterne")
@@ -53,8 +51,6 @@ NAME = "mqtt"
 BASE_S, CAP_S = 1.0, 300.0  # 500 gateways after an outage: about 1.7 connections a second (facts/gateway.md, 8)
 STABLE_S = 60.0
 TWIN_FLOOR_S = 20.0  # two gateways with one name would throw each other out as fast as they can
-PUBACK_WITHIN_S = 60.0  # a broker that takes longer for the oldest message is taken for gone
-LATE_AFTER_MS = 120_000  # a report closes every minute: one that is two minutes old waited somewhere
 GAPS_AT_ONCE = 64
 MAX_STATUS_BYTES = 256  # ours has about 110; more on our status topic is not ours
 GOODBYE_WITHIN_S = 3.0  # the stopping gateway waits this long for a broker to take its last message
@@ -133,7 +129,7 @@ class MqttRoute:
                 self._orders.connected()
                 if self._was_connected:  # what is kept there now is our own will, or else a twin's word
                     self._check(await client.subscribe(topics))
-                await client.publish(self._status, self._told("online", ""), qos=1, retain=True)
+                await _in_time(client.deliver(self._status, self._told("online", ""), retain=True))
                 if not self._was_connected:  # what was kept there may have been a former process's
                     self._check(await client.subscribe(topics))
                 self._was_connected = True
@@ -147,7 +143,7 @@ class MqttRoute:
                 await _until_one_fails(
                     self._listen(client),
                     self._tell_gaps(client, slots),
-                    self._deliver(client, live, client.window, slots, None),
+                    self._delivery(client, live, client.window, slots, None).run(),
                     self._deliver_backlog(client, backlog, slots),
                     self._hand_back(client),
                 )
@@ -158,7 +154,7 @@ class MqttRoute:
     async def _goodbye(self, client: Connection) -> None:
         try:
             async with asyncio.timeout(GOODBYE_WITHIN_S):
-                await client.publish(self._status, self._told("offline", "stopped"), qos=1, retain=True)
+                await client.deliver(self._status, self._told("offline", "stopped"), retain=True)
         except (aiomqtt.MqttError, TimeoutError) as why:
             log.info("%s: the broker did not hear the goodbye: %s", self._subject, why)
 
@@ -192,12 +188,9 @@ class MqttRoute:
     async def _hand_back(self, client: Connection) -> None:
         while True:
             board, body, noted = await self._orders.receipt()
-            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-            properties.UserProperty = [("noted", "true" if noted else "false")]
             # Retained: PUBACK then means that the operator's command will find it, also when it is away just now.
-            await client.publish(
-                f"{self._prefix}/{board}/receipt", body, 1, True, properties=properties, timeout=PUBACK_WITHIN_S
-            )
+            said = user_property("noted", "true" if noted else "false")
+            await _in_time(client.deliver(f"{self._prefix}/{board}/receipt", body, said, retain=True))
             self._orders.published(board, body, noted)
 
     def _note_twin(self) -> None:
@@ -217,76 +210,26 @@ class MqttRoute:
         pace = Pace(self._settings.backlog_a_second, self._clock)
         for lane in lanes:
             # Half of the window at most: what is live never waits behind a whole one.
-            await self._deliver(client, lane, max(1, client.window // 2), slots, pace)
+            await self._delivery(client, lane, max(1, client.window // 2), slots, pace).run()
         if lanes:
             log.info("%s: what an outage had left behind is delivered", self._subject)
 
-    async def _deliver(
+    def _delivery(
         self, client: Connection, lane: Lane, window: int, slots: asyncio.Semaphore, pace: Pace | None
-    ) -> None:
-        """Delivers a lane to its end. slots: of all lanes together. pace: of what is late anyway."""
-        under_way: deque[tuple[Row, asyncio.Task[None]]] = deque()
-        sent_id = lane.delivered
-        try:
-            while True:
-                last_id = self._buffer.last_id if lane.upto is None else lane.upto
-                if len(under_way) < window and last_id > sent_id:
-                    rows = await self._buffer.oldest(sent_id, window - len(under_way), last_id)
-                    for row in rows:
-                        if pace is not None:
-                            await pace.next()
-                        # A task runs up to its first wait in the order of creation: messages leave in order.
-                        sending = self._publish(client, row, slots, lane.upto is not None)
-                        under_way.append((row, asyncio.create_task(sending)))
-                    sent_id = rows[-1].id if rows else last_id  # none: they have gone otherwise
-                if under_way:
-                    await self._oldest_is_acknowledged(lane, under_way, window, sent_id)
-                elif lane.upto is None:
-                    await self._buffer.arrived(sent_id)
-                elif sent_id >= lane.upto:
-                    self._buffer.delivered(lane, lane.upto)
-                    return
-        finally:
-            for _, task in under_way:
-                task.cancel()
-            # What went wrong with the first is being raised; the others failed of the same.
-            await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
-
-    async def _oldest_is_acknowledged(
-        self, lane: Lane, under_way: "deque[tuple[Row, asyncio.Task[None]]]", window: int, sent_id: int
-    ) -> None:
-        waits: set[asyncio.Task[None]] = {under_way[0][1]}
-        more: asyncio.Task[None] | None = None
-        if lane.upto is None and len(under_way) < window and not under_way[0][1].done():
-            more = asyncio.create_task(self._buffer.arrived(sent_id))
-            waits.add(more)
-        try:
-            done, _ = await asyncio.wait(waits, timeout=PUBACK_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if more is not None:
-                more.cancel()
-        if not done:
-            raise aiomqtt.MqttError(f"no acknowledgement within {PUBACK_WITHIN_S:.0f} s")
-        delivered: Row | None = None
-        while under_way and under_way[0][1].done():
-            row, task = under_way.popleft()
-            task.result()  # raises what went wrong
-            delivered = row
-            self._health.count(self._subject, "reports delivered" if lane.upto is None else "backlog delivered")
-        if delivered is not None:
-            self._buffer.delivered(lane, delivered.id)
-
-    async def _publish(self, client: Connection, row: Row, slots: asyncio.Semaphore, left_behind: bool) -> None:
-        async with slots:
-            dated = self._dates.date(row.board, row.body) if row.closed_ms is None else None
-            late = left_behind or is_late(row, self._clock.utc_ms(), dated)
-            said = [("historical", "true" if late else "false")]
-            if dated is not None:
-                self._health.count(self._subject, "reports dated afterwards")
-                said += [("dated", rfc3339(dated[0])), ("dated_within_ms", str(dated[1]))]
-            if row.received_ms is not None:
-                said.insert(0, ("received", rfc3339(row.received_ms)))
-            await client.deliver(f"{self._prefix}/{row.board}/report", row.body, UserProperties(said))
+    ) -> Delivery:
+        return Delivery(
+            self._subject,
+            self._prefix,
+            lane,
+            client,
+            window,
+            slots,
+            pace,
+            self._buffer,
+            self._clock,
+            self._health,
+            self._dates,
+        )
 
     async def _tell_gaps(self, client: Connection, slots: asyncio.Semaphore) -> None:
         while True:
@@ -297,7 +240,7 @@ class MqttRoute:
                     said["noticed"] = rfc3339(gap.noticed_ms)
                 topic = f"{self._prefix}/{gap.board}/gap"
                 async with slots:
-                    await client.publish(topic, json.dumps(said), qos=1, timeout=PUBACK_WITHIN_S)
+                    await _in_time(client.deliver(topic, json.dumps(said)))
                 self._health.count(self._subject, "gaps told")
             try:
                 await self._buffer.told(NAME, gaps[-1].id)
@@ -318,14 +261,12 @@ def _instance_in(payload: bytes) -> str | None:
     return instance if isinstance(instance, str) else None
 
 
-def is_late(row: Row, now_ms: int | None, dated: tuple[int, int] | None = None) -> bool:
-    """Whether a platform should take the report for history: it waited on the board or here. Unknown is not late.
-
-    dated: when it was closed as we see it (dates.py), if the board did not know.
-    """
-    closed_ms = row.closed_ms if dated is None else dated[0]
-    known = [at for at in (closed_ms, row.received_ms) if at is not None]
-    return now_ms is not None and bool(known) and now_ms - min(known) > LATE_AFTER_MS
+async def _in_time(delivery: Coroutine[None, None, None]) -> None:
+    try:
+        async with asyncio.timeout(PUBACK_WITHIN_S):
+            await delivery
+    except TimeoutError:
+        raise aiomqtt.MqttError(f"no acknowledgement within {PUBACK_WITHIN_S:.0f} s") from None
 
 
 async def _until_one_fails(*works: Coroutine[None, None, None]) -> None:
