@@ -118,7 +118,7 @@ class Reporter:
         self._close_asked = False
         self.hold = self._paused = identity.silent or identity.rescue
         self._stated = None  # type: tuple[bytes, bool] | None  # what the last report said of the release
-        self._closing_ms = 50  # how long the last one took from closing to being on flash
+        self._closing_ms = 200  # so long the last ones took from closing to being on flash, and an erase
         self._closing = False
         self._drafted_ms = 0  # when the open report was opened, or its newest draft made
         self._drafted = 0  # readings in that draft
