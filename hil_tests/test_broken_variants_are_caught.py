@@ -144,6 +144,125 @@ VARIANTS = {
 }
 
 
+CHOICE = "hil_tests/test_a_board_chooses_its_slot.py::test_"
+CUTS = "hil_tests/test_slots_survive_a_power_cut_at_any_flash_operation.py::test_a_cut_at_any_flash_operation_leaves_a"
+LOADER = "firmware/laterne_firmware/loader.py"
+
+# What starts releases, each from the list in which updaters have failed elsewhere.
+VARIANTS |= {
+    "a trial counted when it is over": Variant(
+        LOADER,
+        (("        state.save()\n        entry =", "        entry ="),),
+        CHOICE + "twenty_power_cuts_in_a_row_do_not_roll_a_release_back_and_thirty_three_do",
+        "power_ons",
+    ),
+    "a power cut counted as a crash": Variant(
+        LOADER,
+        (("        if by_power:\n            state.power_ons", "        if not state:\n            state.power_ons"),),
+        CHOICE + "twenty_power_cuts_in_a_row_do_not_roll_a_release_back_and_thirty_three_do",
+        "power_ons",
+        quick=False,
+    ),
+    "power cuts without a limit": Variant(
+        LOADER,
+        (("        if state.power_ons >= MAX_POWER_ONS:", "        if state.power_ons >= 255:"),),
+        CHOICE + "twenty_power_cuts_in_a_row_do_not_roll_a_release_back_and_thirty_three_do",
+        "NEW NEW from /b",
+        quick=False,
+    ),
+    "the floor applied to a confirmed slot": Variant(
+        LOADER,
+        (
+            (
+                "    if not _check(state, active, None):",
+                "    if state.slots[active][2] >= state.floor and not _check(state, active, None):",
+            ),
+        ),
+        CHOICE + "a_confirmed_slot_is_run_though_its_sequence_is_below_the_floor",
+        "RESCUE RESCUE",
+        quick=False,
+    ),
+    "a fallback that was never confirmed": Variant(
+        LOADER,
+        (("    if other not in state.confirmed or _check", "    if _check"),),
+        CHOICE + "a_damaged_slot_gives_way_to_the_other_one_only_if_that_was_confirmed",
+        "NEW NEW from /b",
+        quick=False,
+    ),
+    "a slot below the floor is tried": Variant(
+        LOADER,
+        (("        if entry is None or entry[2] < state.floor:", "        if entry is None:"),),
+        CHOICE + "a_release_below_the_floor_is_not_tried",
+        "NEW NEW from /b",
+        quick=False,
+    ),
+    "no watchdog before a trial": Variant(
+        LOADER,
+        (("_check(state, slot, watchdog())", "_check(state, slot, None)"),),
+        CHOICE + "a_release_that_hangs_while_it_is_imported_is_started_again_by_the_watchdog",
+        "TimeoutError",
+        quick=False,
+    ),
+    "crashes of the active release without a limit": Variant(
+        LOADER,
+        (("    if state.attempts >= MAX_CRASHES:", "    if state.attempts >= 255:"),),
+        CUTS + "_whole_release_that_runs[the active release crashes again and again]",
+        "TimeoutError|Error: without a cut",
+        quick=False,
+    ),
+    "the bytecode's ABI not checked": Variant(
+        "firmware/laterne_firmware/slot_check.py",
+        (("    if head.abi != MPY_ABI or head.loader", "    if head.loader"),),
+        CHOICE + "a_release_for_another_interpreter_is_not_tried",
+        "NEW NEW from /b",
+        quick=False,
+    ),
+    "sizes checked and no hashes": Variant(
+        "firmware/laterne_firmware/slot_check.py",
+        (
+            (
+                '                if (yield from _digest(folder + "/" + path, piece)) != (digest, size):',
+                '                if (yield from _digest(folder + "/" + path, piece))[1] != size:',
+            ),
+        ),
+        CUTS + "_whole_release_that_runs[a trial whose slot is damaged]",
+        "NEW NEW from /b|without a cut",
+    ),
+    "a confirmation that does not raise the floor": Variant(
+        "firmware/laterne_firmware/slots.py",
+        (("        self.floor = max(self.floor, self.slots[slot][2])\n", ""),),
+        "tests/firmware/test_slots.py",
+        "0, 8",
+        quick=False,
+    ),
+    "the switch and the floor in two commits": Variant(
+        "firmware/laterne_firmware/slots.py",
+        (
+            (
+                "        self.floor = max(self.floor, self.slots[slot][2])\n",
+                "        self.save()\n        self.floor = max(self.floor, self.slots[slot][2])\n",
+            ),
+        ),
+        CUTS + "_whole_release_that_runs[arming, trial, confirmation]",
+        "the floor rises with the switch",
+    ),
+    "a slot that is armed stays confirmed": Variant(
+        "firmware/laterne_firmware/slots.py",
+        (("        self.confirmed = [name for name in self.confirmed if name != slot]\n", ""),),
+        "tests/firmware/test_slots.py",
+        "takes_away_that_the_slot_was_confirmed",
+        quick=False,
+    ),
+    "a trial without an end": Variant(
+        "firmware/laterne_firmware/app.py",
+        (("            if now_ms > self._trial_ms:", "            if now_ms < 0:"),),
+        CHOICE + "a_release_that_kills_the_link_is_rolled_back_by_its_own_clock_and_the_board_answers_again",
+        "TimeoutError",
+        quick=False,
+    ),
+}
+
+
 def _broken_tree(variant: Variant, place: Path) -> Path:
     tree = place / "tree"
     tree.mkdir()

@@ -27,15 +27,16 @@ def learn(identity: "Identity") -> "tuple[int, bool]":
     identity.trial = slot == state.trial
     if not identity.trial:
         return 0, slot == state.active and state.attempts > 0
-    return _trial_s(folder) * 1000, False
+    head = _head(folder)
+    return (head.trial_s if head and head.trial_s else _TRIAL_S) * 1000, False
 
 
-def _trial_s(folder: str) -> int:
+def _head(folder: str) -> "release_index.Head | None":
     try:
         with open(folder + INDEX, "rb") as file:
-            return release_index.head_of(file.read).trial_s or _TRIAL_S
-    except (OSError, WireError):  # read a moment ago, by the loader
-        return _TRIAL_S
+            return release_index.head_of(file.read)
+    except (OSError, WireError):  # the loader has read it a moment ago
+        return None
 
 
 def confirm(identity: "Identity", release: bytes) -> bool:
@@ -48,7 +49,8 @@ def confirm(identity: "Identity", release: bytes) -> bool:
     if identity.trial:
         state = State()
         state.load()
-        state.confirm()
+        head = _head(sys.path[0])
+        state.confirm(head.min_sequence if head else 0)
         identity.trial = False
     return True
 

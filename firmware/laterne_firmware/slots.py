@@ -114,15 +114,18 @@ class State:
         self.confirmed = [name for name in self.confirmed if name != slot]
         self.save()
 
-    def confirm(self) -> None:
-        """The trial is over and its release is the active one. The floor rises in the same commit."""
+    def confirm(self, least: int = 0) -> None:
+        """The trial is over and its release is the active one. The floor rises in the same commit.
+
+        least: sequence below which this release gives up the other slot, though that was confirmed once.
+        """
         slot = self.trial
         if slot is None:
             return
         self.active, self.trial = slot, None
         self.attempts = self.power_ons = 0
         self.floor = max(self.floor, self.slots[slot][2])
-        self.confirmed = [name for name in self.confirmed if name != slot] + [slot]
+        self.confirmed = [name for name in self.confirmed if name != slot and self.slots[name][2] >= least] + [slot]
         self.save()
 
     def abandon(self, result: int = ABANDONED) -> None:

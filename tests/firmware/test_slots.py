@@ -78,6 +78,11 @@ def test_a_confirmation_switches_and_raises_the_floor_at_once_and_doing_it_twice
     assert after(["load"], ["confirm"]) == once
 
 
+def test_a_release_may_give_up_an_older_one_that_was_confirmed(after: Steps) -> None:
+    for least, kept in ((7, ["a", "b"]), (8, ["b"])):
+        assert after(*FACTORY, ["arm", "b", NEW, INDEX, 8], ["confirm", least])["confirmed"] == kept
+
+
 def test_a_trial_that_failed_leaves_the_floor_and_refuses_its_release(after: Steps) -> None:
     found = after(*FACTORY, ["arm", "b", NEW, INDEX, 8], ["abandon", CRASHED])
     assert (found["active"], found["trial"], found["floor"]) == ("a", None, 7)
