@@ -93,18 +93,18 @@ VARIANTS = {
         0.2,
     ),
     "the newest first": Variant(
-        "gateway/laterne_gateway/routes/mqtt.py",
-        (("                    for row in rows:\n", "                    for row in reversed(rows):\n"),),
+        "gateway/laterne_gateway/routes/delivery.py",
+        (("row = self._ahead.popleft()\n", "row = self._ahead.pop()\n"),),
         BROKER,
         "out of order: ",
         0.2,
     ),
     "the newest first in what an outage left behind": Variant(
-        "gateway/laterne_gateway/routes/mqtt.py",
+        "gateway/laterne_gateway/routes/delivery.py",
         (
             (
-                "                    for row in rows:\n",
-                "                    for row in rows if pace is None else reversed(rows):\n",
+                "row = self._ahead.popleft()\n",
+                "row = self._ahead.popleft() if self._pace is None else self._ahead.pop()\n",
             ),
         ),
         "hil_tests/test_a_day_without_broker_loses_no_report.py",
