@@ -37,7 +37,7 @@ demo: $(READY)
 # ARGS is passed on to pytest: make test ARGS="-k roster". WORKERS: processes that run tests; 0 runs them in one, in order.
 WORKERS ?= $(shell nproc)
 test: $(READY) $(ORACLES)/.ready
-	@.ci/debian mosquitto softhsm2
+	@.ci/debian mosquitto softhsm2 systemd systemd-container dbus
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # What takes too long for every change: ten times the faults, noise for a minute, an hour without broker, and properties

@@ -1,4 +1,4 @@
-"""laterne-gateway run | check | status | buffer | release | key: the command line of the gateway.
+"""laterne-gateway run | check | status | buffer | release | key | install | uninstall: the gateway's command line.
 
 Exit codes: 0 done, 1 found wrong or failed, 2 bad usage or configuration. What a command needs is imported when it
 runs.
@@ -26,6 +26,11 @@ def run_command(arguments: list[str]) -> int:
     from laterne_gateway.config import ConfigError, load
 
     asked = _parser().parse_args(arguments)
+    if asked.command in ("install", "uninstall"):
+        from laterne_gateway import install
+
+        prefix = Path(asked.prefix) if asked.prefix else None
+        return install.install(prefix) if asked.command == "install" else install.uninstall(prefix)
     _log_to_stderr(asked.verbose)
     try:
         config = load(Path(asked.config))
@@ -128,6 +133,12 @@ def _parser() -> argparse.ArgumentParser:
             action.add_argument("what", metavar=what)
         else:
             action.set_defaults(what="")
+    for name, summary in (
+        ("install", "make the gateway a service of this machine: user, unit, names of ports, an example to fill in"),
+        ("uninstall", "take the service away; configuration and data stay"),
+    ):
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.add_argument("--prefix", metavar="DIR", help="lay the files out below DIR, and change nothing else")
     return parser
 
 

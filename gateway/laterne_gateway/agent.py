@@ -24,6 +24,7 @@ from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.routes.mqtt import NAME as MQTT
 from laterne_gateway.routes.mqtt import MqttRoute
 from laterne_gateway.serial_line import SerialLine
+from laterne_gateway.service import READY, STOPPING, ServiceManager, keep_alive
 from laterne_gateway.sessions import Sessions
 from laterne_gateway.status import StatusServer
 from laterne_gateway.trusts import TrustKeeper, read_bounded
@@ -42,6 +43,7 @@ async def run(config: Config, clock: Clock | None = None) -> None:
     """
     clock = clock or SystemClock()
     stop = _on_signals(signal.SIGTERM, signal.SIGINT)
+    manager = ServiceManager.found()
     if not (config.gateway.directory / FILE_NAME).exists():  # else the last good ones in it may do
         read_bounded(config.gateway.trust, MAX_TRUST_BYTES)
         read_bounded(config.gateway.roster, MAX_ROSTER_BYTES)
@@ -51,15 +53,22 @@ async def run(config: Config, clock: Clock | None = None) -> None:
         health = Health()
         buffer = Buffer(config.gateway.directory, (MQTT,), config.buffer, health)
         try:
-            if await _first_of(buffer.opened(), stop.wait()):
-                await _run(config, buffer, health, clock, stop)
+            starting = asyncio.create_task(manager.ask_for_time("waiting for the buffer"))
+            try:
+                opened = await _first_of(buffer.opened(), stop.wait())
+            finally:
+                starting.cancel()
+            if opened:
+                await _run(config, buffer, health, clock, stop, manager)
         finally:
             await buffer.close()
     finally:
         lock.release()
 
 
-async def _run(config: Config, buffer: Buffer, health: Health, clock: Clock, stop: asyncio.Event) -> None:
+async def _run(
+    config: Config, buffer: Buffer, health: Health, clock: Clock, stop: asyncio.Event, manager: ServiceManager
+) -> None:
     gateway = config.gateway
     trusts = TrustKeeper(gateway.trust, buffer, health)
     roster = RosterKeeper(gateway.id, trusts, gateway.roster, buffer, health)
@@ -90,13 +99,21 @@ async def _run(config: Config, buffer: Buffer, health: Health, clock: Clock, sto
             parts.create_task(status.run()),
             parts.create_task(_reload(gateway, roster, sessions, buses, buffer, health)),
         ]
+        others.append(parts.create_task(keep_alive(manager, health, lambda: buffer.turned_s, lambda: in_words(buffer))))
+        manager.tell(READY, f"STATUS={in_words(buffer)}")
         await stop.wait()
+        manager.tell(STOPPING)
         log.info("gateway %s: stopping", gateway.id)
         # The order matters: ask nothing more, commit what was received, then tell the broker.
         await _end(asking)
         await inbox.settle()
         await _end([delivering, *others])
     log.info("gateway %s: stopped, %d reports waiting", gateway.id, buffer.waiting(MQTT))
+
+
+def in_words(buffer: Buffer) -> str:
+    """A line for `systemctl status`."""
+    return f"{buffer.waiting(MQTT)} reports wait for the broker" + (f"; {buffer.away}" if buffer.away else "")
 
 
 async def _reload(

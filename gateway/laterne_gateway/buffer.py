@@ -72,6 +72,11 @@ class Buffer:
         finally:
             hours.cancel()
 
+    @property
+    def turned_s(self) -> float:
+        """When the writing thread last came round (time.monotonic): an idle one does, a disk that hangs stops it."""
+        return self._writer.turned_s
+
     def waiting(self, route: str) -> int:
         """Reports that this route has not delivered; some more where they have gone otherwise."""
         return sum(

@@ -42,6 +42,7 @@ log = logging.getLogger("laterne")
 POLL_WITHIN_S, POLL_WITHIN_A_BOARD_S = 2.0, 0.16
 SILENT_CAP_S = 5.0  # how often a dead board alone on its line is asked
 SILENT_CAP_A_BOARD_S = 2.0  # on a bus with n boards every 2n s: at 0.6 s each, 30 % of the line if all but one are dead
+TURN_WITHIN_S = 10.0  # so often an idle line comes round: service.py sees that it does not hang
 REOPEN_BASE_S, REOPEN_CAP_S = 0.5, 5.0  # an adapter that is plugged in again serves within 5 s
 
 
@@ -79,6 +80,7 @@ class Bus:
         try:
             while True:
                 opened_s = self._clock.monotonic_s()
+                self._health.progressed(self._subject)
                 try:
                     await self._line.open()
                     self._health.note(self._subject, "open", True)
@@ -109,11 +111,12 @@ class Bus:
             # It may be another board that is plugged in now: a session tells, and its name is asked for again.
             contact.identified, contact.answers, contact.due_s = None, False, 0.0
         while True:
+            self._health.progressed(self._subject)
             contact = min(self._contacts, key=Contact.next_s)
             now_s = self._clock.monotonic_s()
             pause_s = contact.next_s() - now_s
             if pause_s > 0:
-                await self._line.rest(pause_s)
+                await self._line.rest(min(pause_s, TURN_WITHIN_S))
                 continue  # woken or not: look again who is due
             await self._serve(contact, now_s)
 

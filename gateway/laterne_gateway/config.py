@@ -5,6 +5,7 @@ do not know is a problem too: a misspelt one would otherwise be silently left at
 never values. Nothing of what the paths name is opened here; `check` and `run` do that.
 """
 
+import os
 import re
 import tomllib
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ DEFAULT_MAX_MIB, MIN_MAX_MIB, MAX_MAX_MIB = 1024, 16, 1_048_576  # a million rep
 MAX_MAX_DAYS = 3660
 MAX_GATHER_S = 60  # a minute's reports at once; a board's backlog holds many minutes
 REFUSE, DROP_OLDEST = "refuse", "drop oldest"
+SECRETS = "credentials"  # a folder beside the configuration, readable by root alone
 KEY_NAME = "agree.key"  # in the gateway's directory unless another file is named
 MQTT_PORT, MQTTS_PORT = 1883, 8883  # IANA
 
@@ -169,7 +171,12 @@ class _Table:
         return value
 
     def path(self, setting: str, remedy: str) -> Path:
-        return self._reader.file.parent / self.text(setting, remedy)
+        said = Path(self.text(setting, remedy))
+        # What only root may read systemd hands to the service (the unit's LoadCredential=laterne:..., systemd.exec(5)).
+        handed_over = os.environ.get("CREDENTIALS_DIRECTORY")
+        if handed_over and len(said.parts) == 2 and said.parts[0] == SECRETS:
+            return Path(handed_over) / f"laterne_{said.name}"
+        return self._reader.file.parent / said
 
     def optional_path(self, setting: str, remedy: str) -> Path | None:
         return self.path(setting, remedy) if setting in self._left else None

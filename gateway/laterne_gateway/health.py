@@ -22,6 +22,7 @@ class Health:
         self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when, and how often it was left out since
         self._unlogged: set[tuple[str, str]] = set()  # alarms that stand and are not in the log again yet
         self._logged: dict[tuple[str, str], tuple[str, float]] = {}  # the last sentence of an alarm, and when
+        self._progress_s: dict[str, float] = {}
         self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._values: defaultdict[str, dict[str, Value]] = defaultdict(dict)
         self._alarms: dict[str, dict[str, str]] = {}
@@ -35,6 +36,15 @@ class Health:
     def note(self, subject: str, what: str, value: Value) -> None:
         """The last value of something, such as when a board was last heard."""
         self._values[subject][what] = value
+
+    def progressed(self, subject: str) -> None:
+        """A part that is never idle for long has come round once more; from the first time on it is expected to."""
+        self._progress_s[subject] = self._monotonic_s()
+
+    def silent(self, within_s: float) -> list[str]:
+        """The parts that have not come round for so long."""
+        now_s = self._monotonic_s()
+        return sorted(subject for subject, last_s in self._progress_s.items() if now_s - last_s > within_s)
 
     def alarm(self, subject: str, what: str, sentence: str) -> None:
         """Something that a person should look at. Logged when it is new; kept until clear().

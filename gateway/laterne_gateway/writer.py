@@ -40,6 +40,7 @@ GATHER_S = 0.2  # the longest that a group waits for company unless the settings
 GATHER_FACTOR = 2.0  # wait twice as long as the last commit took: a slow disk is synced less often
 LANE_WITHIN_S = 30.0  # a moved lane waits this long for a commit to share; after a kill that much is sent again
 LANE_ROWS = 512  # or until it has moved so far
+TURN_WITHIN_S = 5.0  # so often an idle thread comes round: service.py sees that the disk does not hang
 AGAIN_S = 5.0  # how often a database that failed is opened anew
 REPAIR_AT_MOST_EVERY_S = 60.0
 UNREADABLE_TIMES = 3  # a place that cannot be read so often is taken for damaged
@@ -125,6 +126,7 @@ class Writer:
         self.no_room = ""  # why the group under way may not hold reports
         self._db: sqlite3.Connection | None = None
         self._was_open = False
+        self.turned_s = time.monotonic()
         self._ledger = Ledger()
         self._commit_s = 0.0
         self._away = ""
@@ -209,6 +211,7 @@ class Writer:
         try:
             going_on = True
             while going_on:
+                self.turned_s = time.monotonic()
                 try:
                     if self._trouble is not None:
                         why, self._trouble = self._trouble, None
@@ -232,7 +235,8 @@ class Writer:
                 wait_s = self._wait_s()
                 if wait_s is not None and wait_s <= 0:
                     break
-                self._condition.wait(wait_s)
+                self.turned_s = time.monotonic()
+                self._condition.wait(TURN_WITHIN_S if wait_s is None else min(wait_s, TURN_WITHIN_S))
             stopping = self._stopping
             reads, self._reads = self._reads, []
             writes: list[Waiting] = []

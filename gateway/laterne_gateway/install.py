@@ -1,0 +1,190 @@
+"""`laterne-gateway install | uninstall`: the agent as a service of this machine (systemd), and back.
+
+Safe to repeat: a file that is as it should be is left alone; one that differs is ours to replace only where its first
+line says so; configuration and state are never replaced and never removed. With a prefix (a package's or an image's
+root) files are only laid out below it: no user is made, no service manager is told.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+DONE, WRONG = 0, 1
+USER = "laterne"
+SERIAL_GROUP = "dialout"  # Debian: who may use serial ports
+UNIT_NAME = "laterne-gateway.service"
+UNIT = Path("etc/systemd/system") / UNIT_NAME
+RULES = Path("etc/udev/rules.d/70-laterne.rules")
+CONFIGURATION = Path("etc/laterne/gateway.toml")
+SECRETS = Path("etc/laterne/credentials")
+STATE = Path("var/lib/laterne-gateway")
+OURS = "# laterne-gateway"  # the first line of what install may replace
+
+
+class InstallError(Exception):
+    """What cannot be done, and what to do about it."""
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Where the unit, the rules and the example lie: beside this package in a checkout, in it when installed."""
+
+    unit: Path
+    rules: Path
+    example: Path
+
+    @classmethod
+    def found(cls) -> "Templates":
+        for folder in (Path(__file__).parent / "files", Path(__file__).parents[1]):
+            unit = folder / "systemd" / UNIT_NAME
+            if unit.is_file():
+                return cls(unit, folder / "systemd" / RULES.name, folder / "laterne-gateway.example.toml")
+        raise InstallError("the service's unit is not beside this program: install laterne anew")
+
+
+def install(prefix: Path | None, program: Path | None = None) -> int:
+    """Lays the files out and tells what is left to do. Returns the exit code."""
+    try:
+        _install(prefix, program or _this_program())
+    except InstallError as why:
+        print(why, file=sys.stderr)
+        return WRONG
+    return DONE
+
+
+def uninstall(prefix: Path | None) -> int:
+    """Takes unit and rules away; configuration, state and user stay, and it is said where they are."""
+    try:
+        _uninstall(prefix)
+    except InstallError as why:
+        print(why, file=sys.stderr)
+        return WRONG
+    return DONE
+
+
+def _install(prefix: Path | None, program: Path) -> None:
+    _root_only(prefix)
+    root, templates = prefix or Path("/"), Templates.found()
+    if prefix is None:
+        _make_user()
+    unit = templates.unit.read_text().replace("/usr/bin/laterne-gateway", str(program))
+    _put(root / UNIT, unit)
+    _put(root / RULES, templates.rules.read_text())
+    _make_directories(root, for_user=prefix is None)
+    configuration = root / CONFIGURATION
+    if configuration.exists():
+        print(f"{configuration}: is there, left as it is")
+    else:
+        _write(configuration, templates.example.read_text())
+        print(f"{configuration}: an example, to be filled in")
+    if prefix is None:
+        _tell_the_service_manager("daemon-reload")
+        _run(("udevadm", "control", "--reload"), may_be_missing=True)
+        print(
+            f"What is left: bring the authority's trust.cbor and roster.cbor to {configuration.parent}, fill in "
+            f"{configuration.name}, then\n"
+            f"  sudo -u {USER} {program} key --config {configuration}\n"
+            f"  {program} check --config {configuration}\n"
+            f"  systemctl enable --now {UNIT_NAME}"
+        )
+
+
+def _uninstall(prefix: Path | None) -> None:
+    _root_only(prefix)
+    root = prefix or Path("/")
+    if prefix is None and (root / UNIT).exists():
+        _tell_the_service_manager("disable", "--now", UNIT_NAME)
+    for path in (root / UNIT, root / RULES):
+        if not path.exists():
+            continue
+        _check_ours(path)
+        path.unlink()
+        print(f"{path}: removed")
+    if prefix is None:
+        _tell_the_service_manager("daemon-reload")
+    kept = [str(root / path) for path in (CONFIGURATION.parent, STATE) if (root / path).exists()]
+    if kept:
+        print(f"kept: {', '.join(kept)}" + (f", user {USER}" if prefix is None else ""))
+
+
+def _this_program() -> Path:
+    # Not resolved: in a virtual environment the link is what works.
+    found = shutil.which("laterne-gateway") or sys.argv[0]
+    return Path(found).absolute()
+
+
+def _root_only(prefix: Path | None) -> None:
+    if prefix is None and os.geteuid() != 0:
+        raise InstallError(
+            "only root can do this: sudo laterne-gateway install (or --prefix DIR, to lay files out only)"
+        )
+
+
+def _make_user() -> None:
+    try:
+        pwd.getpwnam(USER)
+    except KeyError:
+        home = "/" + str(STATE)
+        _run(("useradd", "--system", "--home-dir", home, "--no-create-home", "--shell", "/usr/sbin/nologin", USER))
+        print(f"user {USER}: made")
+    _run(("usermod", "--append", "--groups", SERIAL_GROUP, USER))
+
+
+def _make_directories(root: Path, *, for_user: bool) -> None:
+    """What only the service may read, and secrets that only root may: systemd hands those over (LoadCredential)."""
+    for path, owner in ((STATE, USER), (SECRETS, "root")):
+        folder = root / path
+        if not folder.exists():
+            folder.mkdir(mode=0o700, parents=True)
+            print(f"{folder}: made")
+        if for_user:
+            shutil.chown(folder, owner, owner)
+
+
+def _put(path: Path, text: str) -> None:
+    if path.exists():
+        if path.read_text() == text:
+            print(f"{path}: is up to date")
+            return
+        _check_ours(path)
+    _write(path, text)
+    print(f"{path}: written")
+
+
+def _check_ours(path: Path) -> None:
+    if not path.read_text().startswith(OURS):
+        raise InstallError(f"{path}: somebody has written his own; take it away, or change it to what you want by hand")
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    with open(new, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
+
+
+def _tell_the_service_manager(*words: str) -> None:
+    if Path("/run/systemd/system").is_dir():  # sd_booted(3)
+        _run(("systemctl", *words))
+    else:
+        print("systemd does not run here: it will find the unit at its next start")
+
+
+def _run(command: Sequence[str], *, may_be_missing: bool = False) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except FileNotFoundError as why:
+        if may_be_missing:
+            return
+        raise InstallError(f"{command[0]} is not on this machine: {' '.join(command)} cannot be done") from why
+    if done.returncode:
+        raise InstallError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")

@@ -1,0 +1,169 @@
+"""A booted systemd for tests: this machine's own file system under an overlay that is thrown away, in systemd-nspawn.
+
+Nothing is downloaded and nothing of this machine is changed; it starts in a second. It needs root and Debian's
+systemd-container. The network is this machine's, so a broker on loopback is there; programs of this checkout run as any
+user by /usr/local/bin/laterne-gateway, wherever the checkout lies.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+WITHIN_S = 60.0
+_SOURCE = Path(__file__).parents[1]
+_INSIDE = "/opt/laterne"
+_PACKAGES = ("protocol", "gateway", "provisioning", "hil_tests")
+
+# Runs in a mount namespace of its own: whatever is mounted goes with the last process in it.
+_OUTSIDE = """
+set -eu
+place=$1; shift
+mount -t tmpfs tmpfs "$place"
+mkdir "$place/upper" "$place/work" "$place/root"
+mount -t overlay overlay -o "lowerdir=/,upperdir=$place/upper,workdir=$place/work" "$place/root"
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs tmpfs /run/systemd/nspawn
+root="$place/root"
+: > "$root/etc/machine-id"
+rm -rf "$root/etc/systemd/system"
+mkdir -p "$root/etc/systemd/system" "$root/usr/local/bin" "$root/opt/laterne"
+cp "$place.files/laterne-gateway" "$root/usr/local/bin/"
+cp "$place.files/driver.service" "$place.files/test.target" "$root/etc/systemd/system/"
+set -- --boot --register=no --keep-unit --console=pipe "$@" -- --unit=test.target
+exec systemd-nspawn --quiet --directory="$root" "$@"
+"""
+_DRIVER = """[Unit]
+After=sysinit.target dbus.service
+[Service]
+ExecStart=/bin/sh -c 'while read -r n < /shared/next; do \\
+    sh /shared/$n.sh > /shared/$n.out 2>&1; echo $? > /shared/$n.rc; echo done > /shared/answer; done'
+Restart=always
+RestartSec=0
+"""
+_TARGET = "[Unit]\nRequires=sysinit.target dbus.service driver.service\nAfter=sysinit.target\nAllowIsolate=yes\n"
+
+
+class Booted:
+    """binds: of files and devices of ours, {path inside: path here}; `directory` is /shared inside."""
+
+    def __init__(self, directory: Path, binds: dict[str, Path]) -> None:
+        self._directory = directory
+        self._binds = binds
+        self._process: subprocess.Popen[bytes] | None = None
+        self._asked = 0
+
+    def __enter__(self) -> Self:
+        missing = [name for name in ("systemd-nspawn", "unshare") if shutil.which(name) is None]
+        if os.geteuid() != 0 or missing:
+            reason = f"needs root and Debian's systemd-container{f' ({missing[0]} is missing)' if missing else ''}"
+            if os.environ.get("CI"):
+                pytest.fail(reason)
+            pytest.skip(reason)
+        place, shared = self._directory / "machine", self._directory / "shared"
+        files = self._directory / "machine.files"
+        for folder in (place, shared, files):
+            folder.mkdir(parents=True)
+        for name in ("next", "answer"):
+            os.mkfifo(shared / name)
+        python, binds = self._python()
+        paths = ":".join([*(f"{_INSIDE}/source/{name}" for name in _PACKAGES), f"{_INSIDE}/site"])
+        program = files / "laterne-gateway"
+        # An interpreter that was built for another place finds its own library only so.
+        library = f"LD_LIBRARY_PATH={_INSIDE}/python/lib " if python.startswith(_INSIDE) else ""
+        program.write_text(f'#!/bin/sh\n{library}PYTHONPATH={paths} exec {python} -s -m laterne_gateway "$@"\n')
+        program.chmod(0o755)
+        (files / "driver.service").write_text(_DRIVER)
+        (files / "test.target").write_text(_TARGET)
+        arguments = [f"--bind={shared}:/shared"]
+        arguments += [f"--bind-ro={here}:{inside}" for inside, here in binds.items()]
+        arguments += [f"--bind={here}:{inside}" for inside, here in self._binds.items()]
+        with (self._directory / "console").open("wb") as console:
+            self._process = subprocess.Popen(
+                ["unshare", "--mount", "--propagation", "private", "sh", "-c", _OUTSIDE, "sh", str(place), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, why: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process is not None
+        if why is not None:
+            print((self._directory / "console").read_text(errors="replace")[-4000:])
+        # nspawn's own signal for "halt at once" is none that it waits for: the namespace dies with its init.
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def run(self, script: str, *, fails: bool = False) -> str:
+        """What a shell script inside said, as root. fails: whether it is expected to."""
+        assert self._process is not None
+        shared = self._directory / "shared"
+        self._asked += 1
+        (shared / f"{self._asked}.sh").write_text(script)
+        self._through(shared / "next", f"{self._asked}\n".encode())
+        self._through(shared / "answer", None)
+        said = (shared / f"{self._asked}.out").read_text(errors="replace")
+        code = int((shared / f"{self._asked}.rc").read_text())
+        assert (code != 0) == fails, f"{script}\nexit code {code}\n{said}"
+        return said
+
+    def until(self, script: str, within_s: float = WITHIN_S) -> str:
+        """Runs it until it succeeds."""
+        ends_s = time.monotonic() + within_s
+        while True:
+            try:
+                return self.run(script)
+            except AssertionError:
+                if time.monotonic() > ends_s:
+                    raise
+                time.sleep(0.2)
+
+    def _through(self, fifo: Path, data: bytes | None) -> None:
+        # Without blocking for ever: the other end may have died.
+        assert self._process is not None
+        ends_s = time.monotonic() + WITHIN_S
+        while True:
+            ended = self._process.poll()
+            assert ended is None, f"the machine ended: {ended}"
+            assert time.monotonic() < ends_s, f"nobody inside at {fifo.name}"
+            try:
+                descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK if data is None else os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:
+                time.sleep(0.02)
+                continue
+            try:
+                if data is not None:
+                    os.write(descriptor, data)
+                    return
+                while time.monotonic() < ends_s and self._process.poll() is None:
+                    try:
+                        if os.read(descriptor, 16):
+                            return
+                    except BlockingIOError:
+                        pass
+                    time.sleep(0.01)
+            finally:
+                os.close(descriptor)
+
+    @staticmethod
+    def _python() -> tuple[str, dict[str, Path]]:
+        """How the interpreter is called inside, and what must be there for it."""
+        binds = {f"{_INSIDE}/source": _SOURCE, f"{_INSIDE}/site": Path(sysconfig.get_paths()["purelib"])}
+        real = Path(sys.executable).resolve()
+        base = Path(sys.base_prefix).resolve()
+        if base == Path("/usr"):
+            return str(real), binds
+        binds[f"{_INSIDE}/python"] = base
+        return f"{_INSIDE}/python/{real.relative_to(base)}", binds
