@@ -5,17 +5,20 @@ the database and commits in groups (writer.py): what arrives while a sync is und
 from the log in order of arrival and move their lanes; a row goes when no lane has it before it any more (ledger.py).
 
 The agent goes on when the disk is full, fails, is read-only, or has damaged the file: put() raises then, reading waits,
-an alarm stands, and it is over by itself when the disk is back. There is no buffer in memory. Memory and start-up time
+an alarm stands, and it is over by itself when the disk is back. What waits for the disk is on the boards; the
+last reports that were committed are kept in memory, too, for routes that keep up. Memory and start-up time
 do not depend on how much is waiting: nothing is counted or loaded but chains and lanes.
 """
 
 import asyncio
 import logging
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from laterne_gateway import buffered, ledger, salvage
@@ -26,6 +29,7 @@ from laterne_gateway.writer import AGAIN_S, Away, Broken, Committed, Job, News, 
 
 log = logging.getLogger("laterne")
 
+FRESH = 128  # reports, 120 KiB: four groups of commits
 LEFT_BEHIND = 500  # more than this waiting when a route begins: they get a lane of their own
 MAX_LANES = 16  # of a route; then it goes on in those it has
 HOUR_S = 3600.0
@@ -55,6 +59,8 @@ class Buffer:
         self.last_id = self.last_gap_id = 0
         self.lanes: dict[str, list[Lane]] = {route: [] for route in routes}  # oldest first, the one without end last
         self.chains: dict[str, Chain] = {}
+        # The last reports that were committed, without a hole: the same as on the disk.
+        self._fresh: deque[Row] = deque(maxlen=FRESH)
         self._writer = Writer(directory, routes, settings, self._hear, self._known)
 
     async def opened(self) -> None:
@@ -166,6 +172,12 @@ class Buffer:
 
         One that the card has changed is set aside, its loss stated, and not among them.
         """
+        at = after_id + 1 - self._fresh[0].id if self._fresh else -1
+        if at >= 0:  # a route that keeps up needs no look at the disk
+            last = self.last_id if upto is None else upto
+            rows = [row for row in islice(self._fresh, at, at + limit) if row.id <= last]
+            if rows:
+                return rows
         query = (
             "select id, board, sequence, received_ms, closed_ms, body, crc from report where id > ? and id <= ? "
             "order by id limit ?"
@@ -309,6 +321,7 @@ class Buffer:
         self.away = ""
         self._health.clear(SUBJECT, "away", "the database can be used again")
         self.chains = news.ledger.chains
+        self._fresh.clear()  # what was repaired may lack some of them, and has said so
         self.last_id, self.last_gap_id = news.ledger.last_id, news.ledger.last_gap_id
         if not self._is_opened:  # later, those in memory have moved further than those on the disk
             for lane in sorted(news.ledger.lanes.values(), key=lambda one: one.begins):
@@ -332,6 +345,9 @@ class Buffer:
     def _hear_committed(self, news: Committed) -> None:
         self.commits += 1
         self.last_id, self.last_gap_id = news.last_id, news.last_gap_id
+        self._fresh.extend(news.stored)
+        while self._fresh and self._fresh[0].id <= news.dropped_to:
+            self._fresh.popleft()
         for route, lanes in self.lanes.items():
             if any(lane.delivered < min(news.dropped_to, lane.upto or news.dropped_to) for lane in lanes):
                 moved = [_at_least(lane, news.dropped_to) for lane in lanes]

@@ -5,7 +5,7 @@ Whatever removes a report that a route still waited for writes the gap that says
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from laterne_gateway.buffered import (
@@ -31,7 +31,13 @@ from laterne_protocol.errors import WireError
 
 MAX_SET_ASIDE = 1000  # about 1 MiB
 MAX_GAPS = 10_000  # about 1 MiB; far more than an outage makes, as neighbours are joined
+ROWS_A_STATEMENT = (16, 4, 1)  # as many statements are kept prepared, for each table
 DROP_AT_ONCE = 256  # reports that go together when there must be room: about 0.25 MiB
+
+OVERLAPPING = (
+    "select board from chain where exists "
+    "(select 1 from report where report.board = chain.board and report.sequence > chain.sequence)"
+)
 
 # Tallies.
 SET_ASIDE_DROPPED = "set aside and dropped"  # what MAX_SET_ASIDE cost
@@ -51,10 +57,25 @@ class Ledger:
     dropped_to: int = 0
     lanes: dict[tuple[str, int], Lane] = field(default_factory=dict)
     chains: dict[str, Chain] = field(default_factory=dict)
+    # Boards of which reports wait whose numbers are ahead of the chain: of the credential before, or the chain was
+    # damaged and they were not.
+    overlapping: set[str] = field(default_factory=set)
+    # What the group under way has taken, and write() has still to bring to the tables.
+    taken: list[Row] = field(default_factory=list)
+    moved: set[str] = field(default_factory=set)  # boards, of which the chain
+    stored: list[Row] = field(default_factory=list)  # what the group has stored so far, in order
 
     def copy(self) -> "Ledger":
-        """For going back to when a transaction fails."""
-        return replace(self, lanes=dict(self.lanes), chains=dict(self.chains))
+        """Between two groups, to go back to when a transaction fails."""
+        return replace(
+            self,
+            lanes=dict(self.lanes),
+            chains=dict(self.chains),
+            overlapping=set(self.overlapping),
+            taken=[],
+            moved=set(),
+            stored=[],
+        )
 
 
 def chains(db: sqlite3.Connection) -> dict[str, Chain]:
@@ -69,6 +90,7 @@ def load(db: sqlite3.Connection, routes: Iterable[str]) -> Ledger:
     No number may come again below a lane: what stood there would be taken for delivered.
     """
     found = Ledger(chains=chains(db))
+    found.overlapping = {board for (board,) in db.execute(OVERLAPPING)}
     lanes = [Lane(*row) for row in db.execute("select route, begins, delivered, upto from lane order by begins")]
     found.last_id = max(
         [_number(db, "select max(id) from report"), _number(db, "select max(last_id) from hour")]
@@ -105,7 +127,7 @@ def insert(db: sqlite3.Connection, ledger: Ledger, new: Accepted, has_room: bool
     at = chain_sequence(ledger, new.board, new.credential)
     # What its number tells needs no look at the disk: chains move with their reports.
     if at is None or new.sequence <= at:
-        known = _compare(db, new)
+        known = _compare(db, ledger, new)
         if known == REPEATED and at is None:  # the chain was damaged and the report was not: the chain is there
             move_chain(db, ledger, new.board, new.credential, new.sequence, new.digest)
         if known is not None:
@@ -117,22 +139,50 @@ def insert(db: sqlite3.Connection, ledger: Ledger, new: Accepted, has_room: bool
         return NOT_IN_TURN
     if not has_room:
         return FULL
-    stored = db.execute(
-        "insert into report values (?, ?, ?, ?, ?, ?, ?) on conflict (board, sequence) do nothing",
-        (ledger.last_id + 1, new.board, new.sequence, new.received_ms, new.closed_ms, crc(new), new.body),
-    ).rowcount
-    if not stored:  # one of the chain before this credential, that waits yet
-        return _compare(db, new) or OTHER
+    if new.board in ledger.overlapping and (known := _compare(db, ledger, new)) is not None:
+        return known
     ledger.last_id += 1
+    row = Row(ledger.last_id, new.board, new.sequence, new.received_ms, new.closed_ms, new.body)
+    ledger.taken.append(row)
+    ledger.stored.append(row)
     move_chain(db, ledger, new.board, new.credential, new.sequence, new.digest)
-    gap = _gap_before(db, new, at)
+    gap = _gap_before(db, ledger, new, at)
     if gap is not None:
         add_gap(db, ledger, gap)
     return STORED
 
 
-def _compare(db: sqlite3.Connection, new: Accepted) -> str | None:
+def write(db: sqlite3.Connection, ledger: Ledger) -> None:
+    """Brings what a group has taken to the tables; whoever reads those tables in a group, and the commit, comes after.
+
+    Few statements for many rows: at each one another thread may take the interpreter, and this one waits for it.
+    """
+    taken, ledger.taken = ledger.taken, []
+    _insert(db, "insert into report values", 7, [(*row[:5], crc(row), row.body) for row in taken], "")
+    moved, ledger.moved = ledger.moved, set()
+    rows = [(board, *ledger.chains[board]) for board in moved]
+    _insert(
+        db,
+        "insert into chain values",
+        4,
+        rows,
+        "on conflict (board) do update set "
+        "credential = excluded.credential, sequence = excluded.sequence, digest = excluded.digest",
+    )
+
+
+def _insert(db: sqlite3.Connection, what: str, columns: int, rows: Sequence[tuple[object, ...]], then: str) -> None:
+    at, one = 0, f"({', '.join('?' * columns)})"
+    for size in ROWS_A_STATEMENT:
+        while len(rows) - at >= size:
+            values = [value for row in rows[at : at + size] for value in row]
+            db.execute(f"{what} {', '.join([one] * size)} {then}", values)
+            at += size
+
+
+def _compare(db: sqlite3.Connection, ledger: Ledger, new: Accepted) -> str | None:
     """REPEATED, OTHER, or None: there is none with its number."""
+    write(db, ledger)
     found = db.execute("select body from report where board = ? and sequence = ?", (new.board, new.sequence)).fetchone()
     if found is None:
         return None
@@ -147,7 +197,7 @@ def _digest(body: bytes) -> bytes | None:
         return None
 
 
-def _gap_before(db: sqlite3.Connection, new: Accepted, at: int | None) -> Gap | None:
+def _gap_before(db: sqlite3.Connection, ledger: Ledger, new: Accepted, at: int | None) -> Gap | None:
     if at is not None:
         if new.missing is None or new.sequence == at + 1:
             return None
@@ -156,6 +206,7 @@ def _gap_before(db: sqlite3.Connection, new: Accepted, at: int | None) -> Gap | 
     if repaired is None or new.sequence == 1:
         return None  # it is new here, or comes from another gateway
     # Its chain may have been in the damaged part: then nobody knows what was acknowledged to it.
+    write(db, ledger)
     before = db.execute(
         "select max(sequence) from report where board = ? and sequence < ?", (new.board, new.sequence)
     ).fetchone()[0]
@@ -263,6 +314,7 @@ def used_bytes(db: sqlite3.Connection) -> int:
 
 def drop_oldest(db: sqlite3.Connection, ledger: Ledger, up_to_id: int | None, reason: str, now_ms: int | None) -> int:
     """Drops the oldest reports, DROP_AT_ONCE at most and none after up_to_id, and states them. How many."""
+    write(db, ledger)
     rows = db.execute(
         "select id, board, sequence from report where id <= ? order by id limit ?",
         (ledger.last_id if up_to_id is None else up_to_id, DROP_AT_ONCE),
@@ -323,12 +375,13 @@ def move_chain(
     db: sqlite3.Connection, ledger: Ledger, board: str, credential: bytes, sequence: int, digest: bytes | None
 ) -> None:
     """The board's chain stands at this sequence now. digest: of that report, None when nobody here has it."""
-    db.execute(
-        "insert into chain values (?, ?, ?, ?) on conflict (board) do update set "
-        "credential = excluded.credential, sequence = excluded.sequence, digest = excluded.digest",
-        (board, credential, sequence, digest),
-    )
+    if chain_sequence(ledger, board, credential) is None:  # it begins here
+        write(db, ledger)
+        later = "select 1 from report where board = ? and sequence > ?"
+        if db.execute(later, (board, sequence)).fetchone() is not None:
+            ledger.overlapping.add(board)
     ledger.chains[board] = Chain(credential, sequence, digest)
+    ledger.moved.add(board)
 
 
 def runs(numbers: Iterable[tuple[str, int]]) -> list[tuple[str, int, int]]:

@@ -199,6 +199,7 @@ class _Found:
         copy, numbers = self._copy, self._ledger
         for board, chain in known.chains.items():
             ledger.move_chain(copy, numbers, board, chain.credential, chain.sequence, chain.digest)
+        ledger.write(copy, numbers)
         if known.lanes:
             copy.execute("delete from lane")
             rows = [(lane.route, lane.begins, lane.delivered, lane.upto) for lane in known.lanes]

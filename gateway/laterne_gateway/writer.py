@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 
 from laterne_gateway import buffered, ledger, salvage
-from laterne_gateway.buffered import Lane
+from laterne_gateway.buffered import Lane, Row
 from laterne_gateway.config import DROP_OLDEST, BufferSettings
 from laterne_gateway.database import PAGE_BYTES, DatabaseError, open_database
 from laterne_gateway.ledger import Ledger
@@ -69,11 +69,12 @@ class Opened:
 
 @dataclass(frozen=True)
 class Committed:
-    """dropped_to: reports up to this id were dropped, for want of room or for their age."""
+    """dropped_to: reports up to this id were dropped, for want of room or for their age. stored: now, in order."""
 
     last_id: int
     last_gap_id: int
     dropped_to: int
+    stored: list[Row]
 
 
 @dataclass(frozen=True)
@@ -284,6 +285,7 @@ class Writer:
             if writes:
                 self._make_room(db)
             results = [(then, job(db, self._ledger)) for job, then in writes]
+            ledger.write(db, self._ledger)
             db.execute("commit")
         except Exception as why:
             self._ledger = before
@@ -300,7 +302,9 @@ class Writer:
             return
         self._commit_s = time.monotonic() - began
         self._unreadable = 0
-        self._settle(results, Committed(self._ledger.last_id, self._ledger.last_gap_id, self._ledger.dropped_to))
+        numbers = self._ledger
+        stored, numbers.stored = numbers.stored, []
+        self._settle(results, Committed(numbers.last_id, numbers.last_gap_id, numbers.dropped_to, stored))
 
     def _make_room(self, db: sqlite3.Connection) -> None:
         """Sets no_room; drops the oldest reports instead where the settings say so."""

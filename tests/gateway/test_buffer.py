@@ -11,8 +11,9 @@ import pytest
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import limit_pages
 
-from laterne_gateway.buffer import Buffer
-from laterne_gateway.buffered import OTHER, PAST, REPEATED, STORED, Accepted, Refused
+from laterne_gateway import ledger
+from laterne_gateway.buffer import FRESH, Buffer
+from laterne_gateway.buffered import OTHER, PAST, REPEATED, STORED, TOO_OLD, Accepted, Refused
 from laterne_gateway.config import BufferSettings
 from laterne_gateway.database import FILE_NAME, DatabaseError, DirectoryLock, open_database
 from laterne_gateway.health import Health
@@ -253,3 +254,69 @@ def test_a_database_of_a_later_format_is_refused(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(DatabaseError, match="format 99"):
         open_database(tmp_path)
+
+
+async def test_a_route_that_keeps_up_has_from_memory_what_is_on_the_disk_and_no_more(tmp_path: Path) -> None:
+    board, buffer = FakeBoard(), open_buffer(tmp_path)
+    for sequence in range(1, 2 * FRESH + 1):
+        await buffer.put(accepted(board, sequence))
+    on_disk = await buffer._writer.read(lambda db, _: db.execute("select * from report order by id").fetchall())
+    assert isinstance(on_disk, list)
+    for after in (0, FRESH - 1, FRESH, FRESH + 1, 2 * FRESH - 1):
+        found = await buffer.oldest(after, 20)
+        assert [(*row[:5], row.body) for row in found] == [(*row[:5], row[6]) for row in on_disk[after : after + 20]]
+    assert [row.id for row in await buffer.oldest(FRESH + 3, 20, FRESH + 5)] == [FRESH + 4, FRESH + 5]
+    assert await buffer.oldest(2 * FRESH, 20) == []
+    await buffer.close()
+
+
+async def test_what_was_dropped_is_not_delivered_from_memory_either(tmp_path: Path) -> None:
+    board, buffer = FakeBoard(), open_buffer(tmp_path)
+    for sequence in (1, 2, 3, 4):
+        await buffer.put(accepted(board, sequence))
+    await buffer._writer.write(lambda db, numbers: ledger.drop_oldest(db, numbers, 2, TOO_OLD, None))
+    assert [row.sequence for row in await buffer.oldest(0, 20)] == [3, 4]
+    await buffer.close()
+
+
+async def test_a_report_that_could_not_be_committed_is_in_nobody_s_memory(tmp_path: Path) -> None:
+    board, buffer = FakeBoard(), open_buffer(tmp_path)
+    await buffer.put(accepted(board, 1))
+
+    def fail(db: sqlite3.Connection, _: ledger.Ledger) -> None:
+        raise StoreFullError
+
+    class StoreFullError(sqlite3.OperationalError):
+        sqlite_errorcode = sqlite3.SQLITE_FULL
+
+    one, two = await asyncio.gather(buffer.put(accepted(board, 2)), buffer._writer.write(fail), return_exceptions=True)
+    assert isinstance(one, StoreError)
+    assert isinstance(two, StoreError)
+    assert [row.sequence for row in await buffer.oldest(0, 20)] == [1]
+    assert await buffer.put(accepted(board, 2)) == STORED
+    assert [(row.id, row.sequence) for row in await buffer.oldest(0, 20)] == [(1, 1), (2, 2)]
+    await buffer.close()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_reports_of_the_credential_before_are_not_mixed_up_with_those_of_the_next(
+    tmp_path: Path, restart: bool
+) -> None:
+    """They wait for a broker while the board begins at 1 again: one number, two reports."""
+    before, after = FakeBoard("LE-1"), FakeBoard("LE-1")
+    assert before.credential_digest != after.credential_digest
+    buffer = open_buffer(tmp_path)
+    for sequence in (3, 4, 5):
+        assert await buffer.put(accepted(before, sequence, follows=None if sequence == 3 else -1)) == STORED
+    assert await buffer.put(accepted(after, 1)) == STORED
+    if restart:
+        await buffer.close()
+        buffer = open_buffer(tmp_path)
+    other = accepted(after, 3)._replace(digest=b"another report's")
+    both = [buffer.put(accepted(after, 2)), buffer.put(other)]
+    assert await asyncio.gather(*both) == [STORED, OTHER]
+    delivered(buffer, 5)
+    await buffer.keep_file("roster", 1, b"")  # the lane goes with it
+    assert await buffer.put(other) == STORED
+    assert buffer.chains["LE-1"].sequence == 3
+    await buffer.close()

@@ -27,6 +27,12 @@ SEQUENCES = 60
 DELIVERED = 45  # of the 180
 
 
+@pytest.fixture(autouse=True)
+def routes_that_do_not_keep_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is taken from memory: the disk is what is tested here."""
+    monkeypatch.setattr("laterne_gateway.buffer.FRESH", 0)
+
+
 async def filled(directory: Path) -> dict[str, FakeBoard]:
     """A database with 180 reports of three boards, some delivered; its log is there, as after a kill."""
     boards = {name: FakeBoard(name) for name in BOARDS}
