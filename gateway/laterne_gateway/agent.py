@@ -20,6 +20,7 @@ from laterne_gateway.dates import Dates
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
 from laterne_gateway.orders import Orders
+from laterne_gateway.releases import Releases
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.routes.mqtt import NAME as MQTT
 from laterne_gateway.routes.mqtt import MqttRoute
@@ -28,6 +29,7 @@ from laterne_gateway.service import READY, STOPPING, ServiceManager, keep_alive
 from laterne_gateway.sessions import Sessions
 from laterne_gateway.status import StatusServer
 from laterne_gateway.trusts import TrustKeeper, read_bounded
+from laterne_gateway.updates import Updates
 from laterne_protocol.roster import MAX_ROSTER_BYTES
 from laterne_protocol.trust import MAX_TRUST_BYTES
 
@@ -78,11 +80,12 @@ async def _run(
     dates = Dates()
     inbox = Inbox(roster, buffer, clock, health, dates)
     orders = Orders(roster, lambda: trusts.all, clock, health)
+    updates = Updates(Releases(gateway.directory, lambda: trusts.newest, health), inbox, roster, clock, health)
     buses = [
-        Bus(SerialLine(line, health), line.boards, roster, sessions, inbox, orders, clock, health)
+        Bus(SerialLine(line, health), line.boards, roster, sessions, inbox, orders, updates, clock, health)
         for line in config.lines
     ]
-    route = MqttRoute(gateway, config.mqtt, buffer, orders, clock, health, dates)
+    route = MqttRoute(gateway, config.mqtt, buffer, orders, updates, clock, health, dates)
     status = StatusServer(config, buffer, roster, trusts, health, clock)
     log.info(
         "gateway %s: %d lines, %d boards in the roster, %d reports waiting",

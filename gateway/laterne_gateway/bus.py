@@ -15,6 +15,11 @@ What is asked next at an address:
         trust
     otherwise                   a poll in the session
 
+Updates (updates.py) have what is left of a line. While no question of the above is due, parts of a release go to the
+board whose turn it is, as much as BURST_S takes, with the question how far it is; so no report waits longer than
+that. On a line where something is always due, one such burst goes out each UPDATE_WITHIN_S all the same; on a bus,
+where others may have something to say at any time, SHARE of the time is the most that updates get.
+
 How each is asked and what its answer means is questions.py; how a contact is asked at all is contact.py.
 """
 
@@ -24,7 +29,7 @@ import logging
 from laterne_gateway.backoff import Backoff
 from laterne_gateway.clock import Clock
 from laterne_gateway.contact import UNKNOWN_PAUSE_S, Asking, Contact
-from laterne_gateway.exchange import Exchange
+from laterne_gateway.exchange import BITS_A_BYTE, Exchange
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
 from laterne_gateway.orders import Orders
@@ -32,6 +37,7 @@ from laterne_gateway.questions import Questions
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.serial_line import LineLost, SerialLine
 from laterne_gateway.sessions import Sessions
+from laterne_gateway.updates import Updates
 from laterne_protocol import frame
 
 log = logging.getLogger("laterne")
@@ -43,6 +49,10 @@ POLL_WITHIN_S, POLL_WITHIN_A_BOARD_S = 2.0, 0.16
 SILENT_CAP_S = 5.0  # how often a dead board alone on its line is asked
 SILENT_CAP_A_BOARD_S = 2.0  # on a bus with n boards every 2n s: at 0.6 s each, 30 % of the line if all but one are dead
 TURN_WITHIN_S = 10.0  # so often an idle line comes round: service.py sees that it does not hang
+BURST_S = 0.5  # a block of 4,096 bytes and its frames take 0.38 s at 115,200 baud
+LEAST_BURST_BYTES = 900  # one part: at 9,600 baud it takes a second
+UPDATE_WITHIN_S = 5.0
+SHARE = 0.8  # of the time of a bus
 REOPEN_BASE_S, REOPEN_CAP_S = 0.5, 5.0  # an adapter that is plugged in again serves within 5 s
 
 
@@ -55,6 +65,7 @@ class Bus:
         sessions: Sessions,
         inbox: Inbox,
         orders: Orders,
+        updates: Updates,
         clock: Clock,
         health: Health,
     ) -> None:
@@ -68,11 +79,15 @@ class Bus:
         cap_s = max(SILENT_CAP_S, SILENT_CAP_A_BOARD_S * len(addresses))
         poll_within_s = max(POLL_WITHIN_S, POLL_WITHIN_A_BOARD_S * len(addresses))
         self._asking = Asking(line.name, self._exchange, poll_within_s, health)
-        self._questions = Questions(line.name, self._asking, poll_within_s, sessions, inbox, orders, clock, health)
+        self._questions = Questions(
+            line.name, self._asking, poll_within_s, sessions, inbox, orders, updates, clock, health
+        )
         self._contacts = [
             Contact(address, sessions.link(line.name, address), Backoff(1.0, cap_s, floor_s=0.5))
             for address in addresses or (frame.ANY_BOARD,)
         ]
+        self._burst_bytes = max(LEAST_BURST_BYTES, int(line.baud / BITS_A_BYTE * BURST_S))
+        self._updates_rest_until_s = 0.0
 
     async def run(self) -> None:
         """Asks for ever; ends when cancelled, with the port closed."""
@@ -113,12 +128,16 @@ class Bus:
         while True:
             self._health.progressed(self._subject)
             contact = min(self._contacts, key=Contact.next_s)
-            now_s = self._clock.monotonic_s()
-            pause_s = contact.next_s() - now_s
-            if pause_s > 0:
-                await self._line.rest(min(pause_s, TURN_WITHIN_S))
+            updating = min(self._contacts, key=Contact.next_update_s)
+            update_s = max(updating.next_update_s(), self._updates_rest_until_s)
+            next_s, now_s = contact.next_s(), self._clock.monotonic_s()
+            if min(next_s, update_s) > now_s:
+                await self._line.rest(min(min(next_s, update_s) - now_s, TURN_WITHIN_S))
                 continue  # woken or not: look again who is due
-            await self._serve(contact, now_s)
+            if next_s <= min(now_s, update_s + UPDATE_WITHIN_S):
+                await self._serve(contact, now_s)
+            else:
+                await self._update(updating, now_s)
 
     async def _serve(self, contact: Contact, now_s: float) -> None:
         link = contact.link
@@ -140,6 +159,17 @@ class Bus:
         else:
             pause_s = await self._questions.poll(contact, link.entry, now_s)
         contact.due_s = self._clock.monotonic_s() + pause_s
+
+    async def _update(self, contact: Contact, began_s: float) -> None:
+        entry = contact.link.entry
+        if contact.link.check_roster() is not None or entry is None:
+            contact.due_s = 0.0  # _serve() knows what to do
+            return
+        pause_s = await self._questions.update(contact, entry, self._burst_bytes)
+        now_s = self._clock.monotonic_s()
+        contact.update_due_s = now_s + pause_s
+        if len(self._contacts) > 1:
+            self._updates_rest_until_s = now_s + (now_s - began_s) * (1 - SHARE) / SHARE
 
     async def _shake_hands(self, contact: Contact) -> None:
         link = contact.link

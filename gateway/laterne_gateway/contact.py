@@ -5,7 +5,8 @@ and no answer at all means something. What is asked, and what an answer means, i
 """
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from laterne_gateway.backoff import Backoff
@@ -44,12 +45,22 @@ class Contact:
     held: Held | None = None  # the trust of the board that is identified
     trust_due_s: float = 0.0  # when it may be told a newer one
     told: int = 0  # how often it was told this one
+    boot: int = 0  # as it said when it was identified
+    update_due_s: float = math.inf  # when it is asked how far its update is
 
     def next_s(self) -> float:
-        """When the next question is due. Without a session there is nothing to ask while a handshake is under way."""
+        """When the next question is due, but for its update.
+
+        Without a session there is nothing to ask while a handshake is under way.
+        """
         if self.link.session is None and self.link.handshake.is_under_way:
             return self.link.handshake.due_s
         return min(self.due_s, self.link.handshake.due_s)
+
+    def next_update_s(self) -> float:
+        """When it is to be asked how far its update is: in a session in which it has said who it is."""
+        is_known = self.link.session is not None and self.identified is self.link.session
+        return self.update_due_s if is_known else math.inf
 
 
 class Asking:
@@ -66,9 +77,18 @@ class Asking:
         self._subject = f"line {line}"
 
     async def ask(
-        self, contact: Contact, question: "Callable[[int], messages.Message]", expected: "type[messages.Message]"
+        self,
+        contact: Contact,
+        question: "Callable[[int], messages.Message]",
+        expected: "type[messages.Message]",
+        *,
+        ahead: "Sequence[messages.Message]" = (),
+        times: int | None = None,
     ) -> "Answer[messages.Message] | None":
-        """Asks in the session. The answer, or None when there was none in time. Raises LineLost."""
+        """Asks in the session. The answer, or None when there was none in time. Raises LineLost.
+
+        ahead: messages without an answer, sent once before it. times: how often it is asked, if not as usual.
+        """
         # A repeated question keeps its number, so that a late answer to the first one counts; the next has another.
         contact.number = (contact.number + 1) & 0xFF
         link, message = contact.link, question(contact.number).to_bytes()
@@ -82,10 +102,12 @@ class Asking:
             opened = link.open(received) if received.kind == frame.RECORD else None
             return None if opened is None else self._message(contact, opened, expected)
 
+        sealed = [link.seal(one.to_bytes()) for one in ahead if link.session is not None]
         return await self._exchange.ask(
             lambda: None if link.session is None or link.hinted else link.seal(message),
             judge,
-            ASK_TIMES if contact.answers else 1,
+            times or (ASK_TIMES if contact.answers else 1),
+            b"".join(frame.DELIMITER + one.to_bytes() for one in sealed if one is not None),
         )
 
     async def ask_plain(

@@ -45,12 +45,16 @@ class Exchange:
         self._subject = f"line {line.name}"
 
     async def ask(
-        self, question: Callable[[], Frame | None], judge: Callable[[Frame], What | None], times: int
+        self,
+        question: Callable[[], Frame | None],
+        judge: Callable[[Frame], What | None],
+        times: int,
+        ahead: bytes = b"",
     ) -> Answer[What] | None:
         """The answer, or None when there was none in time.
 
         question: the frame to send next, or None: ask no more. judge: what a frame that came answers, or None.
-        times: how often it is asked, at most. Raises LineLost.
+        times: how often it is asked, at most. ahead: frames that have no answer, sent once before it. Raises LineLost.
         """
         first_s = 0.0
         for attempt in range(times):
@@ -62,12 +66,13 @@ class Exchange:
             # The zero ahead closes whatever noise the line has left in the board's decoder.
             # Before the write: the process may be held up behind it while the board already reads its clock.
             asked_s = self._clock.monotonic_s()
-            self._line.write(frame.DELIMITER + data)
+            self._line.write(ahead + frame.DELIMITER + data)
             if attempt:
                 self._health.count(self._subject, "questions repeated")
             else:
                 first_s = asked_s
-            until_s = asked_s + answer_within_s(len(data) + 1, self._line.baud)
+            until_s = asked_s + answer_within_s(len(ahead) + len(data) + 1, self._line.baud)
+            ahead = b""
             while (received := await self._line.frame(until_s)) is not None:
                 what = judge(received[0])
                 if what is not None:

@@ -161,6 +161,7 @@ class Inbox:
         self._intakes: dict[str, Intake] = {}
         self._under_way = 0  # what is on its way to the disk, of all boards
         self._settled = asyncio.Event()
+        self._of_starts: dict[str, tuple[int, int]] = {}  # by board: its last start, and reports of that on disk
         self._tasks: set[asyncio.Task[None]] = set()
         self.failing = False  # the last report that had its turn could not be stored
 
@@ -180,6 +181,11 @@ class Inbox:
     def uncommitted(self, entry: Entry) -> int:
         """How many of the board's reports are on their way to the disk."""
         return self._intake(entry).uncommitted
+
+    def committed_of(self, board: str, boot: int) -> int:
+        """How many reports that this board closed in this start have come to this process and are on disk."""
+        start, count = self._of_starts.get(board, (boot, 0))
+        return count if start == boot else 0
 
     def take(self, entry: Entry, body: bytes) -> str:
         """ACCEPTED, REPEATED, REFUSED or AWAITS_ROSTER. Returns at once; acknowledged() follows after the commit."""
@@ -309,6 +315,7 @@ class Inbox:
             self._judge(entry, intake, accepted, outcome)
             return
         self.failing = False
+        self._of_starts[entry.board] = found.boot, self.committed_of(entry.board, found.boot) + 1
         self._note_missing(entry.board, former, accepted.follows is None, found)
         self._health.count(entry.board, "reports stored")
         self._health.note(entry.board, "sequence", accepted.sequence)

@@ -7,13 +7,14 @@ import logging
 
 from laterne_gateway.board_clock import BoardClock
 from laterne_gateway.clock import Clock
-from laterne_gateway.contact import UNKNOWN_PAUSE_S, Asking, Contact
+from laterne_gateway.contact import ASK_TIMES, BUSY_PAUSE_S, UNKNOWN_PAUSE_S, Asking, Contact
 from laterne_gateway.exchange import Answer
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import ACCEPTED, AWAITS_ROSTER, REFUSED, Inbox
 from laterne_gateway.orders import Errand, Orders
 from laterne_gateway.sessions import Sessions
 from laterne_gateway.trusts import Telling
+from laterne_gateway.updates import Updates
 from laterne_protocol import credential, messages, report
 from laterne_protocol.roster import Entry
 
@@ -40,6 +41,7 @@ class Questions:
         sessions: Sessions,
         inbox: Inbox,
         orders: Orders,
+        updates: Updates,
         clock: Clock,
         health: Health,
     ) -> None:
@@ -50,6 +52,7 @@ class Questions:
         self._sessions = sessions
         self._inbox = inbox
         self._orders = orders
+        self._updates = updates
         self._clock = clock
         self._health = health
 
@@ -96,7 +99,8 @@ class Questions:
         if contact.known != (entry.board, identity.kid):
             # Another board may count the same boot: its clock is another one all the same.
             contact.known, contact.clock = (entry.board, identity.kid), BoardClock()
-        contact.identified, contact.held = session, identity.trust
+        contact.identified, contact.held, contact.boot = session, identity.trust, identity.boot
+        contact.update_due_s = self._clock.monotonic_s()
         contact.answers = True
         contact.silence.reset()
         self._health.note(entry.board, "line", self._line)
@@ -116,7 +120,30 @@ class Questions:
         contact.answers = True
         contact.silence.reset()
         self._orders.answered(entry.board, errand, answer.what)
+        contact.update_due_s = self._clock.monotonic_s()  # the order may have been about its release
         return 0.0  # if the board is at it, polls go on meanwhile
+
+    async def update(self, contact: Contact, entry: Entry, burst_bytes: int) -> float:
+        """How far its update is, after parts of what it wanted, at most so many bytes of them."""
+        session = contact.link.session
+        assert session is not None
+        told = self._updates.told(entry.board, session)
+        # Whether the board lives is for polls to say: one with an older release does not know this question.
+        answer = await self._asking.ask(
+            contact,
+            lambda number: messages.Update(number, told),
+            messages.Progress,
+            ahead=self._updates.ahead(entry.board, burst_bytes),
+            times=ASK_TIMES if self._updates.has_answered(entry.board, session) else 1,
+        )
+        if answer is None:
+            return self._updates.unheard(entry.board)
+        contact.answers = True
+        contact.silence.reset()
+        if not isinstance(answer.what, messages.Progress):
+            self._health.count(self._subject, "questions declined")
+            return BUSY_PAUSE_S
+        return await self._updates.heard(entry.board, session, contact.boot, answer.what)
 
     def to_be_told(self, contact: Contact, now_s: float) -> Telling | None:
         """The trust that this board can follow to now, if there is one."""

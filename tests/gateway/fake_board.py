@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.gateway.board_orders import BoardOrders
 from tests.gateway.board_sessions import BoardSessions
+from tests.gateway.board_updates import BoardUpdates
 from tests.gateway.fake_authority import FakeAuthority, Key
 
 from laterne_protocol import credential, frame, messages, report, roster
@@ -45,6 +46,7 @@ class FakeBoard:
         self.silent = False
         self.sessions = BoardSessions(name, self.agree_key.secret, self.agree_key.public, address)
         self.orders = BoardOrders(self)
+        self.updates = BoardUpdates()
         self.busy = 0  # so many questions are declined
         self.answer_with: Callable[[bytes | None], bytes | None] = lambda body: body
         self.forgot = asyncio.Event()
@@ -56,13 +58,14 @@ class FakeBoard:
 
     def meet(self, authority: FakeAuthority) -> None:
         """As the enrolment does: from now on it believes this authority, if it did not believe one before."""
-        self.sessions.trust = self.sessions.trust or authority.trust()
+        self.sessions.trust = self.updates.trust = self.sessions.trust or authority.trust()
 
     def restart(self) -> None:
         """The power was gone for a moment: its sessions are lost."""
         self.boot += 1
         self._began_s = None
         self.sessions.restart()
+        self.updates.restart()
 
     def receive(self, asked: Frame) -> Frame | None:
         """The answer to a frame for this board, or None."""
@@ -138,6 +141,11 @@ class FakeBoard:
         return self._closed_ms.setdefault((self.boot, sequence), now_ms)
 
     def answer(self, question: "messages.Message") -> bytes | None:
+        if isinstance(question, messages.Data):
+            self.updates.take(question)
+            return None
+        if isinstance(question, messages.Update):
+            return None if self.updates.is_deaf else self.updates.answer(question).to_bytes()
         self.questions += 1
         if self.busy:
             self.busy -= 1

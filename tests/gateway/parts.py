@@ -26,10 +26,12 @@ from laterne_gateway.handshakes import Pace
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
 from laterne_gateway.orders import Orders
+from laterne_gateway.releases import Releases
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.serial_line import SerialLine
 from laterne_gateway.sessions import Sessions
 from laterne_gateway.trusts import TrustKeeper
+from laterne_gateway.updates import Updates
 from laterne_protocol import roster
 
 GATEWAY = "gw-1"
@@ -100,6 +102,8 @@ class Parts:
         self.roster: RosterKeeper
         self.inbox: Inbox
         self.orders: Orders
+        self.releases: Releases
+        self.updates: Updates
         self.buses: list[Bus] = []
         self.dates = Dates()
 
@@ -110,6 +114,8 @@ class Parts:
         await self.roster.load()
         self.inbox = Inbox(self.roster, self.buffer, self.clock, self.health, self.dates)
         self.orders = Orders(self.roster, lambda: self.trusts.all, self.clock, self.health)
+        self.releases = Releases(self.settings.directory, lambda: self.trusts.newest, self.health)
+        self.updates = Updates(self.releases, self.inbox, self.roster, self.clock, self.health)
         self.sessions = Sessions(await self.identity(), self.roster, self.trusts, self.clock, self.health, self.pace)
 
     async def identity(self) -> identity.Identity:
@@ -144,7 +150,8 @@ class Parts:
             for board in line.boards:
                 board.meet(self.authority)
             port = SerialLine(LineSettings(line.path.name, line.path, 115_200, addresses), self.health)
-            bus = Bus(port, addresses, self.roster, self.sessions, self.inbox, self.orders, self.clock, self.health)
+            known = (self.roster, self.sessions, self.inbox, self.orders, self.updates)
+            bus = Bus(port, addresses, *known, self.clock, self.health)
             self.buses.append(bus)
             tasks.append(asyncio.create_task(bus.run()))
         try:

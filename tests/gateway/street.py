@@ -133,7 +133,8 @@ class Street:
         # A tenant for each case: the will of an earlier one's gateway must not pass for a twin's.
         found = dataclasses.replace(self.parts.settings, tenant=self.parts.directory.name)
         parts = self.parts
-        route = MqttRoute(found, settings, parts.buffer, parts.orders, parts.clock, parts.health, parts.dates)
+        known = (parts.buffer, parts.orders, parts.updates, parts.clock, parts.health, parts.dates)
+        route = MqttRoute(found, settings, *known)
         async with self.parts.asking(*self.lines):
             delivering = asyncio.create_task(route.run())
             storing = asyncio.create_task(self.parts.buffer.run())

@@ -32,6 +32,7 @@ from laterne_gateway.routes.stream import FIRST_IDENTIFIER, LAST_IDENTIFIER, Str
 
 KEEP_ALIVE_S = 30  # a dead broker is noticed within 45 s, and carrier NAT keeps the path for longer than this
 SESSION_EXPIRY_S = 3600  # the broker keeps our session over a short outage; nothing of ours depends on it
+MAX_PACKET_BYTES = 65_536  # part of a release; a broker drops what is longer instead of sending it (MQTT 5, 3.1.2.11.4)
 CALL_WITHIN_S = 20.0  # CONNACK, DISCONNECT: a cellular link's worst round trips
 SESSION_TAKEN_OVER = 0x8E
 ACCEPTED_BELOW = 0x80  # MQTT 5, 2.4
@@ -47,6 +48,7 @@ class Connection(aiomqtt.Client):
     ) -> None:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = SESSION_EXPIRY_S
+        properties.MaximumPacketSize = MAX_PACKET_BYTES
         super().__init__(
             settings.host,
             settings.port,

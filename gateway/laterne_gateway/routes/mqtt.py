@@ -42,7 +42,9 @@ from laterne_gateway.routes.connection import (
 )
 from laterne_gateway.routes.delivery import PUBACK_WITHIN_S, Delivery
 from laterne_gateway.routes.pace import Pace
+from laterne_gateway.routes.releases import ReleaseTopics
 from laterne_gateway.routes.stream import user_property
+from laterne_gateway.updates import Updates
 from laterne_gateway.writer import AGAIN_S, StoreError
 
 log = logging.getLogger("laterne")
@@ -63,6 +65,7 @@ class MqttRoute:
         settings: MqttSettings,
         buffer: Buffer,
         orders: Orders,
+        updates: Updates,
         clock: Clock,
         health: Health,
         dates: Dates,
@@ -78,6 +81,7 @@ class MqttRoute:
         self._ordered = f"{self._prefix}/order/"
         self._identifier = f"laterne-{gateway.tenant}-{gateway.id}"
         self._subject = f"route {NAME}"
+        self._releases = ReleaseTopics(gateway.tenant, self._prefix, updates, health)
         self._broker = f"{settings.host}:{settings.port}"
         self._instance = secrets.token_hex(8)
         self._connected_s: float | None = None
@@ -127,6 +131,7 @@ class MqttRoute:
             try:
                 topics = [(self._status, 1), (self._ordered + "+", 1)]
                 self._orders.connected()
+                self._releases.connected()
                 if self._was_connected:  # what is kept there now is our own will, or else a twin's word
                     self._check(await client.subscribe(topics))
                 await _in_time(client.deliver(self._status, self._told("online", ""), retain=True))
@@ -146,6 +151,8 @@ class MqttRoute:
                     self._delivery(client, live, client.window, slots, None).run(),
                     self._deliver_backlog(client, backlog, slots),
                     self._hand_back(client),
+                    self._releases.fetch(client),
+                    self._releases.tell(client),
                 )
             except asyncio.CancelledError:
                 await self._goodbye(client)
@@ -165,6 +172,8 @@ class MqttRoute:
                 continue
             if topic.startswith(self._ordered):
                 self._orders.take(topic.removeprefix(self._ordered), payload)
+            elif topic.startswith(self._releases.prefix):
+                self._releases.take(topic, payload)
             elif topic == self._status:
                 instance = _instance_in(payload)
                 if instance == self._instance:

@@ -1,0 +1,413 @@
+"""Updates: what each board says of its release, and what it is to be sent next (protocol/README.md, 3.1).
+
+A board decides alone: it says what it wants, and takes nothing else. We ask how far it is, send it parts of what it
+wants, as many as it has credit for, and ask again. So nothing has to be remembered: after a loss of frames, of the
+session, of this process or of the board's power its next answer says where to go on. What is kept here of a board is a
+hint for the operator's campaign, and what holds back a board that wastes its line.
+
+What bounds a board, which may be hostile: it gets parts of releases only that are stored here, judged; BUDGET_BYTES of
+them, which is twice the largest release, and as much again in an hour; the same part again and again only after growing
+pauses. Reports go first (bus). It is never given up: a board that is put off is asked again.
+
+When a trial is confirmed. The board must have shown over this very link that it can report, because the next update
+comes the same way. So it is told so only when HEALTHY_REPORTS of its reports are on our disk that it closed in this
+start and that came while it said, in this session, that it is on trial. After our own restart they are counted anew.
+"""
+
+import asyncio
+import json
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from laterne_gateway.clock import Clock, rfc3339
+from laterne_gateway.health import Health
+from laterne_gateway.inbox import Inbox
+from laterne_gateway.patches import Base, encoded
+from laterne_gateway.release_fetch import ReleaseFetch
+from laterne_gateway.releases import Release, Releases
+from laterne_gateway.roster import RosterKeeper
+from laterne_protocol.session import Session
+from laterne_protocol.update_messages import (
+    BLOCK_BYTES,
+    ENVELOPE,
+    FAILED,
+    IDLE,
+    MAX_PART_BYTES,
+    RAW,
+    RECEIVING,
+    RESCUE,
+    STAGED,
+    TRIAL,
+    WORKING,
+    Data,
+    Progress,
+)
+
+log = logging.getLogger("laterne")
+
+PHASES = {
+    IDLE: "idle",
+    RECEIVING: "receiving",
+    WORKING: "working",
+    STAGED: "staged",
+    TRIAL: "trial",
+    FAILED: "failed",
+    RESCUE: "rescue",
+}
+HEALTHY_REPORTS = 3
+BUDGET_BYTES, BUDGET_AGAIN_S = 1 << 20, 3600.0
+STUCK_TIMES = 2  # the same part is sent again at once so often: a line has noise
+STUCK_PAUSE_S, STUCK_CAP_S = 0.5, 60.0
+MAX_WORKING = 5000  # answers in a row; a release of 512 KiB is copied in a tenth of them
+PUT_OFF_S = 60.0
+MAX_CODES = 32  # encoded blocks in memory, 4 KiB each at most: boards of a campaign want the same ones
+SHARE_AGAIN_S = 10.0  # how often a share that has grown is worth a message
+DEAF_BASE_S, DEAF_CAP_S = 2.0, 3600.0  # a board whose firmware does not know the question says nothing
+
+# What a board that receives wants.
+NOTHING, NO_ROOM, HERE, AWAY, OUTSIDE = (
+    "nothing",
+    "nothing yet",
+    "what is here",
+    "what is not here",
+    "what is not in it",
+)
+
+# What we do then.
+REST, ASK, AGAIN, SEND, FETCH, LISTEN, PUT_OFF = "rest", "ask", "ask at once", "send", "fetch", "listen", "put off"
+
+# (phase that the board says, what it wants) -> what we do. An unlisted pair is a mistake of ours.
+NEXT = {
+    (IDLE, NOTHING): REST,
+    (RECEIVING, NOTHING): ASK,
+    (RECEIVING, NO_ROOM): ASK,
+    (RECEIVING, HERE): SEND,
+    (RECEIVING, AWAY): FETCH,
+    (RECEIVING, OUTSIDE): PUT_OFF,
+    (WORKING, NOTHING): AGAIN,
+    (STAGED, NOTHING): REST,
+    (TRIAL, NOTHING): LISTEN,
+    (FAILED, NOTHING): REST,
+    (RESCUE, NOTHING): REST,
+}
+# How long until it is asked again. Orders and restarts change what it says: after these it is asked at once.
+PAUSE_S = {REST: 60.0, ASK: 0.5, AGAIN: 0.0, SEND: 0.0, FETCH: 2.0, LISTEN: 5.0, PUT_OFF: PUT_OFF_S}
+
+Wanted = tuple[bytes, int, int, int]
+
+
+@dataclass(frozen=True)
+class Code:
+    """An encoded block. of: release, item and block that it is of."""
+
+    of: tuple[bytes, int, int]
+    encoding: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial that a board has told of. before: its reports of this start on disk when it first said so here."""
+
+    session: Session
+    boot: int
+    digest: bytes
+    before: int
+
+
+@dataclass
+class Standing:
+    """How a board stands. progress: what it said last. code: what it is sent, or was; from `start` on, when is_ready.
+
+    sent: whether parts went out since it was asked. stuck: how often in vain. budget_bytes: as of budget_s.
+    plain: items of its release that it asked for anew: no patches for them. deaf: questions without answer.
+    """
+
+    progress: Progress | None = None
+    session: Session | None = None  # in which it said that
+    heard_ms: int | None = None
+    code: Code | None = None
+    start: int = 0
+    is_ready: bool = False
+    sent: bool = False
+    stuck: int = 0
+    working: int = 0
+    budget_bytes: float = BUDGET_BYTES
+    budget_s: float = 0.0
+    plain: set[tuple[bytes, int]] = field(default_factory=set)
+    deaf: int = 0
+    trial: Trial | None = None
+    share: float | None = None
+    told: tuple[object, ...] = ()  # what the broker was last given
+    told_s: float = 0.0
+
+
+class Updates:
+    """Of all boards. fetch: brings releases that are not here."""
+
+    def __init__(self, releases: Releases, inbox: Inbox, roster: RosterKeeper, clock: Clock, health: Health) -> None:
+        self._releases = releases
+        self._inbox = inbox
+        self._roster = roster
+        self._clock = clock
+        self._health = health
+        self._standings: dict[str, Standing] = {}
+        self._codes: OrderedDict[tuple[object, ...], Code] = OrderedDict()
+        self._base: tuple[tuple[bytes, int], Base] | None = None
+        self._news = asyncio.Event()
+        self.fetch = ReleaseFetch(releases, self.in_use, clock, health)
+
+    def in_use(self) -> set[bytes]:
+        """Releases that boards run, have staged or want."""
+        found: set[bytes] = set()
+        for standing in self._standings.values():
+            if standing.progress is not None:
+                said = standing.progress
+                found |= {one for one in (said.running, said.staged, said.wanted and said.wanted[0]) if one}
+        return found
+
+    # Towards the board --------------------------------------------------------------------------------------------
+
+    def ahead(self, board: str, credit: int) -> list[Data]:
+        """The parts to be sent to this board before it is asked again. credit: bytes that the line has time for."""
+        standing = self._standings.get(board)
+        if standing is None or standing.code is None or standing.progress is None or not standing.is_ready:
+            return []
+        code, start, standing.is_ready = standing.code, standing.start, False
+        end = min(len(code.data), start + min(credit, standing.progress.credit))
+        _, item, block = code.of
+        standing.sent, standing.budget_bytes = True, standing.budget_bytes - (end - start)
+        self._health.count(board, "updates: bytes sent", end - start)
+        return [
+            Data(0, item, block, code.encoding, len(code.data), at, code.data[at : min(at + MAX_PART_BYTES, end)])
+            for at in range(start, end, MAX_PART_BYTES)
+        ]
+
+    def has_answered(self, board: str, session: Session) -> bool:
+        """Whether it has told in this session how far its update is."""
+        standing = self._standings.get(board)
+        return standing is not None and standing.session is session
+
+    def told(self, board: str, session: Session) -> bytes | None:
+        """The release that this board is told in this session to be healthy."""
+        standing = self._standings.get(board)
+        trial = None if standing is None else standing.trial
+        if trial is None or trial.session is not session:
+            return None
+        if self._inbox.committed_of(board, trial.boot) - trial.before < HEALTHY_REPORTS:
+            return None
+        return trial.digest
+
+    async def heard(self, board: str, session: Session, boot: int, said: Progress) -> float:
+        """What the board says in this session and start. Seconds until it is to be asked again."""
+        standing = self._standing(board)
+        former, standing.progress, standing.session = standing.progress, said, session
+        standing.heard_ms, standing.deaf = self._clock.utc_ms(), 0
+        release = (
+            None if said.wanted is None or said.phase != RECEIVING else await self._releases.release(said.wanted[0])
+        )
+        wants = self._wants(said, release)
+        does = NEXT[said.phase, wants]
+        pause_s = PAUSE_S[does]
+        standing.is_ready = False
+        self.fetch.want(board, said.wanted[0] if does == FETCH and said.wanted is not None else None)
+        if does == SEND:
+            assert release is not None
+            pause_s = await self._prepare(board, standing, former, said, release)
+        elif does == FETCH:
+            standing.share = None
+        elif does == PUT_OFF:
+            self._health.count(board, "updates: asked for what is not in its release")
+        standing.working = standing.working + 1 if does == AGAIN else 0
+        if standing.working > MAX_WORKING:
+            pause_s = PUT_OFF_S
+        self._note_trial(board, standing, session, boot, said)
+        self._note(board, standing, former, said)
+        return pause_s
+
+    def unheard(self, board: str) -> float:
+        """It did not answer this question. Seconds until it is asked again; whether it lives, polls will tell."""
+        standing = self._standing(board)
+        standing.is_ready = standing.sent = False
+        standing.deaf += 1
+        return float(min(DEAF_CAP_S, DEAF_BASE_S * 2.0 ** min(standing.deaf - 1, 12)))
+
+    def _standing(self, board: str) -> Standing:
+        standing = self._standings.get(board)
+        if standing is None:
+            # The roster bounds them.
+            self._standings = {one: it for one, it in self._standings.items() if self._roster.entry(one) is not None}
+            standing = self._standings[board] = Standing(budget_s=self._clock.monotonic_s())
+        return standing
+
+    def _wants(self, said: Progress, release: Release | None) -> str:
+        if said.phase != RECEIVING or said.wanted is None:
+            return NOTHING
+        if release is None:
+            return AWAY
+        _, item, block, _ = said.wanted
+        if item >= len(release.items) or block * BLOCK_BYTES >= len(release.items[item]):
+            return OUTSIDE
+        return HERE if said.credit > 0 else NO_ROOM
+
+    async def _prepare(
+        self, board: str, standing: Standing, former: Progress | None, said: Progress, release: Release
+    ) -> float:
+        assert said.wanted is not None
+        digest, item, block, offset = said.wanted
+        is_same = standing.sent and former is not None and former.wanted == said.wanted
+        standing.stuck = standing.stuck + 1 if is_same else 0
+        standing.sent = False
+        if not self._has_budget(standing):
+            self._health.count(board, "updates: put off")
+            return PUT_OFF_S
+        last = former.wanted if former is not None and former.phase == RECEIVING else None
+        if last is not None and last[0] == digest and last[1] == item and (block, offset) < (last[2], last[3]):
+            # What it had was not what it should have been: perhaps what we took for its file is not.
+            standing.plain.add((digest, item))
+        former_code = standing.code
+        if (
+            not is_same
+            and former_code is not None
+            and former_code.of == said.wanted[:3]
+            and offset < len(former_code.data)
+        ):
+            standing.start = offset
+        else:
+            # It begins anew, which the board allows at any time.
+            standing.code = await self._code(said, release, plain=is_same or (digest, item) in standing.plain)
+            standing.start = 0
+        standing.is_ready = True
+        standing.share = _share(release, item, block)
+        if standing.stuck <= STUCK_TIMES:
+            return 0.0
+        self._health.count(board, "updates: parts in vain")
+        return float(min(STUCK_CAP_S, STUCK_PAUSE_S * 2.0 ** min(standing.stuck - STUCK_TIMES, 10)))
+
+    def _has_budget(self, standing: Standing) -> bool:
+        now_s = self._clock.monotonic_s()
+        gained = (now_s - standing.budget_s) / BUDGET_AGAIN_S * BUDGET_BYTES
+        standing.budget_bytes = min(BUDGET_BYTES, standing.budget_bytes + gained)
+        standing.budget_s = now_s
+        return standing.budget_bytes > BLOCK_BYTES
+
+    async def _code(self, said: Progress, release: Release, *, plain: bool) -> Code:
+        assert said.wanted is not None
+        digest, item, block, _ = said.wanted
+        older = None
+        if said.running is not None and item != ENVELOPE and not plain:
+            older = await self._releases.release(said.running)
+        key = (digest, item, block, None if older is None else older.digest)
+        code = self._codes.get(key)
+        if code is None:
+            content = release.items[item][block * BLOCK_BYTES :][:BLOCK_BYTES]
+            if item == ENVELOPE:
+                encoding, data = RAW, content
+            else:
+                encoding, data = encoded(content, block, self._base_of(older, release, item))
+            code = self._codes[key] = Code((digest, item, block), encoding, data)
+        self._codes.move_to_end(key)
+        while len(self._codes) > MAX_CODES:
+            self._codes.popitem(last=False)
+        return code
+
+    def _base_of(self, older: Release | None, release: Release, item: int) -> Base | None:
+        content = None if older is None else older.same(release, item)
+        if older is None or not content:
+            return None
+        at = (older.digest, item)
+        if self._base is None or self._base[0] != at:
+            self._base = at, Base(content)
+        return self._base[1]
+
+    def _note_trial(self, board: str, standing: Standing, session: Session, boot: int, said: Progress) -> None:
+        if said.phase != TRIAL or said.running is None:
+            standing.trial = None
+            return
+        trial = standing.trial
+        if trial is None or (trial.session, trial.boot, trial.digest) != (session, boot, said.running):
+            standing.trial = Trial(session, boot, said.running, self._inbox.committed_of(board, boot))
+
+    def _note(self, board: str, standing: Standing, former: Progress | None, said: Progress) -> None:
+        if former is None or (former.phase, former.running, former.result) != (said.phase, said.running, said.result):
+            self._health.note(board, "update", PHASES[said.phase])
+            log.info("%s: update: %s", board, _in_words(said))
+        if said.phase not in (RECEIVING, WORKING):
+            standing.share = None
+        self._news.set()
+
+    # Towards the broker -------------------------------------------------------------------------------------------
+
+    def connected(self) -> None:
+        """The broker may have forgotten what it was told."""
+        for standing in self._standings.values():
+            standing.told = ()
+        self._news.set()
+
+    async def news(self) -> tuple[str, bytes]:
+        """Waits until there is something new to tell of a board: its id, and a JSON document (gateway/README.md)."""
+        while True:
+            self._news.clear()
+            now_s, soonest_s = self._clock.monotonic_s(), None
+            for board, standing in self._standings.items():
+                if standing.progress is None or standing.told == (now := _told(standing, standing.progress)):
+                    continue
+                # A share that has grown waits, everything else is told at once.
+                wait_s = standing.told_s + SHARE_AGAIN_S - now_s if standing.told[:-1] == now[:-1] else 0.0
+                if wait_s <= 0:
+                    standing.told, standing.told_s = now, now_s
+                    return board, _document(standing, standing.progress)
+                soonest_s = wait_s if soonest_s is None else min(wait_s, soonest_s)
+            try:
+                async with asyncio.timeout(soonest_s):
+                    await self._news.wait()
+            except TimeoutError:
+                pass  # a share's time has come
+
+
+def _share(release: Release, item: int, block: int) -> float:
+    before = sum(len(one) for one in release.items[:item]) + block * BLOCK_BYTES
+    return round(before / release.size, 3)
+
+
+def _told(standing: Standing, said: Progress) -> tuple[object, ...]:
+    wanted = None if said.wanted is None else said.wanted[0]
+    return (
+        said.phase,
+        said.running,
+        said.sequence,
+        said.floor,
+        said.nonce,
+        said.staged,
+        said.result,
+        wanted,
+        standing.share,
+    )
+
+
+def _document(standing: Standing, said: Progress) -> bytes:
+    def name(digest: bytes | None) -> str | None:
+        return None if digest is None else digest.hex()
+
+    return json.dumps(
+        {
+            "phase": PHASES[said.phase],
+            "running": name(said.running),
+            "sequence": said.sequence,
+            "floor": said.floor,
+            "nonce": said.nonce.hex(),
+            "staged": name(said.staged),
+            "result": None if said.result is None else [said.result[0], said.result[1].hex()],
+            "wanted": None if said.wanted is None else said.wanted[0].hex(),
+            "share": standing.share,
+            "fetching": said.phase == RECEIVING and said.wanted is not None and standing.share is None,
+            "heard": None if standing.heard_ms is None else rfc3339(standing.heard_ms),
+        }
+    ).encode()
+
+
+def _in_words(said: Progress) -> str:
+    release = "a release without a name" if said.running is None else said.running.hex()[:8]
+    words = f"{PHASES[said.phase]}, runs {release}, sequence {said.sequence}"
+    return words if said.result is None else f"{words}, the last one ended with {said.result[0]}"

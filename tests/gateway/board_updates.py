@@ -1,0 +1,239 @@
+"""A board's end of an update, as protocol/README.md, 3.1 says, without the flash: for FakeBoard.
+
+What lies on flash outlives restart(): the release that runs, whole files of the one that comes, what it was ordered.
+What is in RAM does not: envelope, index, an unfinished file.
+"""
+
+import os
+from hashlib import sha256
+
+from tests.gateway.board_patches import BLOCK_BYTES, BadBlock, decoded
+
+from laterne_gateway import primitives
+from laterne_protocol import manifest, manifest_writing, messages, trust
+from laterne_protocol.errors import WireError
+from laterne_protocol.release_file import Release
+from laterne_protocol.update_messages import FAILED, IDLE, RECEIVING, STAGED, TRIAL, WORKING, Data, Progress
+
+NOT_SIGNED, BAD_INDEX, BAD_FILE = 17, 22, 23  # results
+TIMES = 3  # a file comes at most
+
+
+class BoardUpdates:
+    """running: the release, None when it has no name. ordered: the digest of the one that is to come.
+
+    blocks: what came whole, as (item, block, encoding, bytes of the code). working: so many answers it is at work.
+    claims: what it says instead of what is true, to be a hostile one.
+    """
+
+    def __init__(self) -> None:
+        self.trust: trust.Trust | None = None
+        self.running: Release | None = None
+        self.ordered: bytes | None = None
+        self.staged: Release | None = None
+        self.trial = False
+        self.sequence = self.floor = 1
+        self.result: tuple[int, bytes] | None = None
+        self.nonce = os.urandom(8)
+        self.credit = BLOCK_BYTES
+        self.working = 0
+        self.blocks: list[tuple[int, int, int, int]] = []
+        self.bytes_taken = self.bytes_dropped = 0
+        self.told: list[bytes | None] = []
+        self.asked = 0
+        self.is_deaf = False  # a firmware that knows no updates
+        self.spoils = 0  # so many blocks are spoilt on flash
+        self.claims: dict[str, object] = {}
+        self._files: dict[bytes, bytes] = {}  # on flash, whole, by their digests
+        self._forget()
+
+    def _forget(self) -> None:
+        self._envelope: manifest.Envelope | None = None
+        self._index: list[tuple[str, int, bytes]] | None = None
+        self._item, self._content = 0, b""
+        self._code = bytearray()
+        self._begun: tuple[int, int] | None = None  # encoding and length of the code
+        self._times = 1
+
+    def restart(self) -> None:
+        self.nonce = os.urandom(8)
+        self._forget()
+
+    def stage(self, release: Release | bytes) -> None:
+        """What the order to stage does."""
+        self.ordered = release if isinstance(release, bytes) else release.digest
+        self.staged, self.result = None, None
+        self._forget()
+
+    def arm(self) -> None:
+        """What the order to arm does, and the reset after it."""
+        assert self.staged is not None
+        self.running, self.staged, self.trial, self.ordered = self.staged, None, True, None
+        self.sequence = self.running.manifest.sequence
+        self.restart()
+
+    def answer(self, question: messages.Update) -> Progress:
+        self.asked += 1
+        self.told.append(question.told)
+        if self.trial and self.running is not None and question.told == self.running.digest:
+            self.trial, self.floor = False, self.sequence
+        self._work()
+        said = self._progress(question.number)
+        for name, value in self.claims.items():
+            setattr(said, name, value)
+        return said
+
+    def take(self, part: Data) -> None:
+        """A part; dropped silently unless it is the next one that is wanted."""
+        block = len(self._content) // BLOCK_BYTES
+        begun = (part.encoding, part.length)
+        is_next = part.offset == len(self._code) and (part.offset == 0 or begun == self._begun)
+        if (
+            self._phase() != RECEIVING
+            or (part.item, part.block) != (self._item, block)
+            or not (is_next or part.offset == 0)
+        ):
+            self.bytes_dropped += len(part.part)
+            return
+        if part.offset == 0:
+            self._code.clear()
+            self._begun = begun
+        self._code += part.part
+        self.bytes_taken += len(part.part)
+
+    def _phase(self) -> int:
+        if self.trial:
+            return TRIAL
+        if self.result is not None and self.ordered is not None and self.result[1] == self.ordered:
+            return FAILED
+        if self.ordered is None:
+            return IDLE
+        if self.staged is not None:
+            return STAGED
+        return WORKING if self.working else RECEIVING
+
+    def _progress(self, number: int) -> Progress:
+        if self.working:
+            self.working -= 1
+            phase = WORKING
+        else:
+            phase = self._phase()
+        wanted, credit = None, 0
+        if phase == RECEIVING:
+            assert self.ordered is not None
+            wanted = (self.ordered, self._item, len(self._content) // BLOCK_BYTES, len(self._code))
+            credit = min(self.credit, BLOCK_BYTES if self._begun is None else self._begun[1] - len(self._code))
+        running = None if self.running is None else self.running.digest
+        staged = None if self.staged is None else self.staged.digest
+        return Progress(
+            number, phase, wanted, credit, running, self.sequence, self.floor, self.nonce, staged, self.result
+        )
+
+    def _work(self) -> None:
+        if self._phase() != RECEIVING or self._begun is None or len(self._code) < self._begun[1]:
+            return
+        encoding, block = self._begun[0], len(self._content) // BLOCK_BYTES
+        code, self._begun = bytes(self._code), None
+        self._code.clear()
+        try:
+            if self._item == 0:
+                self._take_envelope(code)
+                return
+            size, base = self._size(), self._base()
+            content = decoded(encoding, code, block, size, base)
+        except (BadBlock, WireError):
+            self._again()
+            return
+        self.blocks.append((self._item, block, encoding, len(code)))
+        if self.spoils:
+            self.spoils -= 1
+            content = bytes(len(content))
+        self._content += content
+        if len(self._content) == size:
+            self._finish()
+
+    def _size(self) -> int:
+        assert self._envelope is not None
+        if self._item == 1:
+            return self._envelope.index_size
+        assert self._index is not None
+        return self._index[self._item - 2][1]
+
+    def _base(self) -> bytes | None:
+        if self.running is None:
+            return None
+        if self._item == 1:
+            return self.running.manifest.index
+        assert self._index is not None
+        path = self._index[self._item - 2][0]
+        return next((self.running.contents[digest] for one, _, digest in self.running.entries if one == path), None)
+
+    def _take_envelope(self, code: bytes) -> None:
+        envelope = manifest.envelope_of(code)
+        if envelope.digest[:16] != self.ordered:
+            raise BadBlock("another release")
+        keys = [] if self.trust is None else self.trust.keys[trust.RELEASE]
+        signers = [
+            one.kid
+            for one in envelope.signatures
+            for key in keys
+            if primitives.valid(key, envelope.to_be_signed(one.protected), one.signature)
+        ]
+        if self.trust is None or len(signers) < self.trust.release_threshold:
+            self._fail(NOT_SIGNED)
+            return
+        self._envelope, self._item = envelope, 1
+        self.blocks.append((0, 0, 0, len(code)))
+
+    def _finish(self) -> None:
+        content, self._content = self._content, b""
+        assert self._envelope is not None
+        digest = sha256(content).digest()
+        if self._item == 1:
+            if digest != self._envelope.index_digest:
+                self._again(BAD_INDEX)
+                return
+            self._index_bytes = content
+            self._index = manifest_writing.index_of(content)[1]
+        else:
+            assert self._index is not None
+            if digest != self._index[self._item - 2][2]:
+                self._again(BAD_FILE)
+                return
+            self._files[digest] = content
+        self._times = 1
+        self._next_item()
+
+    def _next_item(self) -> None:
+        assert self._index is not None
+        have = set(self._files) | (set() if self.running is None else set(self.running.contents))
+        for item, (_, _, digest) in enumerate(self._index, 2):
+            if digest not in have and digest != sha256(b"").digest():
+                self._item = item
+                return
+        found = self._files | ({} if self.running is None else self.running.contents) | {sha256(b"").digest(): b""}
+        self.staged = _Staged(
+            self._envelope, self._index_bytes, {digest: found[digest] for _, _, digest in self._index}
+        )
+        self._files = {}
+
+    def _again(self, result: int = BAD_FILE) -> None:
+        self._content = b""
+        self._times += 1
+        if self._times > TIMES:
+            self._fail(result)
+
+    def _fail(self, result: int) -> None:
+        assert self.ordered is not None
+        self.result = result, self.ordered
+
+
+class _Staged(Release):
+    """What the board has put together, with no text and no bill of materials."""
+
+    def __init__(self, envelope: manifest.Envelope | None, index: bytes, contents: dict[bytes, bytes]) -> None:
+        assert envelope is not None
+        self.manifest = envelope
+        self.manifest.index = index
+        self.contents = contents
+        self.head, self.entries = manifest_writing.index_of(index)
