@@ -111,8 +111,8 @@ class Link:
             return self._poll(question, now_ms)
         if isinstance(question, messages.Hello):
             return self._hello(question)
-        if question is None:
-            return None  # an answer of another board on the bus
+        if not isinstance(question, messages.Enrolment):
+            return None  # an answer of another board on the bus, or about an update, of which we know nothing yet
         return (await self._enrolment(question, now_ms, beat)).to_bytes()
 
     def _hello(self, question: messages.Hello) -> bytes:
