@@ -13,6 +13,7 @@ from laterne_emulator.interpreter import compiled
 from laterne_emulator.lives import Cause
 from laterne_emulator.slots import Record, Release
 from laterne_emulator.small_releases import CONFIRMS, HANGS, NOTHING, board_files, release
+from laterne_protocol.manifest import envelope_of
 
 if TYPE_CHECKING:
     from laterne_emulator.board import EmulatedBoard
@@ -197,7 +198,12 @@ def of_the_firmware(
 ) -> Release:
     """The release in slot a of an image, perhaps with other files."""
     paths = [path for path in files if path.startswith("a/") and path not in ("a/M", "a/E")]
-    return Release({path[2:]: files[path] for path in paths} | changed, sequence=sequence, trial_s=trial_s)
+    held = {path[2:]: files[path] for path in paths}
+    if sequence == 1 and not changed:  # as it was built: its name depends on what its envelope says besides
+        signed = envelope_of(files["a/E"])
+        signed.index = files["a/M"]
+        return Release(held, signed=signed)
+    return Release(held | changed, sequence=sequence, trial_s=trial_s)
 
 
 def with_slot_b(files: dict[str, bytes], new: Release) -> dict[str, bytes]:

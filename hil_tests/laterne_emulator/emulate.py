@@ -47,6 +47,7 @@ def emulate(
         from laterne_emulator.image import NoFirmware, find_firmware
         from laterne_emulator.interpreter import EmulatorUnusable
         from laterne_emulator.lives import BoardFailed
+        from laterne_emulator.release_tool import ReleaseNotBuilt
     except ImportError as why:
         print(f"emulate: {why}. Install it with: pip install 'laterne[emulator]'", file=sys.stderr)
         raise typer.Exit(2) from None
@@ -71,7 +72,7 @@ def emulate(
             heap_bytes=heap_kib * 1024,
         )
         asyncio.run(_run(bench, tap))
-    except (NoFirmware, EmulatorUnusable, SyntaxError, ValueError, OSError) as why:
+    except (NoFirmware, ReleaseNotBuilt, EmulatorUnusable, ValueError, OSError) as why:
         print(f"emulate: {why}", file=sys.stderr)
         raise typer.Exit(2) from None
     except ExceptionGroup as failures:  # boards that failed, while they started or later

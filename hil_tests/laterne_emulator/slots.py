@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 
-from laterne_protocol import cbor, manifest_writing
-from laterne_protocol.manifest import envelope_of
+from laterne_protocol import cbor, manifest_writing, release_file
+from laterne_protocol.manifest import Envelope, envelope_of
 from laterne_protocol.release_index import LOADER, Head
 
 ENTRY = "laterne_firmware.app"
@@ -26,15 +26,26 @@ class Release:
     sequence: int = 1
     abi: int = ABI
     trial_s: int | None = None
+    signed: Envelope | None = None  # of a release that `laterne release` has built
+
+    @classmethod
+    def built(cls, found: release_file.Release) -> "Release":
+        files = {path: found.contents[digest] for path, _, digest in found.entries}
+        head = found.head
+        return cls(files, head.version, found.manifest.sequence, head.abi, head.trial_s, found.manifest)
 
     @cached_property
     def index(self) -> bytes:
+        if self.signed is not None and self.signed.index is not None:
+            return self.signed.index
         head = Head(self.version, self.abi, len(self.files), LOADER, ENTRY, trial_s=self.trial_s)
         return manifest_writing.index_bytes(head, dict(self.files))
 
     @cached_property
     def envelope(self) -> bytes:
-        """Without index, and nobody has signed it: as what a board was flashed with."""
+        """Without index and text; nobody need have signed it: as what a board was flashed with."""
+        if self.signed is not None:
+            return self.signed.severed()
         return envelope_of(manifest_writing.envelope_bytes(self.sequence, self.index), 20480).severed()
 
     @property

@@ -5,7 +5,7 @@ For the authority; boards load `manifest` and `release_index` only.
 
 from hashlib import sha256
 
-from laterne_protocol import cbor, cose, manifest, release_index
+from laterne_protocol import cbor, cose, fields, manifest, release_index
 from laterne_protocol.errors import ObjectError
 
 _APP, _PAYLOAD = b"app", "#i"
@@ -52,21 +52,24 @@ def index_of(data: bytes) -> "tuple[release_index.Head, list[tuple[str, int, byt
     return head, found
 
 
-def text_bytes(description: str, bill_of_materials: bytes) -> bytes:
-    """The text for people, which is signed: what the release is, and the SHA-256 of its bill of materials."""
-    return cbor.encode({"en": {1: description, -1: sha256(bill_of_materials).digest()}})
+def text_bytes(description: str, bill_of_materials: bytes, base: bytes = b"\xa0") -> bytes:
+    """The text for people, which is signed: what the release is, and the SHA-256 of what a file holds beside it.
+
+    base: as release_file.base_bytes() makes it; an empty one if left out.
+    """
+    return cbor.encode({"en": {1: description, -1: sha256(bill_of_materials).digest(), -2: sha256(base).digest()}})
 
 
-def text_of(data: bytes) -> "tuple[str, bytes]":
-    """Description and digest of the bill of materials. Raises CborError or ObjectError."""
+def text_of(data: bytes) -> "tuple[str, bytes, bytes]":
+    """Description, digest of the bill of materials, digest of the base. Raises CborError or ObjectError."""
     value = cbor.decode(data, manifest.MAX_TEXT_BYTES)
     text = value.get("en") if isinstance(value, dict) and len(value) == 1 else None
-    if not isinstance(text, dict) or sorted(text, key=str) != [-1, 1]:
-        raise ObjectError("the text of a release has a description and a digest")
-    description, digest = text[1], text[-1]
-    if not isinstance(description, str) or not isinstance(digest, bytes) or len(digest) != 32:
-        raise ObjectError("the text of a release has a description and a digest")
-    return description, digest
+    parts = fields.mapping(text, "text of a release", (1, -1, -2))
+    return (
+        fields.text(parts[1], "description", 1024),
+        fields.byte_string(parts[-1], "digest of the bill of materials", 32),
+        fields.byte_string(parts[-2], "digest of the base", 32),
+    )
 
 
 def envelope_bytes(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_RELEASE_FILE_BYTES = 1 << 20
 MAX_BILL_BYTES = 1 << 18
+MAX_BASE_BYTES = 1 << 17
+MAX_BASE_FILES = 64
 RAW, DEFLATED = 0, 1
 WINDOW_BITS = 10  # what a board can hold while it inflates: 1 KiB
 _NAME = "laterne release 1"
@@ -28,23 +30,28 @@ class Release:
     """envelope: its bytes, index and text in it. manifest: the same, taken apart. head: of the index.
 
     entries: (path, bytes, SHA-256) of each file. contents: {SHA-256: bytes} of all of them. bill: of materials,
-    CycloneDX JSON. description: for people. Everything but `bill`, which the text names by its digest, is signed, or
-    named by what is signed: by whom, is_signed_by() says.
+    CycloneDX JSON. base: {path: bytes} of what a board gets beside the release when it is flashed, and never by an
+    update. description: for people. All of it is signed, or named by a digest that is: by whom, require_signed() says.
     """
 
-    def __init__(self, envelope: bytes, contents: "dict[bytes, bytes]", bill: bytes) -> None:
+    def __init__(
+        self, envelope: bytes, contents: "dict[bytes, bytes]", bill: bytes, base: "dict[str, bytes] | None" = None
+    ) -> None:
         """Raises CborError, CoseError, ObjectError: not a release, or one whose parts do not belong together."""
         self.envelope = envelope
         self.contents = contents
         self.bill = bill
+        self.base = base or {}  # type: dict[str, bytes]
         self.manifest = manifest.envelope_of(envelope, manifest.MAX_ENVELOPE_BYTES)
         if self.manifest.index is None or self.manifest.text is None:
             raise ObjectError("a release file holds index and text")
         if len(self.manifest.severed()) > manifest.MAX_SEVERED_BYTES:
             raise ObjectError("the envelope is longer than what a board takes")
-        self.description, bill_digest = text_of(self.manifest.text)
+        self.description, bill_digest, base_digest = text_of(self.manifest.text)
         if sha256(bill).digest() != bill_digest:
             raise ObjectError("the bill of materials is not the one that is signed")
+        if sha256(base_bytes(self.base)).digest() != base_digest:
+            raise ObjectError("the base is not the one that is signed")
         self.head, self.entries = index_of(self.manifest.index)
         for path, size, digest in self.entries:
             if digest not in contents or len(contents[digest]) != size:
@@ -69,7 +76,7 @@ class Release:
             packed = deflated(self.contents[digest])
             whole = self.contents[digest]
             items.append([DEFLATED, packed] if len(packed) < len(whole) else [RAW, whole])
-        return cbor.encode([_NAME, self.envelope, items, deflated(self.bill, 15)])
+        return cbor.encode([_NAME, self.envelope, items, deflated(self.bill, 15), deflated(base_bytes(self.base), 15)])
 
     def require_signed(self, trust: "Trust", valid: "Callable[[bytes, bytes, bytes], bool]") -> None:
         """That enough release keys of this trust have signed. valid(key, message, signature). Raises SignatureError."""
@@ -89,7 +96,7 @@ def release_of(data: bytes) -> Release:
     Raises CborError, CoseError, ObjectError.
     """
     value = cbor.decode(data, MAX_RELEASE_FILE_BYTES, (), 2 + 3 * (release_index.MAX_FILES + 1))
-    parts = fields.array(value, "release file", 4, 4)
+    parts = fields.array(value, "release file", 5, 5)
     if parts[0] != _NAME:
         raise ObjectError("not a release file of ours")
     envelope = fields.byte_string(parts[1], "envelope", 1, manifest.MAX_ENVELOPE_BYTES)
@@ -108,7 +115,19 @@ def release_of(data: bytes) -> Release:
         former = digest
         contents[digest] = content
     bill = fields.byte_string(parts[3], "bill of materials", 1, MAX_BILL_BYTES)
-    return Release(envelope, contents, inflated(bill, MAX_BILL_BYTES, 15))
+    packed = fields.byte_string(parts[4], "base", 1, MAX_BASE_BYTES)
+    base = cbor.decode(inflated(packed, MAX_BASE_BYTES, 15), MAX_BASE_BYTES, (), MAX_BASE_FILES)
+    if not isinstance(base, dict):
+        raise ObjectError("the base is not a map")
+    for path in base:
+        release_index.path_of(path)
+        fields.byte_string(base[path], "file of the base", 0, release_index.MAX_FILE_BYTES)
+    return Release(envelope, contents, inflated(bill, MAX_BILL_BYTES, 15), base)
+
+
+def base_bytes(base: "dict[str, bytes]") -> bytes:
+    """The base as its digest is made of it."""
+    return cbor.encode(base)
 
 
 def deflated(data: bytes, window_bits: int = WINDOW_BITS) -> bytes:

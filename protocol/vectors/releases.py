@@ -16,6 +16,7 @@ FILES = {
 HEAD = release_index.Head("0.1.0", 6, 3, 1, "laterne_firmware.app")
 FULL_HEAD = release_index.Head("0.2.0+2026-11-22", 6, 3, 1, "laterne_firmware.app", 41, 600, (12800, 12999))
 BILL = b"{}"
+BASE = cbor.encode({"boot.py": b"import gc"})
 
 
 def an_index() -> bytes:
@@ -24,7 +25,7 @@ def an_index() -> bytes:
 
 def an_envelope(*signers: Key, algorithm: int = cose.ESP256) -> bytes:
     """The envelope with index and text, signed by these."""
-    made = manifest_writing.envelope_bytes(42, an_index(), manifest_writing.text_bytes("Firmware 0.2.0", BILL))
+    made = manifest_writing.envelope_bytes(42, an_index(), manifest_writing.text_bytes("Firmware 0.2.0", BILL, BASE))
     for signer in signers:
         header = cose.protected_header(signer.kid, algorithm)
         message = manifest.envelope_of(made, manifest.MAX_ENVELOPE_BYTES).to_be_signed(header)
@@ -133,7 +134,7 @@ def envelope_vectors() -> list[Vector]:
         bare("a second payload", part("#j", b"x")),
         bare("another index", part("#i", an_index() + b"\0")),
         bare("null for an index", part("#i", None)),
-        bare("another text", part(23, manifest_writing.text_bytes("Firmware 0.3.0", BILL))),
+        bare("another text", part(23, manifest_writing.text_bytes("Firmware 0.3.0", BILL, BASE))),
         bare("a text that the manifest does not name", _with_unsigned_text()),
         bare("the digest of another manifest", in_authentication(short, put(0, digest))),
         bare("a digest by SHA-384", in_authentication(short, put(0, cbor.encode([-43, bytes(48)])))),
@@ -185,7 +186,7 @@ def _first_signature(data: bytes) -> bytes:
 def _with_unsigned_text() -> bytes:
     parts = cbor.decode(in_manifest(lambda value: value.pop(23)), tags=(107,))
     assert isinstance(parts, cbor.Tag)
-    parts.value[23] = manifest_writing.text_bytes("Firmware 0.2.0", BILL)
+    parts.value[23] = manifest_writing.text_bytes("Firmware 0.2.0", BILL, BASE)
     return cbor.encode(parts)
 
 

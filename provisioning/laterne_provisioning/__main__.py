@@ -25,6 +25,7 @@ from laterne_provisioning import (
     order_commands,
     out_file,
     output,
+    release_commands,
     roster,
     rotation,
     verify,
@@ -57,6 +58,7 @@ app.add_typer(trust_app, name="trust")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(grant_commands.app, name="grant")
 app.add_typer(audit_commands.app, name="audit")
+app.add_typer(release_commands.app, name="release")
 app.command("verify")(verify.verify)
 app.command("backup")(backup_commands.backup)
 app.command("restore")(backup_commands.restore)
@@ -367,6 +369,7 @@ def _add_commands_of_others(arguments: list[str]) -> None:
         "gateway",
         "grant",
         "audit",
+        "release",
     }
     if arguments and arguments[0] in own:
         return  # others take their time to be imported

@@ -90,7 +90,9 @@ def read_index(data: bytes) -> None:
 def read_release_file(data: bytes) -> None:
     found = release_file.release_of(data)
     same = release_file.release_of(found.to_bytes())
-    assert (same.envelope, same.contents, same.bill) == (found.envelope, found.contents, found.bill)
+    assert vars(same).keys() == vars(found).keys()
+    for name in ("envelope", "contents", "bill", "base"):
+        assert getattr(same, name) == getattr(found, name), name
     for path, size, digest in found.entries:
         assert hashlib.sha256(found.contents[digest]).digest() == digest, path
         assert len(found.contents[digest]) == size
@@ -113,11 +115,13 @@ def release_files() -> list[bytes]:
     head = release_index.Head("0.1.0", 6, 3, 1, "laterne_firmware.app")
     bill = b'{"bomFormat": "CycloneDX"}'
     index = manifest_writing.index_bytes(head, FILES)
-    envelope = manifest_writing.envelope_bytes(7, index, manifest_writing.text_bytes("Firmware", bill))
+    base = {"boot.py": b"import gc", "pins/pico.mpy": b"M"}
+    text = manifest_writing.text_bytes("Firmware", bill, release_file.base_bytes(base))
+    envelope = manifest_writing.envelope_bytes(7, index, text)
     contents = {hashlib.sha256(content).digest(): content for content in FILES.values()}
-    whole = Release(envelope, contents, bill).to_bytes()
+    whole = Release(envelope, contents, bill, base).to_bytes()
     parts: Any = cbor.decode(whole)
-    return [whole, cbor.encode([*parts[:2], parts[2][:-1], parts[3]]), cbor.encode([*parts[:3], b"x"]), b"\x80"]
+    return [whole, cbor.encode([*parts[:2], parts[2][:-1], *parts[3:]]), cbor.encode([*parts[:4], b"x"]), b"\x80"]
 
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = {

@@ -237,6 +237,7 @@ def test_a_release_file_gives_back_all_that_was_put_in() -> None:
     assert found.to_bytes() == whole
     assert {path: found.contents[digest] for path, _, digest in found.entries} == FILES
     assert (found.description, found.head.version) == ("Firmware", "0.1.0")
+    assert found.base == {"boot.py": b"import gc", "pins/pico.mpy": b"M"}
     assert found.digest == found.manifest.digest[:16]
     assert manifest.envelope_of(found.severed).digest == found.manifest.digest
 
@@ -250,35 +251,38 @@ def packed(data: bytes, window: int = 10) -> bytes:
 
 
 def wrong_files() -> dict[str, tuple[Any, str]]:
-    name, envelope, contents, bill = parts_of()
+    name, envelope, contents, bill, base = parts_of()
     bomb = zlib.compress(bytes(1 << 20), 9)
     text = packed(FILES["laterne_firmware/app.mpy"])
     at = contents.index([1, text])
 
     def with_content(item: Any) -> list[Any]:
-        return [name, envelope, [*contents[:at], item, *contents[at + 1 :]], bill]
+        return [name, envelope, [*contents[:at], item, *contents[at + 1 :]], bill, base]
 
     return {
-        "another name": (["laterne release 2", envelope, contents, bill], "not a release file"),
-        "a content is missing": ([name, envelope, contents[1:], bill], "is not in the release"),
-        "contents out of order": ([name, envelope, contents[::-1], bill], "order of their digests"),
-        "a content twice": ([name, envelope, [contents[0], *contents], bill], "order of their digests"),
+        "another name": (["laterne release 2", envelope, contents, bill, base], "not a release file"),
+        "a content is missing": ([name, envelope, contents[1:], bill, base], "is not in the release"),
+        "contents out of order": ([name, envelope, contents[::-1], bill, base], "order of their digests"),
+        "a content twice": ([name, envelope, [contents[0], *contents], bill, base], "order of their digests"),
         "a content that nobody asked for": (with_extra(), "does not name"),
         "an encoding of another kind": (with_content([2, text]), "encoding"),
         "a decompression bomb": (with_content([1, packed(bytes(1 << 20))]), "larger than 32768"),
         "a window that boards do not have": (with_content([1, bomb[:200]]), "cannot be inflated"),
         "deflated and cut": (with_content([1, text[:-1]]), "ends too early"),
         "deflated and more": (with_content([1, text + b"x"]), "bytes follow it"),
-        "another bill of materials": ([name, envelope, contents, packed(b"{}", 15)], "bill of materials"),
-        "a bill that is a bomb": ([name, envelope, contents, packed(bytes(1 << 20), 15)], "larger than"),
-        "a severed envelope": ([name, release_of(release_files()[0]).severed, contents, bill], "index and text"),
+        "another bill of materials": ([name, envelope, contents, packed(b"{}", 15), base], "bill of materials"),
+        "a bill that is a bomb": ([name, envelope, contents, packed(bytes(1 << 20), 15), base], "larger than"),
+        "another base": ([name, envelope, contents, bill, packed(cbor.encode({"boot.py": b"x"}), 15)], "base is not"),
+        "a base that leads out": ([name, envelope, contents, bill, packed(cbor.encode({"../x": b""}), 15)], "nowhere"),
+        "a base that is a list": ([name, envelope, contents, bill, packed(cbor.encode([]), 15)], "not a map"),
+        "a severed envelope": ([name, release_of(release_files()[0]).severed, contents, bill, base], "index and text"),
     }
 
 
 def with_extra() -> list[Any]:
-    name, envelope, contents, bill = parts_of()
+    name, envelope, contents, bill, base = parts_of()
     extra = sorted([*contents, [0, b"extra"]], key=lambda item: hashlib.sha256(unpacked(item)).digest())
-    return [name, envelope, extra, bill]
+    return [name, envelope, extra, bill, base]
 
 
 def unpacked(item: Any) -> bytes:
@@ -306,7 +310,7 @@ def test_a_release_counts_when_as_many_release_keys_have_signed_as_the_trust_wan
     contents = {hashlib.sha256(content).digest(): content for content in VECTOR_FILES.values()}
 
     def release(name: str) -> Release:
-        return Release(bytes.fromhex(the_vector(name)["hex"]), contents, b"{}")
+        return Release(bytes.fromhex(the_vector(name)["hex"]), contents, b"{}", {"boot.py": b"import gc"})
 
     release("two of two release keys").require_signed(both, primitives.valid)
     release("two of two release keys").require_signed(one_of_two, primitives.valid)

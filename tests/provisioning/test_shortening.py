@@ -7,7 +7,7 @@ import pytest
 from tests.firmware.micropython import interpreter
 
 from laterne_emulator.image import find_firmware, firmware_files
-from laterne_emulator.shortening import NotShortened, shortened
+from laterne_provisioning.compiling.shortening import NotShortened, shortened
 
 WIRE = b'''
 """Numbers and a class that others use."""

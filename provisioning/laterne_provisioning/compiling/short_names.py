@@ -1,76 +1,41 @@
 """Short names for what only a firmware itself asks for by its name (shortening.py)."""
 
-import array
 import ast
-import asyncio
-import binascii
-import gc
 import hashlib
-import io
-import json
-import os
 import re
-import struct
-import sys
-import time
-import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
-from laterne_emulator.sources import Function, Module, NotShortened, Scope, home_of, module_of, statements_of
+from laterne_provisioning.compiling.port_names import OF_OTHERS
+from laterne_provisioning.compiling.sources import (
+    Function,
+    Module,
+    NotShortened,
+    Scope,
+    home_of,
+    module_of,
+    statements_of,
+)
 
 _PRIVATE = re.compile(r"_[A-Za-z]\w*")
 _WORD = re.compile(rb"[A-Za-z_]\w*")
-_LETTERS = "abcdefghijklmnopqrstuvwxyz"
-# Attributes of what Python brings along, to which MicroPython adds little; a firmware's own may have the same names.
-_OF_PYTHON = frozenset(
-    word
-    for kind in (
-        int,
-        str,
-        bytes,
-        bytearray,
-        memoryview,
-        list,
-        dict,
-        set,
-        tuple,
-        OSError,
-        StopIteration,
-        array.array,
-        io.BufferedRandom,
-        io.TextIOWrapper,
-        types.GeneratorType,
-        types.CoroutineType,
-        types.ModuleType,
-        array,
-        asyncio,
-        asyncio.StreamReader,
-        asyncio.StreamWriter,
-        asyncio.Event,
-        asyncio.Task,
-        binascii,
-        gc,
-        hashlib,
-        json,
-        os,
-        struct,
-        sys,
-        time,
-    )
-    for word in dir(kind)
-) | {"sleep_ms", "ticks_ms", "ticks_us", "ticks_diff", "ticks_add", "readinto", "encrypt", "decrypt", "mem_free"}
+_LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+# All short names there are, the shortest first. Boards keep each name that they have ever met: so the same few serve
+# all modules, and a name that is chosen by its hash is one of the first of them, as long as one of those is free.
+_SHORT = [f"_{one}" for one in _LETTERS] + [f"_{one}{other}" for one in _LETTERS for other in _LETTERS]
+_HASHED = len(_LETTERS)
+_TRIES = 12
 
 
 class Names:
     """Of all modules of an image, once its constants are gone. keep: words that are known outside of it."""
 
-    def __init__(self, modules: dict[str, Module], keep: frozenset[str]) -> None:
+    def __init__(self, modules: dict[str, Module], keep: frozenset[str], stable: bool) -> None:
+        """stable: a name does not depend on what else there is, so that a change stays in its module."""
         self._modules = modules
-        taken = {word.decode() for module in modules.values() for word in _WORD.findall(module.source)} | keep
-        two = [f"_{letter}" for letter in _LETTERS]
-        three = [f"_{first}{second}" for first in _LETTERS for second in _LETTERS]
-        self._short = [word for word in (*two, *three) if word not in taken]
-        self._keep = keep | _OF_PYTHON
+        self._stable = stable
+        # Words of the sources that look like ours.
+        self._taken = {word.decode() for module in modules.values() for word in _WORD.findall(module.source)} | keep
+        self._keep = keep | OF_OTHERS
         self._words_given = set(keep)  # by their name, for a parameter
         for module in modules.values():
             self._words_given |= module.keywords
@@ -89,7 +54,8 @@ class Names:
     def shorten(self) -> None:
         attributes = self._attributes()
         self._public = {(module.name, word) for module in self._modules.values() for word in self._public_of(module)}
-        of_modules = {name: self._of_module(module) for name, module in self._modules.items()}
+        shared = self._shared()
+        of_modules = {name: self._of_module(module, shared) for name, module in self._modules.items()}
         for name, module in self._modules.items():
             for node, scopes in module.attributes:
                 origin = module_of(self._modules, module, node.value, scopes)
@@ -99,7 +65,7 @@ class Names:
                     assert node.end_col_offset is not None
                     end = module.at(node.end_lineno, node.end_col_offset)
                     module.replace_word(end - len(node.attr.encode()), node.attr, words[node.attr])
-            _rename_variables(module, of_modules[name], attributes, self._parameters(module, len(of_modules[name])))
+            _rename_variables(module, of_modules[name], attributes, self._parameters(module, of_modules[name]))
             for statement in module.imports:
                 _write_import(module, statement, of_modules)
 
@@ -126,12 +92,11 @@ class Names:
                 together.setdefault(word, set()).add(id(family))
         made: dict[str, str] = {}
         used: dict[int, set[str]] = {}
-        # Those that meet many others first: for them little is free.
-        for word in sorted(together, key=lambda one: (-len(together[one]), one)):
+        for word in sorted(together):
             if word in self._keep or word.startswith("__"):
                 continue
             barred = set[str]().union(*(used.get(number, set()) for number in together[word]))
-            made[word] = next(short for short in self._short if short not in barred)
+            made[word] = self._by_hash(word, barred)
             for number in together[word]:
                 used.setdefault(number, set()).add(made[word])
         return made
@@ -166,27 +131,76 @@ class Names:
             return (f"{binding.module}.{binding.name}" if binding.name else binding.module), base.attr
         return binding.module, binding.name
 
-    def _of_module(self, module: Module) -> dict[str, str]:
-        words = []
+    def _shared(self) -> dict[tuple[str, str], str]:
+        """Short names for what modules ask of one another: {(module, name): short}."""
+        asked: dict[str, set[str]] = {}
+        for module in self._modules.values():
+            for statement in module.imports:
+                asked.setdefault(statement.module or "", set()).update(alias.name for alias in statement.names)
+            for node, scopes in module.attributes:
+                origin = module_of(self._modules, module, node.value, scopes)
+                if origin:
+                    asked.setdefault(origin, set()).add(node.attr)
+        made: dict[tuple[str, str], str] = {}
+        for name in asked:
+            used: set[str] = set()
+            for word in sorted(asked[name]):
+                if (name, word) in self._public:
+                    made[name, word] = self._by_hash(word, used)
+                    used.add(made[name, word])
+        return made
+
+    def _of_module(self, module: Module, shared: Mapping[tuple[str, str], str]) -> dict[str, str]:
+        """Short names in one module: of what others ask for, of what it asks of others, then of what is its own."""
+        made = {word: short for (name, word), short in shared.items() if name == module.name}
+        own = []
         for word, bindings in module.scopes[module.tree].items():
             origin = bindings[0].module, bindings[0].name
-            if (module.name, word) in self._public or (origin in self._public and word not in self._unclear):
-                words.append(word)
-        return dict(zip(words, self._short, strict=False))
+            if word in made:
+                continue
+            if origin in self._public and word not in self._unclear:
+                # The same as there, so that it is written once, if nothing here is called so.
+                if shared[origin] not in made.values():
+                    made[word] = shared[origin]
+                else:
+                    own.append(word)
+            elif (module.name, word) in self._public:
+                own.append(word)
+        for word in own:
+            made[word] = self._next(made.values())
+        return made
 
-    def _parameters(self, module: Module, used: int) -> dict[Scope, dict[str, str]]:
+    def _by_hash(self, word: str, barred: Collection[str]) -> str:
+        """A short name that depends on the word, and on others only if they met at the same one."""
+        if not self._stable:
+            return self._next(barred)
+        for attempt in range(100 * _TRIES):
+            number = int.from_bytes(hashlib.sha256(f"{attempt} {word}".encode()).digest()[:4], "big")
+            short = _SHORT[number % (_HASHED if attempt < _TRIES else len(_SHORT))]
+            if short not in barred and short not in self._taken:
+                return short
+        raise NotShortened(f"there is no short name left for {word}")
+
+    def _next(self, barred: Collection[str]) -> str:
+        for short in _SHORT:
+            if short not in barred and short not in self._taken:
+                return short
+        raise NotShortened("there are more names than short ones")
+
+    def _parameters(self, module: Module, of_module: Mapping[str, str]) -> dict[Scope, dict[str, str]]:
         """For each function its parameters' short names: others than those of the functions around it."""
         found: dict[Scope, dict[str, str]] = {}
         for scope, bound in module.scopes.items():
             if not isinstance(scope, Function):
                 continue
-            at = used + sum(len(found[outer]) for outer in module.nested[scope] if outer in found)
-            words = [
-                word
-                for word, bindings in bound.items()
-                if bindings[0].kind == "parameter" and word != "self" and word not in self._fixed(module)
-            ]
-            found[scope] = dict(zip(words, self._short[at:], strict=False))
+            barred = set(of_module.values())
+            for outer in module.nested[scope]:
+                barred.update(found.get(outer, {}).values())
+            found[scope] = {}
+            for word, bindings in bound.items():
+                if bindings[0].kind == "parameter" and word != "self" and word not in self._fixed(module):
+                    found[scope][word] = self._next(barred)
+                    barred.add(found[scope][word])
         return found
 
     def _fixed(self, module: Module) -> set[str]:

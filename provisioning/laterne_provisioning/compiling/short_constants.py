@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from laterne_emulator.sources import Module, Scope, home_of, module_of
+from laterne_provisioning.compiling.sources import Module, Scope, home_of, module_of
 
 _CONSTANT = re.compile(r"_?[A-Z][A-Z0-9_]*")
 _LARGEST = (1 << 30) - 1  # what every port keeps without an object

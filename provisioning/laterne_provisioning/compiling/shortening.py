@@ -4,8 +4,10 @@ MicroPython keeps every name of every module that it has ever loaded, on the hea
 "Memory"). So the modules of an image are rewritten together:
 
 1 - an integer constant is written as its number wherever it is used, and its definition goes;
-2 - a name that begins with an underscore, which is known in its own module only, becomes one of a few short ones,
-    which all modules have in common; so does a parameter, where nobody passes it by its name;
+2 - a name that only modules of the image ask for, where it is seen that they mean it, becomes one of a few short ones,
+    which all modules have in common; so does an attribute, and a parameter, where nobody passes it by its name. What
+    is known in one module only is numbered there. What others ask for gets its short name from a hash of the long one:
+    so a change in one module does not give new names to all others, and an update is small;
 3 - what only type checkers read goes, and so do `__all__`, functions that nobody calls, modules that nobody loads.
 
 Whatever this cannot see through keeps its name: what stands in an f-string, what is asked of an object of which it is
@@ -15,34 +17,51 @@ Only what is loaded from an image with all its modules may be rewritten: afterwa
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from laterne_emulator.short_constants import Constants
-from laterne_emulator.short_names import Names
-from laterne_emulator.sources import Function, Module, NotShortened, read
+from laterne_provisioning.compiling.short_constants import Constants
+from laterne_provisioning.compiling.short_names import Names
+from laterne_provisioning.compiling.sources import Function, Module, NotShortened, read
 
 __all__ = ("NotShortened", "shortened")
 
 _WORD = re.compile(rb"[A-Za-z_]\w*")
 
 
-def shortened(sources: Mapping[str, bytes], *outside: bytes) -> dict[str, bytes]:
+def shortened(sources: Mapping[str, bytes], *outside: bytes, stable: bool = True) -> dict[str, bytes]:
     """{module: source} of everything that can be loaded from one image, rewritten.
 
-    outside: sources of what uses these modules or is used by them; every word in it is left as it is.
+    outside: sources of what uses these modules or is used by them; every word in it is left as it is. stable: a change
+    in one module changes the names of others rarely, as updates want it; else there are as few names as possible.
     Raises NotShortened, SyntaxError.
     """
-    keep = frozenset(word.decode() for source in outside for word in _WORD.findall(source))
-    return dict(_shortened(tuple(sorted(sources.items())), keep))
+    keep = frozenset(word for source in outside for word in _words(source))
+    return dict(_shortened(tuple(sorted(sources.items())), keep, stable))
+
+
+def _words(source: bytes) -> Iterator[str]:
+    """Every word of a program, without its comments and docstrings; of a text that is no program, every word."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        yield from (word.decode() for word in _WORD.findall(source))
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value.value = None
+    # What is left says all names in one form; the words of strings are among them.
+    yield from (word.decode() for word in _WORD.findall(ast.unparse(tree).encode()))
 
 
 @lru_cache(maxsize=8)
-def _shortened(sources: tuple[tuple[str, bytes], ...], keep: frozenset[str]) -> tuple[tuple[str, bytes], ...]:
+def _shortened(
+    sources: tuple[tuple[str, bytes], ...], keep: frozenset[str], stable: bool
+) -> tuple[tuple[str, bytes], ...]:
     texts = {name.removesuffix(".__init__"): source for name, source in sources}
     modules = _without_what_nobody_calls(texts, keep)
     Constants(modules, keep).write_out()
-    Names(modules, keep).shorten()
+    Names(modules, keep, stable).shorten()
     rewritten = {}
     for name, source in sources:
         module = modules.get(name.removesuffix(".__init__"))

@@ -227,3 +227,26 @@ def statements_of(tree: ast.Module) -> Iterator[ast.stmt]:
             if isinstance(node, ast.stmt):
                 yield node
             waiting.extend(ast.iter_child_nodes(node))
+
+
+def needed_by(name: str, sources: Mapping[str, bytes]) -> list[str]:
+    """A module and all modules of these sources that it imports, directly or not, with their packages; sorted.
+
+    sources: {module: source}, a package under "name.__init__".
+    """
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        here = waiting.pop()
+        if f"{here}.__init__" in sources:
+            here = f"{here}.__init__"
+        if here in found or here not in sources:
+            continue
+        found.add(here)
+        waiting.append(here.removesuffix(".__init__").rpartition(".")[0])
+        module = read(here, sources[here])
+        waiting.extend(module.whole_imports)
+        for statement in module.imports:
+            waiting.append(statement.module or "")
+            waiting.extend(f"{statement.module}.{alias.name}" for alias in statement.names)
+    return sorted(found)

@@ -1,0 +1,1 @@
+"""Modules for boards: MicroPython sources with short names, compiled (shortening.py says why)."""
