@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ORACLES := .oracles
 PEER := .peer
+SENSORTHINGS := .sensorthings
 
 .PHONY: setup demo test soak fuzz bench check lock clean
 
@@ -31,12 +32,18 @@ $(PEER)/.ready: requirements-peer.lock | $(READY)
 	$(PEER)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-peer.lock
 	@touch $@
 
+# A SensorThings server to deliver to, in the tests and in `make demo ARGS="--platform sensorthings"`.
+$(SENSORTHINGS)/.ready: requirements-sensorthings.lock | $(READY)
+	$(PYTHON) -m venv --clear $(SENSORTHINGS)
+	$(SENSORTHINGS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-sensorthings.lock
+	@touch $@
+
 demo: $(READY)
 	$(BIN)/laterne demo $(ARGS)
 
 # ARGS is passed on to pytest: make test ARGS="-k roster". WORKERS: processes that run tests; 0 runs them in one, in order.
 WORKERS ?= $(shell nproc)
-test: $(READY) $(ORACLES)/.ready
+test: $(READY) $(ORACLES)/.ready $(SENSORTHINGS)/.ready
 	@.ci/debian mosquitto softhsm2 systemd systemd-container dbus
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
@@ -61,7 +68,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python firmware/check_types.py
 
-bench: $(READY) $(ORACLES)/.ready $(PEER)/.ready
+bench: $(READY) $(ORACLES)/.ready $(PEER)/.ready $(SENSORTHINGS)/.ready
 	@.ci/debian mosquitto
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/benchmarks/tables.py $(ARGS)
 
@@ -72,6 +79,7 @@ lock: $(READY)
 	$(PIP_COMPILE) --extra emulator --extra hsm --extra development -o requirements.lock pyproject.toml
 	$(PIP_COMPILE) -o requirements-oracles.lock .ci/oracles.in
 	$(PIP_COMPILE) -o requirements-peer.lock .ci/peer.in
+	$(PIP_COMPILE) -o requirements-sensorthings.lock .ci/sensorthings.in
 
 clean:
-	rm -rf $(VENV) $(ORACLES) $(PEER) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(ORACLES) $(PEER) $(SENSORTHINGS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
