@@ -66,17 +66,15 @@ def _historical(platform: Platform, boards: list[FakeBoard]) -> int:
 
 @pytest.mark.timeout(WITHIN_S + 60)
 async def test_a_day_of_reports_is_delivered_while_new_ones_overtake_it(
-    tmp_path: Path, broker: Mosquitto, fault_sweep: "FaultSweeps"
+    memory: Path, broker: Mosquitto, fault_sweep: "FaultSweeps"
 ) -> None:
     for case in fault_sweep("day without broker", quick=1):
         with case:
-            directory = tmp_path / case.name
-            directory.mkdir()
             boards = [quick(FakeBoard(f"{case.name}-{number}", number)) for number in range(1, BOARDS + 1)]
-            lines = [FakeLine(directory / f"line-{board.address}", [board]) for board in boards]
+            lines = [FakeLine(memory / f"line-{board.address}", [board]) for board in boards]
             async with Platform(broker) as platform, Proxy(broker.port) as proxy:
                 proxy.refusing = True
-                gateway = GatewayProcess(directory, boards, lines, proxy)
+                gateway = GatewayProcess(memory, boards, lines, proxy)
                 gateway.set_backlog_a_second(SLOWLY)
                 gateway.config.write_text(gateway.config.read_text() + f"[buffer]\nmax_mib = {CAP_MIB}\n")
                 try:
