@@ -1,4 +1,4 @@
-"""P4: a flash that cannot be mounted. Stock MicroPython formats it, which is seen; an interpreter of ours never does."""
+"""P4: a flash that cannot be mounted. Stock MicroPython formats it, and that is seen; one of ours never does."""
 
 import asyncio
 import re
@@ -13,6 +13,7 @@ from laterne_protocol import messages
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from laterne_emulator.board import EmulatedBoard
     from laterne_emulator.pytest_plugin import Benches
 
 NAME = "board-01"
@@ -28,18 +29,23 @@ def make_unreadable(flash: "Path") -> None:
     flash.write_bytes(bytes(content))
 
 
+async def prints(board: "EmulatedBoard", text: str) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        await board.usb.wait_for_print(text)
+
+
 async def test_stock_micropython_formats_it_and_the_board_says_so(emulated_boards: "Benches") -> None:
     bench = await emulated_boards(settings=SETTINGS, powered=False)
     board = bench.boards[NAME]
     make_unreadable(board.flash.image)
     await board.power_on()
     assert board.formatted == 1
-    await board.usb.wait_for_print(">>>")  # nothing is there that could run: a new board, to be flashed again
+    await prints(board, ">>>")  # nothing is there that could run: a new board, to be flashed again
     await board.power_off()
     assert image.names(board.flash.image) == []
     image.build(board.flash.image, image.firmware_files(image.find_firmware()))
     await board.power_on()
-    await board.usb.wait_for_print("making keys")
+    await prints(board, "making keys")
 
 
 async def test_an_interpreter_of_ours_runs_the_rescue_leaves_the_flash_and_goes_on_when_it_can_be_read(
@@ -59,7 +65,7 @@ async def test_an_interpreter_of_ours_runs_the_rescue_leaves_the_flash_and_goes_
         unreadable = board.flash.image.read_bytes()
         for _ in range(2):
             await board.power_on()
-            await board.usb.wait_for_print("rescue, start 1")
+            await prints(board, "rescue, start 1")
             board.usb.path.write_bytes(CTRL_A_TO_E + b"\r\x03\x03\x01import os\x04")
             async with asyncio.timeout(WITHIN_S):
                 answer = None
@@ -86,11 +92,11 @@ async def test_a_new_chip_gets_a_file_system_and_one_with_a_single_byte_on_it_do
     blank = b"\xff" * len(board.flash.image.read_bytes())
     board.flash.image.write_bytes(blank[:-1] + b"\xfe")
     await board.power_on()
-    await board.usb.wait_for_print("rescue, start 1")
+    await prints(board, "rescue, start 1")
     await board.power_off()
     board.flash.image.write_bytes(blank)
     await board.power_on()
-    await board.usb.wait_for_print("keys made")
+    await prints(board, "keys made")
     await board.power_off()
     assert re.search("release [0-9.]+, start 1", board.usb.printed())
     assert "/k/keys.0" in image.names(board.flash.image)
@@ -103,8 +109,8 @@ async def test_the_slots_of_a_board_with_an_interpreter_of_ours_are_run_and_the_
     bench = await emulated_boards(files=files, powered=False, boot="frozen")
     board = bench.boards[NAME]
     await board.power_on()
-    await board.usb.wait_for_print("release 0")
+    await prints(board, "release 0")
     await board.power_off()
     image.write(board.flash.image, {}, remove=["a/laterne_firmware/app.mpy"])
     await board.power_on()
-    await board.usb.wait_for_print("rescue, start 2")
+    await prints(board, "rescue, start 2")

@@ -259,6 +259,7 @@ VARIANTS |= {
         "hil_tests/test_a_flash_that_cannot_be_mounted.py::test_an_interpreter_of_ours_runs_the_rescue_leaves_the_flash"
         "_and_goes_on_when_it_can_be_read",
         "TimeoutError",
+        quick=False,
     ),
     "a trial without an end": Variant(
         "firmware/laterne_firmware/app.py",
