@@ -25,7 +25,7 @@ from laterne_emulator.usb import UsbPort, open_terminal
 from laterne_emulator.watchdog import Watchdog
 
 HEAP_BYTES = 152 * 1024  # what the firmware may use (firmware/README.md, "Memory")
-EMULATOR_HEAP_BYTES = 23 * 1024 + 256  # what the emulator's own modules keep of it; measured in test_emulated_board.py
+EMULATOR_HEAP_BYTES = 22 * 1024 + 768  # what the emulator's own modules keep of it; measured in test_emulated_board.py
 UTC_AT_POWER_ON = 1_609_459_200  # rp2 starts its clock at 2021-01-01
 
 
@@ -33,9 +33,7 @@ class EmulatedBoard:
     """A board in a folder: `usb` (while it has power), `flash.img`, `console.log`.
 
     `heap_bytes` is what the firmware gets. `ticks_at_start_ms` (0 .. 2^30 - 1) and `clock_ppm` set the ticks of the
-    following power-ons. Sensors are put on `buses`, levels on `pins`, a line on `uart`. `frozen`: a folder that stands
-    for what is frozen into its interpreter; without one it starts as stock MicroPython does, and formats what it cannot
-    mount.
+    following power-ons. Sensors are put on `buses`, levels on `pins`, a line on `uart`.
     """
 
     def __init__(
@@ -46,13 +44,11 @@ class EmulatedBoard:
         blocks: int = BLOCKS,
         timing: FlashTiming = INSTANT,
         unique_id: bytes | None = None,
-        frozen: Path | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = folder.name
         self.folder = folder
         self.heap_bytes = heap_bytes
-        self.frozen = frozen
         self.unique_id = unique_id or hashlib.sha256(folder.name.encode()).digest()[:8]
         self.flash = Flash(folder / "flash.img", blocks, timing)
         self.pins = Pins()
@@ -205,8 +201,7 @@ class EmulatedBoard:
         return self._ending or self._judge(status)
 
     def _start(self, terminal: int, channel: socket.socket) -> "subprocess.Popen[bytes]":
-        heap_bytes = self.heap_bytes + EMULATOR_HEAP_BYTES
-        arguments, environment = interpreter.command(heap_bytes, channel.fileno(), self.frozen)
+        arguments, environment = interpreter.command(self.heap_bytes + EMULATOR_HEAP_BYTES, channel.fileno())
         return subprocess.Popen(
             arguments,
             stdin=terminal,

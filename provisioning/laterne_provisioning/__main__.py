@@ -32,6 +32,7 @@ from laterne_provisioning import (
 )
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import enrol as enrolment
+from laterne_provisioning.campaign import commands as campaign_commands
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.line import Line
 from laterne_provisioning.registry import Place
@@ -57,6 +58,7 @@ app.add_typer(roster_app, name="roster")
 app.add_typer(trust_app, name="trust")
 app.add_typer(gateway_app, name="gateway")
 app.add_typer(grant_commands.app, name="grant")
+app.add_typer(campaign_commands.app, name="campaign")
 app.add_typer(audit_commands.app, name="audit")
 app.add_typer(release_commands.app, name="release")
 app.command("verify")(verify.verify)

@@ -59,10 +59,19 @@ class Unanswered(OperatorError):
     """No receipt in time. The order stays at the broker."""
 
 
-class _Client(aiomqtt.Client):
+class Client(aiomqtt.Client):
     """refused: the broker's reason for a message that it did not take (aiomqtt takes every PUBACK for success)."""
 
     refused: ReasonCode | None = None
+
+    def keep_until_acknowledged(self) -> None:
+        """From now on what comes is the broker's until acknowledge(): it comes again to who did not live so long."""
+        self._client.manual_ack_set(True)
+
+    def acknowledge(self, message: aiomqtt.Message) -> None:
+        """We have done with this message what is to be done."""
+        if message.qos:
+            self._client.ack(message.mid, message.qos)
 
     def _on_publish(
         self, client: PahoClient, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
@@ -149,7 +158,7 @@ async def clear(broker: Broker, way: Way) -> None:
 
 
 @asynccontextmanager
-async def _reached(broker: Broker) -> AsyncIterator[_Client]:
+async def _reached(broker: Broker) -> AsyncIterator[Client]:
     """As _connected(), for what is over in a moment: an outage is an OperatorError."""
     try:
         async with _connected(broker) as client:
@@ -163,8 +172,8 @@ def _unreachable(broker: Broker, why: aiomqtt.MqttError) -> OperatorError:
 
 
 @asynccontextmanager
-async def _connected(broker: Broker) -> AsyncIterator[_Client]:
-    client = _Client(
+async def _connected(broker: Broker) -> AsyncIterator[Client]:
+    client = Client(
         broker.host,
         broker.port,
         identifier=f"laterne-orders-{secrets.token_hex(6)}",
@@ -179,13 +188,13 @@ async def _connected(broker: Broker) -> AsyncIterator[_Client]:
         yield client
 
 
-async def _subscribe(broker: Broker, client: _Client, *topics: str) -> None:
+async def _subscribe(broker: Broker, client: Client, *topics: str) -> None:
     answer = await client.subscribe([(topic, 1) for topic in topics])
     if any(getattr(code, "value", code) >= REFUSED_FROM for code in answer):
         raise OperatorError(f"{broker} does not let us read {', '.join(topics)}: ask for the right.")
 
 
-async def _publish(broker: Broker, client: _Client, topic: str, body: bytes) -> None:
+async def _publish(broker: Broker, client: Client, topic: str, body: bytes) -> None:
     await client.publish(topic, body, qos=1, retain=True)
     if client.refused is not None:
         raise OperatorError(f"{broker} does not take {topic}: {client.refused}. Ask for the right.")

@@ -102,15 +102,16 @@ def _served(boards: list[Board], wanted: Sequence[str]) -> list[Board]:
 
 def newest_boards(registry: Registry, gateway: str) -> list[str] | None:
     """The boards that the newest roster of a gateway lets it serve; None: it has none."""
-    return dict(_newest(registry)).get(gateway)
+    return dict(newest(registry)).get(gateway)
 
 
 def gateways_of(registry: Registry, board_id: str) -> list[str]:
     """The gateways whose newest roster has this board."""
-    return [gateway for gateway, boards in _newest(registry) if board_id in boards]
+    return [gateway for gateway, boards in newest(registry) if board_id in boards]
 
 
-def _newest(registry: Registry) -> list[tuple[str, list[str]]]:
+def newest(registry: Registry) -> list[tuple[str, list[str]]]:
+    """Each gateway and the boards that its newest roster lets it serve."""
     rows = registry.execute("select gateway, max(version), body from roster group by gateway order by gateway")
     found = []
     for gateway, _, body in rows:

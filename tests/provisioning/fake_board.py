@@ -131,6 +131,11 @@ class FakeBoard:
         self._previous = report.digest(payload)
         return self.key.sign_object(cose.REPORT, payload)
 
+    @property
+    def last_sequence(self) -> int:
+        """Of its newest report; 0 when there is none."""
+        return self._sequence
+
     def skip_reports(self, count: int) -> None:
         """Take that many reports that nobody will ever see."""
         for _ in range(count):

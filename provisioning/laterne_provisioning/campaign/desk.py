@@ -1,0 +1,104 @@
+"""Where the orders of a campaign are signed and what boards have signed is judged: with the authority, no broker.
+
+One signature for each order, its counter from the registry as all orders have it. A board with which something else is
+under way (new keys, its end) gets no order of ours meanwhile: one board, one order at the broker.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+from laterne_protocol import cose, credential, order, receipt
+from laterne_protocol.errors import ObjectError, WireError
+from laterne_protocol.report import GOOD, NOT_EVALUATED
+from laterne_provisioning import audit, keys, known_boards, primitives
+from laterne_provisioning.authority import Authority, sign_object
+from laterne_provisioning.campaign.health import SHORT_DIGEST, Heard
+from laterne_provisioning.campaign.rows import Change, Wanted
+from laterne_provisioning.order_book import OrderBook
+from laterne_provisioning.registry import ENROLLED, Registry
+from laterne_provisioning.verifier import Refused, Verifier
+
+ACTIONS = {order.STAGE: "stage", order.ARM: "arm", order.ABANDON: "abandon"}
+MAX_NAMED = 200  # boards in one record of the audit log, of 40 bytes each
+
+
+class Desk:
+    """registry: open while a campaign runs. now: gives Unix seconds."""
+
+    def __init__(
+        self, authority: Authority, registry: Registry, order_key: keys.SigningKey, now: Callable[[], int]
+    ) -> None:
+        self.now = now
+        self._authority = authority
+        self._registry = registry
+        self._key = order_key
+        self._book = OrderBook(registry)
+        self._verifier = Verifier(known_boards.of_authority(authority))
+
+    def open(self) -> None:
+        """Raises OperatorError, UsageError: the order key is not at hand."""
+        self._key.open()
+
+    def order(self, wanted: Wanted, sequence: int) -> bytes | None:
+        """The order, signed; None: not now. sequence: of the release. Raises OperatorError."""
+        release = bytes.fromhex(wanted.digest)
+        arguments: dict[int, list[bytes | int]] = {
+            order.STAGE: [release, sequence, wanted.nonce],
+            order.ARM: [release, wanted.nonce, wanted.not_after],
+            order.ABANDON: [release],
+        }
+        with self._registry.transaction():
+            board = self._registry.board(wanted.board)
+            if board is None or board.state != ENROLLED or board.under_way is not None:
+                return None
+            counter = self._book.next_counter(board.id, self.now())
+            kid = credential.kid(board.sign_key)
+            said = order.Order(board.id, kid, counter, wanted.action, arguments[wanted.action])
+            return sign_object(self._key, cose.ORDER, said.to_payload())
+
+    def receipt(self, board_id: str, digest: str, body: bytes) -> receipt.Receipt | None:
+        """The board's receipt for the order with this digest; None: these bytes are not that, whoever sent them."""
+        board = self._registry.board(board_id)
+        if board is None:
+            return None
+        try:
+            signed = cose.parse(body, receipt.MAX_RECEIPT_BYTES)
+            said = receipt.receipt_of(
+                cose.verify(signed, cose.RECEIPT, partial(primitives.is_signature, board.sign_key))
+            )
+            if (said.board, said.order.hex()) != (board_id, digest):
+                raise ObjectError("it is for another order")
+        except WireError:
+            return None
+        return said
+
+    def heard(self, board: str, body: bytes) -> Heard | None:
+        """What a report tells; None: it is not this board's, or was seen before."""
+        found = self._verifier.check(body, board)
+        if isinstance(found, Refused) or found.repeated:
+            return None
+        good = [one for one in found.readings if one.value is not None and one.quality in (GOOD, NOT_EVALUATED)]
+        release = None if found.release is None else (found.release[0].hex()[:SHORT_DIGEST], found.release[1])
+        return Heard(
+            found.sequence,
+            found.boot,
+            found.closed_ms,
+            release,
+            frozenset(one.channel for one in good),
+            len(found.readings),
+            len(found.readings) - len(good),
+        )
+
+    def write_down(self, campaign: str, changes: list[Change]) -> None:
+        """Every transition in the audit log, before it counts: boards that went the same way in one record."""
+        ways: dict[tuple[str, str], list[str]] = {}
+        for change in changes:
+            if not change.board:
+                details: audit.Details = {"event": change.event, "campaign": change.state, "reason": change.said}
+                self._authority.log.append("campaign", campaign, details)
+                continue
+            ways.setdefault((change.state, change.event), []).append(change.board)
+        for (state, event), boards in ways.items():
+            for start in range(0, len(boards), MAX_NAMED):
+                named: list[audit.Json] = list(boards[start : start + MAX_NAMED])
+                self._authority.log.append("campaign boards", campaign, {"event": event, "to": state, "boards": named})

@@ -1,0 +1,146 @@
+"""A campaign at the broker: the release in parts, orders to boards, and what comes back of them.
+
+The session at the broker is the campaign's own and outlives a command that was stopped: reports that come meanwhile
+wait there, and what came is acknowledged when it is on our disk: that a board runs a release it says once. The session
+can be in one place only, so whoever runs the same campaign elsewhere is noticed.
+"""
+
+import asyncio
+import hashlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from laterne_protocol import fields, release_parts
+from laterne_protocol.errors import ObjectError
+from laterne_provisioning.campaign.rows import Told
+from laterne_provisioning.downlink import PREFIX, REFUSED_FROM, STATUS_WITHIN_S, Client
+from laterne_provisioning.errors import OperatorError
+from laterne_provisioning.subscriber import CONNECT_WITHIN_S, Broker
+
+SESSION_S = 7 * 86400  # a campaign that nobody goes on with for longer starts hearing anew
+TAKEN_OVER = 0x8E  # MQTT 5, 2.4: session taken over
+MAX_TOLD_BYTES = 1024
+REPORT, UPDATE, RECEIPT = "report", "update", "receipt"
+_LEVELS = 6  # laterne/v1/<tenant>/<gateway>/<board>/<what>
+
+
+@dataclass(frozen=True)
+class Came:
+    """A message of a board's topic. what: REPORT, UPDATE or RECEIPT."""
+
+    board: str
+    what: str
+    body: bytes
+
+
+@asynccontextmanager
+async def connected(broker: Broker, campaign: str, session_s: int = SESSION_S) -> AsyncIterator[Client]:
+    """The campaign's session at the broker, kept for so long. Raises aiomqtt.MqttError."""
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    properties.SessionExpiryInterval = session_s
+    client = Client(
+        broker.host,
+        broker.port,
+        identifier=f"laterne-campaign-{hashlib.sha256(campaign.encode()).hexdigest()[:12]}",
+        protocol=aiomqtt.ProtocolVersion.V5,
+        clean_start=False,
+        properties=properties,
+        tls_context=broker.tls,
+        username=broker.user,
+        password=broker.password,
+        timeout=CONNECT_WITHIN_S,
+    )
+    client.keep_until_acknowledged()
+    async with client:
+        yield client
+
+
+async def listen_to(client: Client, broker: Broker, tenants: Iterable[str]) -> None:
+    """Subscribe to what boards and gateways of these tenants say. Raises OperatorError: we may not."""
+    topics = [f"{PREFIX}/{tenant}/+/+/{what}" for tenant in tenants for what in (REPORT, UPDATE, RECEIPT)]
+    answer = await client.subscribe([(topic, 1) for topic in topics])
+    if any(getattr(code, "value", code) >= REFUSED_FROM for code in answer):
+        raise OperatorError(f"{broker} does not let us read {', '.join(topics)}: ask for the right.")
+
+
+async def publish(client: Client, broker: Broker, topic: str, body: bytes) -> None:
+    """A retained message, taken by the broker when this returns. Raises OperatorError: it is not."""
+    client.refused = None
+    await client.publish(topic, body, qos=1, retain=True)
+    if client.refused is not None:
+        raise OperatorError(f"{broker} does not take {topic}: {client.refused}. Ask for the right.")
+
+
+async def publish_release(client: Client, broker: Broker, tenants: Iterable[str], digest: str, whole: bytes) -> None:
+    """The release file in parts, for the gateways of these tenants; the head last: who sees it finds the others."""
+    for tenant in tenants:
+        head, *parts = release_parts.parts_of(whole)
+        for number, part in enumerate(parts, 1):
+            await publish(client, broker, release_parts.topic(tenant, bytes.fromhex(digest), number), part)
+        await publish(client, broker, release_parts.topic(tenant, bytes.fromhex(digest), 0), head)
+
+
+async def tenants_of(broker: Broker, gateways: Iterable[str]) -> dict[str, str]:
+    """The tenant under which each of these gateways has told its status. Raises OperatorError: not all have, or two."""
+    wanted, found = set(gateways), dict[str, str]()
+    try:
+        async with connected(broker, f"{secrets.token_hex(6)}", 0) as client:
+            await client.subscribe(f"{PREFIX}/+/+/status", qos=1)
+            async with asyncio.timeout(STATUS_WITHIN_S):
+                async for message in client.messages:
+                    _, _, tenant, gateway, _ = message.topic.value.split("/")
+                    if gateway not in wanted:
+                        continue
+                    if found.setdefault(gateway, tenant) != tenant:
+                        raise OperatorError(f"{gateway} is at {broker} under several tenants: give --tenant.")
+                    if len(found) == len(wanted):
+                        break
+    except TimeoutError:
+        missing = ", ".join(sorted(wanted - found.keys()))
+        raise OperatorError(f"{missing} has never been at {broker}: is it this broker? Else give --tenant.") from None
+    except aiomqtt.MqttError as why:
+        raise OperatorError(f"{broker} cannot be used: {why}. Is the broker running, is it this address?") from why
+    return found
+
+
+def came(message: aiomqtt.Message) -> Came | None:
+    """What a message is, as far as its topic says; None: nothing for us."""
+    levels = message.topic.value.split("/")
+    if len(levels) != _LEVELS or levels[5] not in (REPORT, UPDATE, RECEIPT) or not isinstance(message.payload, bytes):
+        return None
+    return Came(levels[4], levels[5], message.payload)
+
+
+def told_of(body: bytes) -> Told | None:
+    """What a gateway tells of a board's update; None: not that, whoever wrote it."""
+    try:
+        parts = json.loads(body[:MAX_TOLD_BYTES])
+        result = parts.get("result")
+        if result is not None:
+            code, digest = result
+            result = (fields.integer(code, "code", 1, 255), _hex(digest, 16))
+        share = parts.get("share")
+        return Told(
+            fields.text(parts["phase"], "phase", 16),
+            _hex(parts.get("running"), 16),
+            bytes.fromhex(_hex(parts.get("nonce"), 8)),
+            _hex(parts.get("staged"), 16),
+            result,
+            None if share is None else min(1.0, max(0.0, float(share))),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ObjectError):
+        return None
+
+
+def _hex(value: object, count: int) -> str:
+    """Digits of so many bytes, or "" for null."""
+    if value is None:
+        return ""
+    return fields.byte_string(bytes.fromhex(str(value)), "digest", count).hex()
