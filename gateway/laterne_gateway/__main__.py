@@ -1,4 +1,4 @@
-"""laterne-gateway run | check | status | buffer | release | key | install | uninstall: the gateway's command line.
+"""laterne-gateway run | check | status | buffer | release | key | diag | install | uninstall.
 
 Exit codes: 0 done, 1 found wrong or failed, 2 bad usage or configuration. What a command needs is imported when it
 runs.
@@ -46,6 +46,10 @@ def run_command(arguments: list[str]) -> int:
         from laterne_gateway.check import check
 
         return check(config)
+    if asked.command == "diag":
+        from laterne_gateway.diag import diag
+
+        return diag(config, Path(asked.output))
     if asked.command == "buffer":
         from laterne_gateway import buffer_commands
 
@@ -107,6 +111,10 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=summary, description=summary)
         _add_options(command, as_json=name == "status")
+    summary = "write what whoever helps would ask for into one file, without any secret"
+    command = commands.add_parser("diag", help=summary, description=summary)
+    _add_options(command, as_json=False)
+    command.add_argument("-o", "--output", required=True, metavar="FILE", help="a new .tar.gz")
     summary = "look after the reports that wait for delivery"
     buffer = commands.add_parser("buffer", help=summary, description=summary)
     actions = buffer.add_subparsers(dest="action", required=True, metavar="ACTION")

@@ -102,6 +102,11 @@ async def _run(
             parts.create_task(status.run()),
             parts.create_task(_reload(gateway, roster, sessions, buses, buffer, health)),
         ]
+        if config.metrics_port is not None:
+            from laterne_gateway.metrics import MetricsServer  # only for whom it is: it costs memory
+
+            server = MetricsServer(config.metrics_port, gateway.id, buffer, health, clock)
+            others.append(parts.create_task(server.run()))
         others.append(parts.create_task(keep_alive(manager, health, lambda: buffer.turned_s, lambda: in_words(buffer))))
         manager.tell(READY, f"STATUS={in_words(buffer)}")
         await stop.wait()

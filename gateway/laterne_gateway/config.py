@@ -26,6 +26,7 @@ DEFAULT_MAX_MIB, MIN_MAX_MIB, MAX_MAX_MIB = 1024, 16, 1_048_576  # a million rep
 MAX_MAX_DAYS = 3660
 MAX_GATHER_S = 60  # a minute's reports at once; a board's backlog holds many minutes
 REFUSE, DROP_OLDEST = "refuse", "drop oldest"
+DEFAULT_METRICS_PORT = 9110  # in the range that Prometheus exporters use; any free one does
 SECRETS = "credentials"  # a folder beside the configuration, readable by root alone
 KEY_NAME = "agree.key"  # in the gateway's directory unless another file is named
 MQTT_PORT, MQTTS_PORT = 1883, 8883  # IANA
@@ -100,11 +101,14 @@ class BufferSettings:
 
 @dataclass(frozen=True)
 class Config:
+    """metrics_port: on loopback; None: no metrics."""
+
     file: Path
     gateway: GatewaySettings
     lines: tuple[LineSettings, ...]
     mqtt: MqttSettings
     buffer: BufferSettings = BufferSettings()
+    metrics_port: int | None = None
 
 
 def load(file: Path) -> Config:
@@ -231,15 +235,16 @@ class _Reader:
         buffer = BufferSettings()
         if "buffer" in found:
             buffer = self._buffer(self._table(found, "buffer"))
+        port = self._metrics(self._table(found, "metrics")) if "metrics" in found else None
         for name in found:
             line = line_of(self.text, name, None, None) or line_of(self.text, "", None, name)
             self.problems.append(
                 f"{self.file}:{line or 1}: {name}: is not a setting: remove it, or correct its name "
-                "([gateway], [[line]], [mqtt], [buffer])"
+                "([gateway], [[line]], [mqtt], [buffer], [metrics])"
             )
         if self.problems:
             raise ConfigError(self.problems)
-        return Config(self.file, gateway, lines, mqtt, buffer)
+        return Config(self.file, gateway, lines, mqtt, buffer, port)
 
     def _table(self, found: dict[str, object], name: str) -> _Table:
         value = found.pop(name, None)
@@ -320,6 +325,11 @@ class _Reader:
         )
         table.end("max_mib, max_days, when_full, gather_s")
         return settings
+
+    def _metrics(self, table: _Table) -> int:
+        port = table.integer("port", DEFAULT_METRICS_PORT, 1, 65535)
+        table.end("port")
+        return port
 
     def _url(self, table: _Table) -> tuple[str, int, bool]:
         remedy = 'write "mqtts://host:8883", or "mqtt://host:1883" without TLS'

@@ -1,0 +1,124 @@
+"""Metrics on loopback: what Prometheus' own parser reads is what was counted."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from tests.gateway.fake_board import FakeBoard
+from tests.gateway.parts import GatewayProcess, Subscriber
+from tests.gateway.test_buffer import accepted, open_buffer
+from tests.gateway.wired import WiredLine
+from tests.servers import Mosquitto, free_port
+
+from laterne_gateway.clock import SystemClock
+from laterne_gateway.health import Health
+from laterne_gateway.metrics import ADDRESS, MAX_REQUEST_BYTES, MetricsServer
+
+Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+async def ask(port: int, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection(ADDRESS, port)
+    writer.write(request)
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+
+
+async def scraped(port: int) -> Samples:
+    head, _, body = (await ask(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+def labelled(**labels: str) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(labels.items()))
+
+
+@contextlib.asynccontextmanager
+async def serving(tmp_path: Path, health: Health) -> AsyncIterator[int]:
+    port, buffer = free_port(), open_buffer(tmp_path)
+    await buffer.put(accepted(FakeBoard(), 1))
+    task = asyncio.create_task(MetricsServer(port, "gw-1", buffer, health, SystemClock()).run())
+    while True:
+        with contextlib.suppress(OSError):
+            (await asyncio.open_connection(ADDRESS, port))[1].close()
+            break
+        await asyncio.sleep(0.01)
+    yield port
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await buffer.close()
+
+
+async def test_every_counter_and_alarm_is_there_under_its_name(tmp_path: Path) -> None:
+    health = Health()
+    health.count("line quay", "frames damaged", 3)
+    health.count('LE-"7"', "refused: bad signature", 2)
+    health.alarm("buffer", "away", "the disk fails")
+    async with serving(tmp_path, health) as port:
+        found = await scraped(port)
+    assert found["laterne_events_total", labelled(kind="line", name="quay", event="frames damaged")] == 3
+    assert found["laterne_events_total", labelled(kind="board", name='LE-"7"', event="refused: bad signature")] == 2
+    assert found["laterne_alarms", labelled(kind="buffer", name="")] == 1
+    assert found["laterne_reports_waiting", labelled(route="mqtt")] == 1
+    assert found["laterne_commits_total", ()] >= 1
+    assert found["process_resident_memory_bytes", ()] > 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("request_", "begins"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 404"),
+        (b"POST /metrics HTTP/1.1\r\n\r\n", b"HTTP/1.1 405"),
+        (b"\r\n\r\n", b"HTTP/1.1 405"),
+        (b"GET /metrics" + b"x" * MAX_REQUEST_BYTES * 2, b""),
+    ],
+)
+async def test_what_is_no_request_for_metrics_gets_none_and_the_next_one_does(
+    tmp_path: Path, request_: bytes, begins: bytes
+) -> None:
+    async with serving(tmp_path, Health()) as port:
+        with contextlib.suppress(ConnectionResetError):
+            assert (await ask(port, request_)).startswith(begins)
+        assert await scraped(port)
+
+
+async def test_a_gateway_with_a_metrics_port_tells_what_it_delivered_and_a_taken_port_stops_nothing(
+    tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    board, port = FakeBoard(), free_port()
+    line = WiredLine(tmp_path / "quay", [board], seed=1)
+    subscriber = Subscriber(mosquitto)
+    listening = asyncio.create_task(subscriber.run())
+    await subscriber.ready.wait()
+    gateway = GatewayProcess(tmp_path, [board], [line], mosquitto)
+    gateway.config.write_text(gateway.config.read_text() + f"[metrics]\nport = {port}\n")
+    board.close_reports(3)
+    taken = await asyncio.start_server(lambda _, writer: writer.close(), ADDRESS, port)
+    try:
+        await gateway.start()
+        await gateway.says("choose another [metrics] port")
+        await subscriber.has_all(board)
+        assert await gateway.stop() == 0
+        taken.close()
+        await taken.wait_closed()
+        await gateway.start()
+        board.close_reports(3)
+        await subscriber.has_all(board)
+        found = await scraped(port)
+        assert found["laterne_events_total", labelled(kind="board", name=board.name, event="reports stored")] == 3
+    finally:
+        taken.close()
+        await gateway.end()
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await line.close()
