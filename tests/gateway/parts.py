@@ -141,8 +141,8 @@ class Parts:
         return found
 
     @contextlib.asynccontextmanager
-    async def asking(self, *lines: FakeLine | WiredLine) -> AsyncIterator[None]:
-        """Asks the boards on these lines meanwhile."""
+    async def asking(self, *lines: FakeLine | WiredLine, of: type[Bus] = Bus) -> AsyncIterator[None]:
+        """Asks the boards on these lines meanwhile. of: what kind of bus."""
         tasks = []
         self.buses.clear()
         for line in lines:
@@ -151,7 +151,7 @@ class Parts:
                 board.meet(self.authority)
             port = SerialLine(LineSettings(line.path.name, line.path, 115_200, addresses), self.health)
             known = (self.roster, self.sessions, self.inbox, self.orders, self.updates)
-            bus = Bus(port, addresses, *known, self.clock, self.health)
+            bus = of(port, addresses, *known, self.clock, self.health)
             self.buses.append(bus)
             tasks.append(asyncio.create_task(bus.run()))
         try:

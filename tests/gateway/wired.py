@@ -44,10 +44,10 @@ class WiredBoard:
 class WiredLine:
     """A line of the emulator, in the place of a FakeLine: path and boards are what Parts.asking wants."""
 
-    def __init__(self, path: Path, boards: Sequence[FakeBoard], seed: int) -> None:
+    def __init__(self, path: Path, boards: Sequence[FakeBoard], seed: int, *, paced: bool = False) -> None:
         self.boards = boards
         self._wired = [WiredBoard(board) for board in boards]
-        self.line = Line(path, [one.end for one in self._wired], bus=len(boards) > 1, paced=False, seed=seed)
+        self.line = Line(path, [one.end for one in self._wired], bus=len(boards) > 1, paced=paced, seed=seed)
 
     @property
     def path(self) -> Path:
