@@ -42,7 +42,7 @@ class BoardUpdates:
         self.told: list[bytes | None] = []
         self.asked = 0
         self.is_deaf = False  # a firmware that knows no updates
-        self.spoils = 0  # so many blocks are spoilt on flash
+        self.spoils: set[tuple[int, int]] = set()  # items and blocks that flash spoils, once
         self.claims: dict[str, object] = {}
         self._files: dict[bytes, bytes] = {}  # on flash, whole, by their digests
         self._forget()
@@ -145,8 +145,8 @@ class BoardUpdates:
             self._again()
             return
         self.blocks.append((self._item, block, encoding, len(code)))
-        if self.spoils:
-            self.spoils -= 1
+        if (self._item, block) in self.spoils:
+            self.spoils.remove((self._item, block))
             content = bytes(len(content))
         self._content += content
         if len(self._content) == size:

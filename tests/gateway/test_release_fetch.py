@@ -88,6 +88,14 @@ async def test_parts_may_come_in_any_order_and_twice(broker: Broker) -> None:
         await until(lambda: broker.releases.has(made.digest))
 
 
+def mixed(one: Release, other: Release) -> list[bytes]:
+    """The envelope of one release with the files of another, under a head that fits."""
+    parts, others = (cbor.decode(made.to_bytes(), 1 << 20) for made in (one, other))
+    assert isinstance(parts, list)
+    assert isinstance(others, list)
+    return list(release_parts.parts_of(cbor.encode([parts[0], parts[1], others[2][:-1], parts[3]])))
+
+
 def damaged(made: Release, authority: FakeAuthority) -> dict[str, list[bytes]]:
     head, part = release_parts.parts_of(made.to_bytes())
     flipped = bytes((part[500] ^ 1,))
@@ -100,6 +108,7 @@ def damaged(made: Release, authority: FakeAuthority) -> dict[str, list[bytes]]:
         "not a head": [b"\x80", part],
         "not signed by us": list(release_parts.parts_of(unsigned)),
         "another release of ours under this name": list(release_parts.parts_of(another)),
+        "parts of two releases": mixed(made, release(authority, sequence=8)),
         "part too long": [cbor.encode([1, 60_001, bytes(32)]), bytes(60_001)],
         "more parts than there may be": [cbor.encode([65, 60_000, bytes(32)]), *[b"x"] * 66],
         "endless": [cbor.encode([64, 1 << 20, bytes(32)]), *[bytes(60_000)] * 20],

@@ -179,12 +179,16 @@ async def test_killed_at_any_operation_of_the_disk_a_release_is_there_whole_or_n
     (tmp_path / "trust.cbor").write_bytes(store.authority.trust_file())
     outcomes = set()
     for cut in range(1, 20):
-        child = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED, str(tmp_path), str(cut))
-        finished = await child.wait() == 0
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", KILLED, str(tmp_path), str(cut), stdout=asyncio.subprocess.PIPE
+        )
+        before = (await child.communicate())[0].decode()
+        finished = child.returncode == 0
         found = await Releases(tmp_path, lambda: store.trusted, store.health).release(made.digest)
         outcomes.add((finished, found is not None))
         assert found is None or found.items[0] == made.severed
         assert found is not None or not finished
+        assert found is None or before in ("", "open"), "not before it was renamed"
         if finished:
             break
         for file in store.folder.glob("*.laterne"):
@@ -210,6 +214,7 @@ def audit(event, arguments):
     if changes:
         left[0] -= 1
         if left[0] == 0:
+            os.write(1, event.encode())
             os.kill(os.getpid(), signal.SIGKILL)
 
 sys.addaudithook(audit)

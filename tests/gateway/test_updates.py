@@ -36,6 +36,7 @@ async def updating(tmp_path: Path, line_of: LineOf, board: FakeBoard | None = No
         files = contents()
         old = release(made.authority, files, 2, "2.0.0")
         files["laterne_firmware/m03.mpy"] = files["laterne_firmware/m03.mpy"][:1000] + b"changed" * 9 + bytes(900)
+        files["laterne_protocol/long.mpy"] = files["laterne_protocol/long.mpy"][:9000] + b" and longer"
         new = release(made.authority, files | {"new.mpy": b"new " * 1700}, 3, "3.0.0")
         for one in (old, new):
             await made.releases.add(one.to_bytes(), ())
@@ -49,7 +50,11 @@ async def test_a_board_gets_what_has_changed_and_stages_it(tmp_path: Path, line_
         await case.staged()
         changed = {item for item, *_ in case.board.updates.blocks}
         paths = [path for path, _, _ in case.new.entries]
-        assert changed == {0, 1, 2 + paths.index("laterne_firmware/m03.mpy"), 2 + paths.index("new.mpy")}
+        assert {paths[item - 2] for item in changed if item > 1} == {
+            "laterne_firmware/m03.mpy",
+            "laterne_protocol/long.mpy",
+            "new.mpy",
+        }
         assert case.board.updates.bytes_dropped == 0
         assert [encoding & PATCH for item, _, encoding, _ in case.board.updates.blocks if item == 1] == [PATCH]
         code = sum(size for item, _, _, size in case.board.updates.blocks if item == 1)
@@ -129,16 +134,18 @@ async def test_it_goes_on_at_the_next_part_whatever_ends_in_between(tmp_path: Pa
         assert again <= (2 * (seen[0] // 6) if lost == "power of the board" else 0), "what was not whole begins anew"
 
 
+@pytest.mark.parametrize("spoilt", [(1, 0), (9, 2)], ids=["the index", "the last block of a file"])
 async def test_a_block_that_the_boards_flash_has_spoilt_comes_again_and_not_as_a_patch(
-    tmp_path: Path, line_of: LineOf
+    tmp_path: Path, line_of: LineOf, spoilt: tuple[int, int]
 ) -> None:
     async with updating(tmp_path, line_of) as case:
-        case.board.updates.spoils = 1  # the index
+        case.board.updates.spoils = {spoilt}
         async with case.parts.asking(case.line):
             await case.staged()
-        first, second = [encoding for item, _, encoding, _ in case.board.updates.blocks if item == 1]
-        assert first & PATCH
-        assert not second & PATCH
+        encodings = [encoding for item, _, encoding, _ in case.board.updates.blocks if item == spoilt[0]]
+        half = len(encodings) // 2
+        assert any(encoding & PATCH for encoding in encodings[:half])
+        assert not any(encoding & PATCH for encoding in encodings[half:])
 
 
 async def test_a_board_that_works_is_asked_again_at_once(tmp_path: Path, line_of: LineOf) -> None:
@@ -167,8 +174,9 @@ async def test_a_trial_is_confirmed_after_three_reports_of_this_start_over_this_
             assert set(updates.told) == {None}
             board.close_reports(1)
             await board.forgets(8)
-            await until(lambda: not updates.trial)
-            assert updates.told[-1] == case.new.digest
+            await asked_again(case)
+            assert not updates.trial
+            assert case.new.digest in updates.told
             assert updates.floor == 3
 
 
@@ -185,6 +193,47 @@ async def test_reports_from_before_a_restart_in_the_trial_do_not_confirm_it(tmp_
             board.restart()  # the watchdog, say
             board.close_reports(2)
             await board.forgets(4)
+            await asked_again(case)
+            assert updates.trial
+            assert set(updates.told) == {None}
+
+
+async def test_reports_of_a_former_start_that_come_late_do_not_confirm_a_trial(tmp_path: Path, line_of: LineOf) -> None:
+    async with updating(tmp_path, line_of) as case:
+        board, updates = case.board, case.board.updates
+        board.answer_with = lambda body: None
+        board.close_reports(4)
+        async with case.parts.asking(case.line):
+            await case.staged()
+            updates.arm()
+            board.restart()
+            updates.told.clear()
+            await until(lambda: len(updates.told) >= 1)
+            board.answer_with = lambda body: body
+            await board.forgets(4)
+            await asked_again(case)
+            assert updates.trial
+            assert set(updates.told) == {None}
+
+
+async def test_reports_of_another_session_do_not_confirm_a_trial(tmp_path: Path, line_of: LineOf) -> None:
+    """Two came in the session before and one in this: the link has not been shown to carry three."""
+    async with updating(tmp_path, line_of) as case:
+        board, updates = case.board, case.board.updates
+        async with case.parts.asking(case.line):
+            await case.staged()
+            updates.arm()
+            board.restart()
+            updates.told.clear()
+            await until(lambda: len(updates.told) >= 1)
+            board.close_reports(2)
+            await board.forgets(2)
+            board.sessions.restart()
+            await until(lambda: board.sessions.counts["sessions opened"] >= 3)
+            updates.told.clear()
+            await until(lambda: len(updates.told) >= 1)
+            board.close_reports(1)
+            await board.forgets(3)
             await asked_again(case)
             assert updates.trial
             assert set(updates.told) == {None}
