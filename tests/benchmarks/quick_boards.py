@@ -19,11 +19,12 @@ from tests.gateway.fake_authority import FakeAuthority, Key
 from tests.gateway.fake_board import FakeBoard
 
 from laterne_protocol import cbor, frame, messages
-from laterne_protocol.board_messages import REPORT
+from laterne_protocol.board_messages import POLL, REPORT
 from laterne_protocol.channels import HUMIDITY, ILLUMINANCE, PRESSURE, TEMPERATURE
 from laterne_protocol.cose import REPORT as REPORT_DOMAIN
 from laterne_protocol.frame import FrameDecoder
 from laterne_protocol.report import SET, Column, ColumnWriter, Report, digest, times_of
+from laterne_protocol.update_messages import IDLE, Progress
 
 CHANNELS = (TEMPERATURE, HUMIDITY, PRESSURE, ILLUMINANCE)
 REPORT_MS = 60_000
@@ -69,6 +70,8 @@ class QuickBoard:
         kind, number = items[:2]
         if kind == messages.Hello(0).to_bytes()[1]:
             return messages.Identity(number, self.whole.name, self.whole.key.kid, BOOT, "0.1.0", "quick").to_bytes()
+        if kind != POLL:  # how far its update is: there is none
+            return Progress(number, IDLE, None, 0, None, 0, 0, bytes(8)).to_bytes()
         after = items[3]
         waiting = max(0, released - after)
         head = [REPORT, number, BOOT, int(time.monotonic() * 1000) & 0x3FFFFFFF, 0 if waiting else DUE_MS, waiting]
