@@ -44,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("laterne")
     group.addoption("--board-seed", type=int, default=None, help="seed of the emulated boards' sensors and lines")
     group.addoption("--fault-seed", type=int, default=None, help="seed of the fault sweeps")
+    group.addoption("--sweeps", action="store_true", help="of the tests that are named only the fault sweeps")
     group.addoption("--fault-case", type=int, default=None, help="run only this case of each fault sweep")
 
 
@@ -58,6 +59,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[SEED] = given
     seed = run.get("fault_seed", config.getoption("--fault-seed"))
     config.stash[TABLE] = Table(Settings.found(seed, config.getoption("--fault-case")))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """--sweeps: only what takes faults from a sweep, however the test is called."""
+    if config.getoption("--sweeps"):
+        wanted = [item for item in items if "fault_sweep" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
+        items[:] = wanted
 
 
 @pytest.hookimpl(optionalhook=True)
