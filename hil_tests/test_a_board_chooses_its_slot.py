@@ -240,9 +240,10 @@ async def test_the_first_report_of_a_start_names_the_release_that_runs_and_no_ot
     emulated_boards: "Benches",
 ) -> None:
     files = image.firmware_files(image.find_firmware(), settings={"report_s": 5, "sample_ms": 250})
-    running = of_the_firmware(files).digest[:8], False
-    bench = await emulated_boards(files=files, paced=False)
+    bench = await emulated_boards(files=files, paced=False, powered=False)
     board = bench.boards[NAME]
+    running = record_of(board).slots["a"][0][:8], False
+    await board.power_on()
     async with asking(bench.lines[NAME].path) as asker:
         await asker.enrol(NAME)
         for boot in (1, 2):
