@@ -23,7 +23,8 @@ class BoardUpdates:
     """running: the release, None when it has no name. ordered: the digest of the one that is to come.
 
     blocks: what came whole, as (item, block, encoding, bytes of the code). working: so many answers it is at work.
-    claims: what it says instead of what is true, to be a hostile one.
+    claims: what it says instead of what is true, to be a hostile one. block_stall_s: how long flash is busy with a
+    block. busy_s: how long it is before the next answer, which comes late by as much.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,8 @@ class BoardUpdates:
         self.is_deaf = False  # a firmware that knows no updates
         self.spoils: set[tuple[int, int]] = set()  # items and blocks that flash spoils, once
         self.claims: dict[str, object] = {}
+        self.block_stall_s = 0.0
+        self.busy_s = 0.0
         self._files: dict[bytes, bytes] = {}  # on flash, whole, by their digests
         self._forget()
 
@@ -145,6 +148,7 @@ class BoardUpdates:
             self._again()
             return
         self.blocks.append((self._item, block, encoding, len(code)))
+        self.busy_s = self.block_stall_s
         if (self._item, block) in self.spoils:
             self.spoils.remove((self._item, block))
             content = bytes(len(content))

@@ -41,7 +41,7 @@ def signed(release: Release, *keys: Key) -> Release:
         protected = cose.protected_header(key.kid)
         found = manifest.envelope_of(envelope, manifest.MAX_ENVELOPE_BYTES)
         envelope = manifest_writing.with_signature(envelope, protected, key.signature(found.to_be_signed(protected)))
-    return Release(envelope, release.contents, release.bill)
+    return Release(envelope, release.contents, release.bill, release.base)
 
 
 def release(

@@ -93,7 +93,7 @@ def mixed(one: Release, other: Release) -> list[bytes]:
     parts, others = (cbor.decode(made.to_bytes(), 1 << 20) for made in (one, other))
     assert isinstance(parts, list)
     assert isinstance(others, list)
-    return list(release_parts.parts_of(cbor.encode([parts[0], parts[1], others[2][:-1], parts[3]])))
+    return list(release_parts.parts_of(cbor.encode([*parts[:2], others[2][:-1], *parts[3:]])))
 
 
 def damaged(made: Release, authority: FakeAuthority) -> dict[str, list[bytes]]:

@@ -38,7 +38,12 @@ class WiredBoard:
                 answer = self.board.receive(asked)
                 if answer is not None:
                     # Firmware waits for its turn (line.py); a zero ahead closes noise in the gateway's decoder.
-                    self.end.board_side.send(frame.DELIMITER + answer.to_bytes())
+                    data = frame.DELIMITER + answer.to_bytes()
+                    busy_s, self.board.updates.busy_s = self.board.updates.busy_s, 0.0
+                    if busy_s:
+                        asyncio.get_running_loop().call_later(busy_s, self.end.board_side.send, data)
+                    else:
+                        self.end.board_side.send(data)
 
 
 class WiredLine:
