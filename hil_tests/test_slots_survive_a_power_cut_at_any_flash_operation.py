@@ -243,3 +243,50 @@ async def test_cuts_while_a_board_recovers_from_a_cut_change_nothing_of_that(
                 require_whole(board, scenario, lives, where)
             require_whole(board, scenario, await run_to_the_end(board, scenario, where), where)
             case.survived()
+
+
+async def start(board: "EmulatedBoard", until: str, cut: Cut | None = None) -> bool:
+    """Gives power until the firmware says so, or until the cut; whether it has said so. The board is off afterwards."""
+    async with asyncio.timeout(WITHIN_S):
+        await board.power_on(cut)
+        down = asyncio.create_task(board.wait_until_down())
+        said = asyncio.create_task(board.usb.wait_for_print(until))
+        await asyncio.wait([down, said], return_when=asyncio.FIRST_COMPLETED)
+        has_said = said.done()
+        said.cancel()
+        await board.power_off()
+        await down
+    return has_said
+
+
+async def test_a_cut_at_any_write_of_the_firmware_itself_while_it_is_tried_leaves_both_slots_whole(
+    emulated_boards: "Benches", fault_sweep: "FaultSweeps", tmp_path: Path
+) -> None:
+    files = image.firmware_files(image.find_firmware()) | {"k/name.0": b"a board that is enrolled"}
+    built = Record.of(files["slot.0"])
+    assert built is not None
+    held = Release({path[2:]: files[path] for path in files if path.startswith("a/") and path not in ("a/M", "a/E")})
+    new = replace(held, sequence=2, version="0.2.0")
+    record = replace(built, trial="b", slots={**built.slots, "b": new.entry})
+    bench = await emulated_boards(files=files | new.in_slot("b") | record.files(), powered=False)
+    board = bench.boards["board-01"]
+    before = tmp_path / "before.img"
+    shutil.copy(board.flash.image, before)
+    for case in fault_sweep("board, slots"):
+        with case:
+            shutil.copy(before, board.flash.image)
+            cut = Cut(case.number, case.dice.choice(list(Torn)), case.seed)
+            finished = await start(board, "keys made", cut)  # the last thing that a new board writes
+            assert await start(board, "by power-on")
+            assert "slot b is tried" in board.usb.printed()
+            found = slot_reading.record(board.flash.image)
+            assert found is not None
+            assert replace(found, power_ons=0) == record, f"cut at operation {case.number}"
+            assert found.power_ons in (1, 2)
+            slot_reading.require_whole(board.flash.image, "b", new)
+            contents = image.contents(board.flash.image)
+            assert all(contents[f"/{path}"] == files[path] for path in files if path.startswith(("a/", "l/", "r/")))
+            case.survived()
+            if finished:
+                assert case.number > 30
+                return
