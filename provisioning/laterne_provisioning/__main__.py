@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from laterne_protocol import credential, trust
+from laterne_protocol import credential, manifest, trust
 from laterne_provisioning import (
     audit_commands,
     backup_commands,
@@ -84,6 +84,10 @@ def init(
     name: Annotated[str | None, typer.Option(help="Stands in every credential. [default: the name of DIR]")] = None,
     no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Keys in plain files, for trials.")] = False,
     key: KeysOption = None,
+    release_keys: Annotated[
+        int, typer.Option(min=1, max=manifest.MAX_SIGNATURES, help="How many keys for releases.")
+    ] = 1,
+    release_threshold: Annotated[int, typer.Option(min=1, help="How many of them must sign a release.")] = 1,
     passphrase_file: PassphraseOption = None,
     pin_file: PinOption = None,
     as_json: JsonOption = False,
@@ -91,13 +95,24 @@ def init(
     """A new authority: three roots of which two must sign, keys for enrolment, release, order and roster."""
     if no_passphrase and passphrase_file is not None:
         raise UsageError("--no-passphrase and --passphrase-file contradict each other: give one of them.")
+    if release_threshold > release_keys:
+        raise UsageError(
+            f"{release_threshold} release keys cannot sign where there are {release_keys}: give --release-keys."
+        )
     secrets = keys.Secrets(passphrase_file, pin_file)
     there = _given_keys(key or [])
-    to_make = authorities.ROOTS + len(trust.ROLES) - len(there)
+    to_make = authorities.ROOTS + len(trust.ROLES) + release_keys - 1 - len(there)
     passphrase = secrets.choose("passphrase of the new keys") if to_make and not no_passphrase else None
     with output.progress() as say:
         say(f"Making {to_make} keys")
-        made = authorities.create(directory, name or directory.resolve().name, passphrase, there, secrets)
+        made = authorities.create(
+            directory,
+            name or directory.resolve().name,
+            passphrase,
+            there,
+            secrets,
+            (release_keys, release_threshold),
+        )
     if as_json:
         output.print_json({"directory": str(made.directory), "name": made.name, "keys": verify.key_documents(made)})
         return

@@ -119,12 +119,14 @@ def create(
     passphrase: str | None,
     there: Sequence[tuple[str, str]] = (),
     secrets: keys.Secrets | None = None,
+    release_keys: tuple[int, int] = (1, 1),
 ) -> Authority:
     """A new authority with three roots (two must sign) and one key for each other role.
 
     directory: not there, or empty. name: 1..64 bytes, goes into every credential. passphrase: None for key files that
     are not encrypted. there: (role, URI) of keys that are there already, such as in a token; the others are made in
-    files. secrets: for those that are there. Raises UsageError, OperatorError; then the directory is as it was before.
+    files. secrets: for those that are there. release_keys: how many, and how many of them must sign a release.
+    Raises UsageError, OperatorError; then the directory is as it was before.
     """
     try:
         fields.text(name, "name", credential.MAX_AUTHORITY_BYTES)
@@ -137,7 +139,7 @@ def create(
     found = [KeyPlace(role, keys.public_key(uri, f"{role} key", Path.cwd(), secrets), uri) for role, uri in there]
     directory = directory.resolve()
     with building.built(directory) as place:
-        _fill(place, name, passphrase, found, secrets)
+        _fill(place, name, passphrase, found, secrets, release_keys)
     return open_authority(directory)
 
 
@@ -194,9 +196,17 @@ def _finish_rotation(directory: Path) -> None:
         ) from why
 
 
-def _fill(directory: Path, name: str, passphrase: str | None, there: list[KeyPlace], secrets: keys.Secrets) -> None:
+def _fill(
+    directory: Path,
+    name: str,
+    passphrase: str | None,
+    there: list[KeyPlace],
+    secrets: keys.Secrets,
+    release_keys: tuple[int, int],
+) -> None:
     (directory / KEYS).mkdir(mode=files.PRIVATE_DIRECTORY)
     names = [(ROOT, f"{ROOT}-{number}") for number in range(1, ROOTS + 1)] + [(role, role) for role in trust.ROLES]
+    names += [(trust.RELEASE, f"{trust.RELEASE}-{number}") for number in range(2, release_keys[0] + 1)]
     waiting = list(there)
     places = []
     for role, stem in names:
@@ -208,7 +218,10 @@ def _fill(directory: Path, name: str, passphrase: str | None, there: list[KeyPla
             place = KeyPlace(role, keys.make_key_file(directory / path, passphrase), keys.file_uri(path))
         places.append(place)
     if waiting:
-        raise UsageError(f"--key {waiting[0].role} was given too often: there are {ROOTS} roots and one key a role.")
+        raise UsageError(
+            f"--key {waiting[0].role} was given too often: there are {ROOTS} roots, {release_keys[0]} release keys "
+            "(--release-keys) and one key for each other role."
+        )
     roots = [place for place in places if place.role == ROOT]
     payload = trust.Trust(
         1,
@@ -216,6 +229,7 @@ def _fill(directory: Path, name: str, passphrase: str | None, there: list[KeyPla
         THRESHOLD,
         [place.public for place in roots],
         {role: [place.public for place in places if place.role == role] for role in trust.ROLES},
+        release_keys[1],
     ).to_payload()
     try:
         trust.trust_payload_of(payload)

@@ -10,7 +10,7 @@ from laterne_protocol import cose, credential, fields, manifest, manifest_writin
 from laterne_protocol.errors import SignatureError, WireError
 from laterne_protocol.release_file import Release, release_of
 from laterne_protocol.release_index import Head
-from laterne_provisioning import audit, bill, keys, primitives
+from laterne_provisioning import audit, keys, primitives
 from laterne_provisioning.authority import Authority
 from laterne_provisioning.compiling.mpy import CrossCompiler, abi_of
 from laterne_provisioning.compiling.shortening import NotShortened, shortened
@@ -51,6 +51,8 @@ class Sizes:
 
 def build(sources: Sources, compiler: CrossCompiler, wanted: Wanted) -> Release:
     """The release of these sources, signed by nobody. Raises UsageError, OperatorError."""
+    from laterne_provisioning import bill  # a quarter of the time in which `laterne` starts: only here
+
     texts = _texts(sources, wanted)
     made = compiler.compiled(texts)
     base = _base(sources, compiler, made)

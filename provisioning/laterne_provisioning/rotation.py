@@ -121,7 +121,8 @@ def _require_sensible(authority: Authority, change: Change) -> None:
             raise UsageError(f"--key {role}=… names a key of a role that is not to change: add --role {role}.")
     given = [role for role, _ in change.there]
     for role in set(given):
-        if given.count(role) > (len(change.roots) if role == ROOT else 1):
+        several = sum(place.role == role for place in authority.places) if role == trust.RELEASE else 1
+        if given.count(role) > (len(change.roots) if role == ROOT else several):
             raise UsageError(f"--key {role}=… was given more often than {role} keys are to change.")
 
 
@@ -142,7 +143,8 @@ def _new_places(
             places.append(place)
             continue
         retired.append(place)
-        if place.role != ROOT and any(new.role == place.role for new in places):
+        several = place.role in (ROOT, trust.RELEASE)  # of which more than one must sign, perhaps
+        if not several and any(new.role == place.role for new in places):
             continue  # a role had several keys: one takes their place
         given = next((one for one in waiting if one[0] == place.role), None)
         if given is not None:
@@ -151,6 +153,8 @@ def _new_places(
             places.append(KeyPlace(place.role, public, given[1]))
             continue
         stem = f"{ROOT}-{number}" if place.role == ROOT else place.role
+        if place.role == trust.RELEASE and (before := sum(new.role == place.role for new in places)):
+            stem = f"{place.role}-{before + 1}"
         path = Path(KEYS) / f"{stem}-v{version}.pem"
         public = keys.make_key_file(building / path, passphrase)
         made.add(public)
@@ -176,6 +180,7 @@ def _next_trust(authority: Authority, change: Change, places: Sequence[KeyPlace]
         former.threshold,
         [place.public for place in places if place.role == ROOT],
         by_role,
+        former.release_threshold,
     )
     try:
         trust.trust_payload_of(wanted.to_payload())

@@ -33,7 +33,9 @@ class CrossCompiler:
                 command = [self.path, "-s", name, "-o", str(compiled), str(plain)]
                 ran = subprocess.run(command, capture_output=True, text=True, check=False)
                 if ran.returncode:
-                    raise OperatorError(f"{name} does not compile for a board: {ran.stderr.strip()}")
+                    # The last two lines of what the compiler says name the line and what is wrong with it.
+                    said = " ".join(ran.stderr.replace(f'File "{plain}", ', "").split("\n")[-3:]).strip()
+                    raise OperatorError(f"{name} does not compile for a board: {' '.join(said.split())}.")
                 made[name] = compiled.read_bytes()
         return made
 
