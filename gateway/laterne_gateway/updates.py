@@ -92,7 +92,7 @@ NEXT = {
     (RESCUE, NOTHING): REST,
 }
 # How long until it is asked again. Orders and restarts change what it says: after these it is asked at once.
-PAUSE_S = {REST: 60.0, ASK: 0.5, AGAIN: 0.0, SEND: 0.0, FETCH: 2.0, LISTEN: 5.0, PUT_OFF: PUT_OFF_S}
+PAUSE_S = {REST: 60.0, ASK: 0.5, AGAIN: 0.0, SEND: 0.0, FETCH: 2.0, LISTEN: 3.0, PUT_OFF: PUT_OFF_S}
 
 Wanted = tuple[bytes, int, int, int]
 
@@ -184,10 +184,10 @@ class Updates:
             for at in range(start, end, MAX_PART_BYTES)
         ]
 
-    def has_answered(self, board: str, session: Session) -> bool:
+    def has_answered(self, board: str, session: Session | None) -> bool:
         """Whether it has told in this session how far its update is."""
         standing = self._standings.get(board)
-        return standing is not None and standing.session is session
+        return standing is not None and session is not None and standing.session is session
 
     def told(self, board: str, session: Session) -> bytes | None:
         """The release that this board is told in this session to be healthy."""

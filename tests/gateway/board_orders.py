@@ -80,6 +80,9 @@ class BoardOrders:
             result = sign.sign(cose.POSSESSION, proof.to_payload())
         elif found.action == order.TAKE:
             reason = self._take(found.argument)
+        elif found.action >= order.STAGE:
+            assert isinstance(found.argument, list)
+            reason = board.updates.order(found.action, found.argument)
         elif board.backlog and found.argument is False:
             reason = receipt.REPORTS_WAIT
         else:

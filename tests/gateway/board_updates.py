@@ -5,12 +5,13 @@ What is in RAM does not: envelope, index, an unfinished file.
 """
 
 import os
+from collections.abc import Callable
 from hashlib import sha256
 
 from tests.gateway.board_patches import BLOCK_BYTES, BadBlock, decoded
 
 from laterne_gateway import primitives
-from laterne_protocol import manifest, manifest_writing, messages, trust
+from laterne_protocol import manifest, manifest_writing, messages, order, receipt, trust
 from laterne_protocol.errors import WireError
 from laterne_protocol.release_file import Release
 from laterne_protocol.update_messages import FAILED, IDLE, RECEIVING, STAGED, TRIAL, WORKING, Data, Progress
@@ -23,8 +24,8 @@ class BoardUpdates:
     """running: the release, None when it has no name. ordered: the digest of the one that is to come.
 
     blocks: what came whole, as (item, block, encoding, bytes of the code). working: so many answers it is at work.
-    claims: what it says instead of what is true, to be a hostile one. block_stall_s: how long flash is busy with a
-    block. busy_s: how long it is before the next answer, which comes late by as much.
+    claims: what it says instead of what is true, to be a hostile one. flash_s: how long flash is busy with
+    so many bytes. busy_s: how long it is before the next answer, which comes late by as much.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class BoardUpdates:
         self.running: Release | None = None
         self.ordered: bytes | None = None
         self.staged: Release | None = None
-        self.trial = False
+        self.trial = self.armed = False
         self.sequence = self.floor = 1
         self.result: tuple[int, bytes] | None = None
         self.nonce = os.urandom(8)
@@ -45,7 +46,7 @@ class BoardUpdates:
         self.is_deaf = False  # a firmware that knows no updates
         self.spoils: set[tuple[int, int]] = set()  # items and blocks that flash spoils, once
         self.claims: dict[str, object] = {}
-        self.block_stall_s = 0.0
+        self.flash_s: Callable[[int], float] = lambda size: 0.0
         self.busy_s = 0.0
         self._files: dict[bytes, bytes] = {}  # on flash, whole, by their digests
         self._forget()
@@ -59,8 +60,28 @@ class BoardUpdates:
         self._times = 1
 
     def restart(self) -> None:
+        if self.armed:
+            self.armed = False
+            self.arm()
         self.nonce = os.urandom(8)
         self._forget()
+
+    def order(self, action: int, argument: list[bytes | int]) -> int | None:
+        """Stage, arm or abandon; why not, as a receipt says it. The reset after arm is the test's."""
+        if action != order.ABANDON and argument[2 if action == order.STAGE else 1] != self.nonce:
+            return receipt.OLD_NONCE
+        digest = argument[0]
+        assert isinstance(digest, bytes)
+        self.nonce = os.urandom(8)
+        if action == order.STAGE:
+            self.stage(digest)
+        elif action == order.ABANDON:
+            self.ordered, self.staged = None, None
+        elif self.staged is None or self.staged.digest != digest:
+            return receipt.NOT_STAGED
+        else:
+            self.armed = True
+        return None
 
     def stage(self, release: Release | bytes) -> None:
         """What the order to stage does."""
@@ -148,7 +169,7 @@ class BoardUpdates:
             self._again()
             return
         self.blocks.append((self._item, block, encoding, len(code)))
-        self.busy_s = self.block_stall_s
+        self.busy_s = self.flash_s(len(content))
         if (self._item, block) in self.spoils:
             self.spoils.remove((self._item, block))
             content = bytes(len(content))

@@ -20,7 +20,7 @@ from laterne_gateway.clock import SystemClock
 from laterne_gateway.health import Health
 from laterne_gateway.release_fetch import ReleaseFetch
 from laterne_gateway.releases import Releases
-from laterne_protocol import cbor, release_parts
+from laterne_protocol import cbor, order, release_parts
 from laterne_protocol.release_file import Release
 
 OTHER = bytes(range(16))
@@ -254,3 +254,39 @@ async def test_a_gateway_that_is_killed_during_an_update_goes_on_with_it(
     await board.forgets(6)
     files = [block[:2] for block in board.updates.blocks]
     assert len(files) == len(set(files)), "no block came twice"
+
+
+async def test_an_update_from_the_order_to_its_confirmation(
+    gateway: tuple[GatewayProcess, FakeBoard], mosquitto: Mosquitto
+) -> None:
+    """As a campaign sees it: nonce, order to stage, staged, nonce, order to arm, trial, reports, idle again."""
+    process, board = gateway
+    made, kid = release(process.authority), board.key.kid
+    await publish(mosquitto, made)
+    subscriber = Subscriber(mosquitto)
+    listening = asyncio.create_task(subscriber.run())
+    topic = f"laterne/v1/{TENANT}/{process.authority.gateway}/order/LE-0007"
+
+    async def ordered(action: int, argument: list[bytes | int]) -> None:
+        body = process.authority.order("LE-0007", kid, action, argument)
+        async with aiomqtt.Client("127.0.0.1", mosquitto.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+            await client.publish(topic, body, qos=1, retain=True)
+
+    try:
+        await process.start()
+        idle = await said(subscriber, lambda one: one["phase"] == "idle")
+        await ordered(order.STAGE, [made.digest, 2, bytes.fromhex(str(idle["nonce"]))])
+        staged = await said(subscriber, lambda one: one["phase"] == "staged")
+        assert staged["nonce"] != idle["nonce"], "asked again after the order, so the next one can be made"
+        await ordered(order.ARM, [made.digest, bytes.fromhex(str(staged["nonce"])), 4_000_000_000])
+        await until(lambda: board.updates.armed)
+        board.restart()
+        trial = await said(subscriber, lambda one: one["phase"] == "trial")
+        assert (trial["running"], trial["floor"]) == (made.digest.hex(), 1)
+        board.close_reports(3)
+        last = await said(subscriber, lambda one: one["phase"] == "idle" and one["running"] == made.digest.hex())
+        assert (last["sequence"], last["floor"]) == (2, 2)
+        assert board.acknowledged == 3
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
