@@ -129,6 +129,14 @@ def sizes(release: Release, sources: Sources) -> Sizes:
     )
 
 
+def again(release: Release, sequence: int) -> Release:
+    """The same files under another sequence, signed by nobody: how boards go back (protocol/README.md, 11.1)."""
+    made, index = release.manifest, release.manifest.index
+    assert index is not None  # a release file holds it
+    envelope = manifest_writing.envelope_bytes(sequence, index, made.text, class_id=made.class_id)
+    return Release(envelope, release.contents, release.bill, release.base)
+
+
 def read(path: Path) -> Release:
     """The release in a file. Raises UsageError: there is none, OperatorError: it is damaged or not one."""
     try:
@@ -180,12 +188,12 @@ def signed(authority: Authority, release: Release, key: keys.SigningKey, again: 
         raise OperatorError("The release is for boards of another vendor or class: no board of ours would take it.")
     if len(release.manifest.signatures) == manifest.MAX_SIGNATURES:
         raise OperatorError(f"The release has {manifest.MAX_SIGNATURES} signatures already: no more fit.")
-    newest = _newest(authority.log)
+    highest = newest(authority.log)
     sequence, name = release.manifest.sequence, release.digest.hex()
-    if newest is not None and not again and sequence <= newest[0] and name != newest[1]:
+    if highest is not None and not again and sequence <= highest[0] and name != highest[1]:
         raise OperatorError(
-            f"Sequence {newest[0]} has been signed here for release {newest[1]}, and this one is {sequence}: boards "
-            f"that have that one will refuse it. Build it with --sequence {newest[0] + 1} or higher, or say --again."
+            f"Sequence {highest[0]} has been signed here for release {highest[1]}, and this one is {sequence}: boards "
+            f"that have that one will refuse it. Build it with --sequence {highest[0] + 1} or higher, or say --again."
         )
     key.open()
     protected = cose.protected_header(credential.kid(key.public))
@@ -202,7 +210,7 @@ def signed(authority: Authority, release: Release, key: keys.SigningKey, again: 
     return Release(envelope, release.contents, release.bill, release.base)
 
 
-def _newest(log: audit.Log) -> tuple[int, str] | None:
+def newest(log: audit.Log) -> tuple[int, str] | None:
     """The highest sequence that the log tells of, and the release that has it."""
     found = []
     for line in log.read().split(b"\n"):

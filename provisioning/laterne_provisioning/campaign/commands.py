@@ -17,14 +17,14 @@ from rich.console import Console
 from rich.live import Live
 
 from laterne_provisioning import authority as authorities
-from laterne_provisioning import downlink, gateways, keys, output, subscriber
+from laterne_provisioning import downlink, gateways, keys, out_file, output, subscriber
 from laterne_provisioning.authority import Authority
-from laterne_provisioning.campaign import approval, choosing, show, store, wire
+from laterne_provisioning.campaign import approval, choosing, reverting, show, store, wire
 from laterne_provisioning.campaign.desk import Desk
 from laterne_provisioning.campaign.engine import Engine
-from laterne_provisioning.campaign.plan import Gates, Pace, Plan, canaries
+from laterne_provisioning.campaign.plan import Gates, Pace, Plan, Release, canaries
 from laterne_provisioning.campaign.runner import POSSIBLE, Runner, keep, obey
-from laterne_provisioning.campaign.states import APPROVED, COMPLETED, DRAFT, HALTED, OVER
+from laterne_provisioning.campaign.states import ABORTED, APPROVED, COMPLETED, DRAFT, HALTED, OVER
 from laterne_provisioning.campaign.windows import window_of
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.order_commands import (
@@ -106,7 +106,7 @@ def start(
     used = sorted({gateway for _, gateway in chosen})
     tenants = dict.fromkeys(used, tenant) if tenant else asyncio.run(wire.tenants_of(way.broker, used))
     now = _now()
-    name = f"{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}-{wanted.digest[:8]}"
+    name = _name(now, wanted)
     whom = choosing.targets(chosen, {gateway: found for gateway, found in tenants.items() if found})
     plan = Plan(
         name,
@@ -203,6 +203,52 @@ def abort(
 
 
 @app.command()
+def revert(
+    authority: AuthorityOption,
+    broker: BrokerOption,
+    campaign: NameArgument = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What to go back to. [default: of the last campaign completed]")
+    ] = None,
+    release: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instead: it is signed under a higher sequence already.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Where it goes. [default: beside the campaign]"),
+    ] = None,
+    ca_file: CaOption = None,
+    certificate: CertificateOption = None,
+    key: KeyOption = None,
+    user: UserOption = None,
+    password_file: PasswordOption = None,
+    passphrase_file: PassphraseOption = None,
+    pin_file: PinOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the boards of a campaign back to the release before: its files, signed under a higher sequence."""
+    opened = authorities.open_authority(authority)
+    chosen = store.store_of(opened.directory, campaign)
+    way = Way(
+        subscriber.broker_of(broker, subscriber.Credentials(ca_file, certificate, key, user, password_file)),
+        keys.Secrets(passphrase_file, pin_file),
+    )
+    engine = chosen.engine()
+    if release is None:
+        older = reverting.former(opened, engine, to)
+        out = out or chosen.folder / "revert.laterne"
+        out_file.require_writable(out)
+        reverting.renewed(opened, older, out, way.secrets, chosen.id)
+        release = out
+    data = _release(release)
+    wanted = choosing.release_of(data, opened)
+    if engine.course.state not in OVER:
+        engine = _run(opened, chosen, way, "abort")
+    now = _now()
+    _begin(opened, reverting.plan(engine, wanted, _name(now, wanted), now), data, way, as_json)
+
+
+@app.command()
 def status(
     authority: AuthorityOption,
     campaign: NameArgument = None,
@@ -253,7 +299,25 @@ def _begin(opened: Authority, plan: Plan, data: bytes, way: Way, as_json: bool) 
 
 
 def _go_on(opened: Authority, chosen: store.Store, way: Way, what: str, as_json: bool) -> None:
-    """Run a campaign in the foreground until nothing goes on by itself."""
+    """Run a campaign in the foreground, then show what has become of it."""
+    engine = _run(opened, chosen, way, what)
+    if as_json:
+        output.print_json(show.document(engine, False))
+    else:
+        Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(
+            show.picture(engine, _now())
+        )
+    if engine.course.state == HALTED:
+        output.message(
+            f"It has halted: {engine.course.reason}. Look at the boards, then `laterne campaign resume {chosen.id}`, "
+            f"`abort`, or `revert`."
+        )
+    if engine.course.state != (ABORTED if what == "abort" else COMPLETED):
+        raise typer.Exit(1)
+
+
+def _run(opened: Authority, chosen: store.Store, way: Way, what: str) -> Engine:
+    """Until nothing goes on by itself. Raises typer.Exit: stopped by a person."""
     with chosen.writing(), opened.registry() as registry:
         desk = Desk(opened, registry, opened.signing_key("order", way.secrets), _now)
         desk.open()
@@ -267,19 +331,7 @@ def _go_on(opened: Authority, chosen: store.Store, way: Way, what: str, as_json:
             except KeyboardInterrupt:
                 output.message(f"Stopped. Boards keep what they have; `laterne campaign resume {chosen.id}` goes on.")
                 raise typer.Exit(keys.STOPPED) from None
-    if as_json:
-        output.print_json(show.document(engine, False))
-    else:
-        Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(
-            show.picture(engine, _now())
-        )
-    if engine.course.state == HALTED:
-        output.message(
-            f"It has halted: {engine.course.reason}. Look at the boards, then `laterne campaign resume {chosen.id}`, "
-            f"`abort`, or `revert`."
-        )
-    if engine.course.state != COMPLETED:
-        raise typer.Exit(1)
+    return engine
 
 
 def _enter(chosen: store.Store, engine: Engine, what: str, now: int) -> None:
@@ -336,6 +388,11 @@ def _request(chosen: store.Store, what: str) -> None:
         raise OperatorError(f"{chosen.id} is {state}: it cannot be told to {what}.")
     chosen.ask(what)
     typer.echo(f"The command that runs {chosen.id} is told to {what}.")
+
+
+def _name(now: int, wanted: Release) -> str:
+    """In the order of time, and with the beginning of the release's name."""
+    return f"{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}-{wanted.digest[:8]}"
 
 
 def _now() -> int:

@@ -91,13 +91,14 @@ class FakeCity:
             post.trial, post.confirmed, post.says = False, post.running, True
         release = (post.running[:8], post.trial) if post.says else None
         post.says = False
-        if name in self.crashes and post.running != OLD:
+        is_new = self.release is not None and post.running == self.release.digest
+        if name in self.crashes and is_new:
             # Three starts, and it is back.
             post.running = post.confirmed = OLD
             post.trial, post.says, post.result = False, True, [3, self._digest.hex()]
             post.board.boot += 3
             return
-        values: list[int] | None = [] if name in self.silent and post.running != OLD else None
+        values: list[int] | None = [] if name in self.silent and is_new else None
         body = post.board.next_report(values, release=release, closed_ms=60_000 * post.reports)
         post.reports += 1
         post.healthy += post.trial
@@ -137,7 +138,7 @@ class FakeCity:
 
     def _take_part(self, number: int, body: bytes) -> None:
         self._parts[number] = body
-        if 0 in self._parts:
+        if number == 0:
             count, size, _ = release_parts.head_of(self._parts[0])
             whole = b"".join(self._parts[one] for one in range(1, count + 1))
             assert len(whole) == size, "the head comes last"

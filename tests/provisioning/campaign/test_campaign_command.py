@@ -163,6 +163,38 @@ def test_a_release_that_no_board_would_take_and_boards_that_are_busy_are_refused
     assert city.orders == []
 
 
+def test_one_command_brings_boards_back_to_the_release_before(
+    authority: Path, city: FakeCity, broker: Mosquitto, release: Path, tmp_path: Path
+) -> None:
+    start(authority, broker, release)
+    city.silent = {"LE-0001"}
+    bad = make_release(authority, tmp_path / "bad.laterne", 8, b"worse code")
+    start(authority, broker, bad, code=1)
+    city.silent = set()
+    done = go_on("revert", authority, broker).json()
+    assert (done["state"], done["boards"]) == ("COMPLETED", {"CONFIRMED": 1}), "who never had it is not asked"
+    assert done["release"]["sequence"] == 9
+    assert city.release is not None
+    assert list(city.release.contents.values()) == [b"code"]
+    assert city.posts["LE-0001"].confirmed == city.release.digest
+
+
+def test_without_the_release_keys_going_back_says_what_to_bring_to_them(
+    authority: Path, city: FakeCity, broker: Mosquitto, release: Path, tmp_path: Path
+) -> None:
+    start(authority, broker, release, "--boards", "LE-0001")
+    key = authority / "keys" / "release.pem"
+    key.rename(tmp_path / "safe.pem")
+    older = tmp_path / "older.laterne"
+    said = go_on("revert", authority, broker, "--to", release, "-o", older, code=1).err
+    assert f"laterne release sign {older}" in said
+    assert "--release" in said
+    assert city.posts["LE-0001"].actions == [order.STAGE, order.ARM], "nothing more has been ordered"
+    (tmp_path / "safe.pem").rename(key)
+    laterne("release", "sign", older, "--authority", authority)
+    assert go_on("revert", authority, broker, "--release", older).json()["state"] == "COMPLETED"
+
+
 @pytest.mark.parametrize("cut", [75, 150])
 def test_killed_at_any_operation_on_the_disk_it_goes_on_and_no_order_is_forgotten(
     authority: Path, city: FakeCity, broker: Mosquitto, release: Path, cut: int
