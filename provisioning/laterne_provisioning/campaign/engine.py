@@ -138,7 +138,9 @@ class Engine:
         if row.state == ARMED and runs_ours:
             self._board(board, "tries it", now, "")
         if heard.release is not None and not runs_ours:
-            if row.line or 0 <= row.trial_boot < heard.boot:
+            if row.state == TRIAL and row.asked is not None and row.asked[0] == order.ABANDON:
+                self._call_back(board, now)
+            elif row.line or 0 <= row.trial_boot < heard.boot:
                 self._fail(board, "rolled back", ROLLED_BACK, now, "it is back on another release")
             elif row.state == ARMED:
                 self._again(board, row, "not begun", now, "it started anew before the order came")
@@ -174,7 +176,9 @@ class Engine:
         self.told[board] = told
         ours = self.plan.release.digest
         code = told.result[0] if told.result is not None and told.result[1] == ours else 0
-        if (code and row.state in (TRIAL, CONFIRMED)) or (code not in (0, ABANDONED) and row.state == ARMED):
+        if code == ABANDONED and row.state == TRIAL and self.course.state in (HALTED, ABORTED):
+            self._call_back(board, now)
+        elif (code and row.state in (TRIAL, CONFIRMED)) or (code not in (0, ABANDONED) and row.state == ARMED):
             self._fail(board, "rolled back", ROLLED_BACK, now, f"its gateway says: result {code}")
         elif code and row.state == SENDING and told.phase == HAS_FAILED:
             self._fail(board, "refused", TRANSFER, now, f"its gateway says: result {code}")
@@ -200,6 +204,8 @@ class Engine:
                 self._touched.add(board)
                 if row.state == ARMED:
                     self._board(board, "tries it", now, "")
+            elif action == order.ABANDON and row.state == TRIAL:
+                self._call_back(board, now)
             elif action == order.ABANDON and row.state == ARMED:
                 self._again(board, row, "not staged", now, "its order was taken back")
             return
@@ -390,6 +396,10 @@ class Engine:
         else:
             row.stake = False  # it never tried the release
             self._board(board, event, now, said)
+
+    def _call_back(self, board: str, now: int) -> None:
+        self.rows[board].stake = False
+        self._board(board, "called back", now, "it was ordered back in the middle of its trial", "called back")
 
     def _fail(self, board: str, event: str, kind: str, now: int, said: str) -> None:
         self._board(board, event, now, said, kind)

@@ -87,6 +87,8 @@ def picture(engine: Engine, now: int) -> Group:
         parts.append(Text("Boards are started anew in: " + "; ".join(window.text for window in engine.plan.windows)))
     named = _of_state(engine, FAILED)
     if named:
+        kinds = Counter(row.why for _, row in named)
+        parts.append(Text("Failed: " + ", ".join(f"{count} {why}" for why, count in kinds.most_common())))
         parts.append(_table(("failed", "why", "what", "for"), named, now))
     under_way = [one for one in _under_way(engine) if one[1].state != CONFIRMED]
     if under_way:
@@ -137,6 +139,8 @@ def _progress(engine: Engine, board: str, row: Row) -> str:
         return "its gateway has not told anything of it yet"
     if row.state == "STAGED" and row.before.reports < wanted:
         return f"{row.before.reports} of {wanted} reports to compare with"
+    if row.state == "STAGED":
+        return "waits for its turn"
     if row.state == "TRIAL":
         return f"{row.after.reports} of {wanted} healthy reports, {'' if row.proven else 'not '}confirmed"
     return row.said

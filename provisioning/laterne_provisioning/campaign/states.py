@@ -71,6 +71,7 @@ BOARD_NEXT = {
     (ARMED, "too long"): FAILED,
     (TRIAL, "proven"): CONFIRMED,  # its own signature says so
     (TRIAL, "rolled back"): FAILED,
+    (TRIAL, "called back"): SKIPPED,  # by our order: it has shown neither
     (TRIAL, "worse"): FAILED,
     (TRIAL, "too long"): FAILED,
     (CONFIRMED, "rolled back"): FAILED,  # by its rescue, or by a person

@@ -205,5 +205,5 @@ class City:
                 elif self.bad.what == LINK_KILLER:
                     board.back_at = self.now + 3 * TRIAL_S
         elif wanted.action == order.ABANDON and board.trial_since is not None:
-            board.trial_since, board.result = None, (9, NEW)
+            board.trial_since, board.result = None, (5, NEW)
             self._start(board, board.confirmed)
