@@ -43,6 +43,7 @@ from laterne_provisioning.campaign.states import (
 
 TRIES = 5  # orders of one kind that a board may refuse as old or as for another key before a person must look
 TRIAL_MARGIN_MS = 60_000  # a start that lasts for so long after its trial's time was confirmed: else it had reset
+FORGETFUL = ("idle", "rescue")  # phases in which a board that was ordered has forgotten it: it started anew
 IN_TRIAL, HAS_FAILED = "trial", "failed"  # phases of protocol/README.md, 3.1
 ABANDONED = 5  # the result of a trial that an order has ended: of a former campaign, perhaps
 
@@ -199,6 +200,8 @@ class Engine:
         if row is None or row.asked is None or row.asked[:2] != (action, nonce.hex()):
             return
         if said.outcome == receipt.DONE:
+            row.taken = True
+            self._touched.add(board)
             if action == order.ARM and row.state in AT_STAKE:
                 row.line = said.sequence
                 self._touched.add(board)
@@ -334,6 +337,8 @@ class Engine:
                 continue
             if row.asked is not None and row.asked[:2] == (action, told.nonce.hex()) and not row.again:
                 continue
+            if row.taken and told.phase not in FORGETFUL:
+                continue  # it is at it; each order that it takes has another nonce
             until = windows.closes(self.plan.windows, now, self.plan.pace.armed_for)
             if action == order.ARM and until is None:
                 continue
@@ -342,7 +347,7 @@ class Engine:
     def ordered(self, wanted: Wanted, digest: str) -> None:
         """This order goes out now. digest: of the order itself, hex, which its receipt will name."""
         row = self.rows[wanted.board]
-        row.tries, row.again = row.tries + 1, False
+        row.tries, row.again, row.taken = row.tries + 1, False, False
         row.asked = (wanted.action, wanted.nonce.hex(), digest)
         self._touched.add(wanted.board)
 
@@ -384,7 +389,7 @@ class Engine:
         former, row.state = row.state, BOARD_NEXT[row.state, event]
         row.since, row.said, row.why = now, said, why
         if row.state in (SENDING, ARMED):
-            row.asked, row.tries, row.again = None, 0, False
+            row.asked, row.tries, row.again, row.taken = None, 0, False, False
         self._at[former].discard(board)
         self._at.setdefault(row.state, set()).add(board)
         self._touched.add(board)

@@ -31,7 +31,8 @@ class Row:
     keeps it. boot: its newest start. soaked: it was well for the plan's soak after it was confirmed. heard_at: its
     newest report came. arms: how often it was armed. asked: the order that is out or was answered, (action, nonce, its
     digest; both hex); tries: how often orders went out in this state; again: it is to go out once
-    more. found: in a trial that it was thought not to have begun. before, after: how it does.
+    more; taken: its receipt says that it is being done. found: in a trial that it was
+    thought not to have begun. before, after: how it does.
     """
 
     state: str = QUEUED
@@ -50,6 +51,7 @@ class Row:
     tries: int = 0
     asked: tuple[int, str, str] | None = None
     again: bool = False
+    taken: bool = False
     found: bool = False
     before: Past = field(default_factory=Past)
     after: Past = field(default_factory=Past)

@@ -50,11 +50,12 @@ class Board:
     says_release: bool = True
     ran_new: bool = False
     harmed: bool = False
+    orders: int = 0
     channels: frozenset[int] = frozenset({1, 2, 3})
 
     @property
     def nonce(self) -> bytes:
-        return self.boot.to_bytes(8, "big")
+        return self.boot.to_bytes(4, "big") + self.orders.to_bytes(4, "big")
 
 
 def targets(boards: int, a_gateway: int = 64) -> tuple[Target, ...]:
@@ -188,6 +189,7 @@ class City:
 
     def _obey(self, board: Board, wanted: Wanted) -> None:
         reason = None
+        board.orders += 1  # each order that is executed draws another nonce
         name = board.target.board
         if wanted.action == order.STAGE:
             board.staged = wanted.digest

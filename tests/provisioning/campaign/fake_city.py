@@ -31,6 +31,7 @@ class Post:
     confirmed: bytes = OLD
     staged: bytes | None = None
     trial: bool = False
+    fetching: int = 0
     healthy: int = 0
     reports: int = 0
     result: list[object] | None = None
@@ -41,7 +42,7 @@ class Post:
 
     @property
     def nonce(self) -> bytes:
-        return self.board.boot.to_bytes(8, "big")
+        return self.board.boot.to_bytes(4, "big") + len(self.actions).to_bytes(4, "big")
 
 
 class FakeCity:
@@ -105,7 +106,10 @@ class FakeCity:
         self._client.publish(f"{PREFIX}/{name}/report", body, 1)
 
     def _tell(self, name: str, post: Post) -> None:
-        phase = "trial" if post.trial else "staged" if post.staged else "idle"
+        post.fetching = max(0, post.fetching - 1)
+        if post.fetching == 1:
+            post.staged = self._digest
+        phase = "trial" if post.trial else "staged" if post.staged else "receiving" if post.fetching else "idle"
         document = {
             "phase": phase,
             "running": post.running.hex(),
@@ -157,7 +161,7 @@ class FakeCity:
             post.actions.append(said.action)
             if said.action == order.STAGE:
                 assert self.release is not None, "ordered before it is there"
-                post.staged = self._digest
+                post.fetching = 3
             elif said.action == order.ARM:
                 post.board.boot += 1
                 post.running, post.staged, post.trial, post.says, post.healthy = self._digest, None, True, True, 0
@@ -166,7 +170,7 @@ class FakeCity:
                 post.board.boot += 1
                 post.running, post.trial, post.says, post.result = OLD, False, True, [5, self._digest.hex()]
             else:
-                post.staged = None
+                post.staged, post.fetching = None, 0
         answer = receipt.Receipt(
             name, order.digest(body), 0 if reason is None else 1, reason, post.board.last_sequence, None
         )

@@ -324,6 +324,19 @@ def test_an_order_with_an_old_nonce_is_given_again_with_the_new_one() -> None:
     assert (wanted.action, wanted.nonce) == (order.ARM, b"another.")
 
 
+def test_a_board_that_fetches_is_not_ordered_again_unless_it_has_started_anew() -> None:
+    engine = running(1)
+    board = brought_to(SENDING, engine)
+    engine.hinted(board, told(), BEGIN)
+    for wanted in list(engine.wanted(BEGIN)):
+        engine.ordered(wanted, "")
+    engine.answered(board, order.STAGE, NONCE, done(board), BEGIN)
+    engine.hinted(board, Told("receiving", OLD, b"the next", "", None), BEGIN)
+    assert list(engine.wanted(BEGIN)) == []
+    engine.hinted(board, Told("idle", OLD, b"a start.", "", None), BEGIN)
+    assert [(one.action, one.nonce) for one in engine.wanted(BEGIN)] == [(order.STAGE, b"a start.")]
+
+
 def test_a_board_that_had_got_the_order_that_was_thought_lost_is_found_in_its_trial() -> None:
     engine = running(1)
     board = brought_to(ARMED, engine)
