@@ -226,6 +226,20 @@ def _envelope(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     return described
 
 
+def _suit(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+    from laterne_protocol import manifest
+
+    # An envelope of others, as far as it is like ours. more["component"], more["uri"]: what it installs, from where.
+    found = manifest.authenticated(data, 4096)
+    described = {"to_be_signed": [found.to_be_signed(one.protected).hex() for one in found.signatures]}
+    try:
+        manifest.read(found, bytes.fromhex(more["component"]), more["uri"])
+        described["sequence"], described["size"] = found.sequence, found.index_size
+    except WireError as why:
+        described["why not"] = str(why)
+    return described
+
+
 def _index(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     from laterne_protocol import manifest_writing, release_index
 
@@ -257,4 +271,5 @@ READERS = {
     "sign1": _sign1,
     "envelope": _envelope,
     "index": _index,
+    "suit": _suit,
 }

@@ -75,6 +75,22 @@ def test_the_other_published_envelopes_are_refused_with_a_reason(number: int) ->
         read(number)
 
 
+def test_boards_read_the_published_envelopes_as_we_do() -> None:
+    more = {"component": "00", "uri": "http://example.com/file.bin"}
+    with MicroPython(RUNNER, sources=(*SOURCES, VECTORS)) as board:
+        found = [board.ask(["suit", example[1].hex(), more]) for example in EXAMPLES]
+    assert (found[1]["sequence"], found[1]["size"]) == (1, 34768)
+    for number, example in enumerate(EXAMPLES):
+        here = manifest.authenticated(example[1], manifest.MAX_ENVELOPE_BYTES)
+        message = here.to_be_signed(here.signatures[0].protected)
+        assert found[number]["to_be_signed"] == [message.hex()]
+        assert primitives.valid(
+            EXAMPLE_KEY, bytes.fromhex(found[number]["to_be_signed"][0]), here.signatures[0].signature
+        )
+        if number in REFUSED:
+            assert REFUSED[number] in found[number]["why not"]
+
+
 @pytest.mark.parametrize("number", range(6))
 def test_no_published_envelope_is_a_release(number: int) -> None:
     for data in EXAMPLES[number]:
