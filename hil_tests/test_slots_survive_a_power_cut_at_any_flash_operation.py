@@ -56,7 +56,7 @@ def ended(of: Record, result: tuple[int, bytes], refused: bool = True) -> Record
 class Scenario:
     """a, b: what is in the slots. record: before. end: the record when it is over; runs: what runs then, from where.
 
-    damaged: a path in which a byte is wrong.
+    damaged: a path in which a byte is wrong. every: only so many operations are cut, where all do the same.
     """
 
     a: Release
@@ -65,6 +65,7 @@ class Scenario:
     end: Record
     runs: str
     damaged: str = ""
+    every: int = 1
 
     def image(self, place: Path) -> Path:
         files = board_files(self.a, self.b, self.record, RESCUE)
@@ -109,9 +110,9 @@ def scenarios() -> dict[str, Scenario]:
         "b/laterne_protocol/cbor.mpy",
     )  # fmt: skip
     crashing = release("OLD", CRASHES, 7)
-    before = Record("a", attempts=6, floor=7, slots={"a": crashing.entry}, confirmed=("a",))
+    before = Record("a", attempts=8, floor=7, slots={"a": crashing.entry}, confirmed=("a",))
     made["the active release crashes again and again"] = Scenario(
-        crashing, GOOD, before, replace(before, attempts=8), "RESCUE RESCUE from /r"
+        crashing, GOOD, before, before, "RESCUE RESCUE from /r", every=10
     )
     return made
 
@@ -147,8 +148,9 @@ async def run_to_the_end(board: "EmulatedBoard", scenario: Scenario, where: str)
     lives = [await live(board)]
     require_end(board, scenario, lives[-1], where)
     programs = board.flash.count.operations
+    left = slot_reading.record(board.flash.image)
     lives.append(await live(board))
-    if scenario.record.attempts == 0:
+    if left is not None and left.attempts == 0:
         assert board.flash.count.operations == programs, f"{where}: a start by power writes nothing"
     require_end(board, scenario, lives[-1], where)
     return lives
@@ -210,7 +212,7 @@ async def test_a_cut_at_any_flash_operation_leaves_a_whole_release_that_runs(
     before = tmp_path / "before.img"
     board, operations = await a_board(emulated_boards, scenario, before)
     everything = Settings.found(None, None).factor > 1
-    cuts = [(at, torn) for at in range(operations) for torn in kinds(everything, at)]
+    cuts = [(at, torn) for at in range(0, operations, scenario.every) for torn in kinds(everything, at)]
     assert operations >= 2
     for case in fault_sweep("board, slots"):
         if case.number == len(cuts):

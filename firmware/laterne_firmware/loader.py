@@ -1,6 +1,6 @@
 """Which firmware a start runs: the slot that is tried, the proven one, or the rescue (README.md, "Two slots").
 
-Nothing of a slot is imported here, and nothing is written at a normal start by power. What is committed before what:
+Nothing of a slot is imported here, and a start by power that follows a good one writes nothing. What comes before what:
 
 1 - the counter of a trial, before anything of its slot is read: a start that hangs has been counted
 2 - the watchdog runs, before anything of a tried slot is read or imported
@@ -40,11 +40,11 @@ def choose(enrolled: bool, by_power: bool, watchdog: "Callable[[], WDT]") -> str
     if state.trial is not None:
         if _is_tried(state, by_power, watchdog):
             return "/" + state.trial
-        by_power = True  # it was not the active release that ended the start before
+        enrolled = False  # it was not the active release that ended the start before: nothing to count
     if not state.active:
         print("the record of the slots is lost: rescue")
         return RESCUE
-    if enrolled and not by_power and not _has_patience(state):
+    if enrolled and not _has_patience(state, by_power):
         print("the release in slot %s has failed %d times in a row: rescue" % (state.active, MAX_CRASHES))
         return RESCUE
     return _proven(state)
@@ -81,11 +81,16 @@ def _fails(state: State, result: int) -> bool:
     return False
 
 
-def _has_patience(state: State) -> bool:
+def _has_patience(state: State, by_power: bool) -> bool:
     # Counted before the import, as for a trial. A flash that refuses must not keep the release from running.
-    if state.attempts >= MAX_CRASHES:
+    if by_power:
+        if not state.attempts:
+            return True
+        state.attempts = 0  # a row ends
+    elif state.attempts >= MAX_CRASHES:
         return False
-    state.attempts += 1
+    else:
+        state.attempts += 1
     try:
         state.save()
     except OSError as why:
