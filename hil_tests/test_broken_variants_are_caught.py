@@ -205,7 +205,7 @@ VARIANTS |= {
     ),
     "crashes of the active release without a limit": Variant(
         LOADER,
-        (("    if state.attempts >= MAX_CRASHES:", "    if state.attempts >= 255:"),),
+        (("    elif state.attempts >= MAX_CRASHES:", "    elif state.attempts >= 255:"),),
         CUTS + "_whole_release_that_runs[the active release crashes again and again]",
         "TimeoutError|Error: without a cut",
         quick=False,
