@@ -44,19 +44,20 @@ def release(
     short: as boards get it; otherwise for programs that change constants of it. used_by: source of another program that
     uses the firmware by its names. version: "" for that of the sources. Raises ReleaseNotBuilt.
     """
-    options = ["--firmware", str(firmware), "--sequence", str(sequence), "--uncommitted"]
+    options = ["--sequence", str(sequence), "--uncommitted"]
     options += [] if short else ["--long-names"]
     options += ["--version", version] if version else []
     options += [] if trial_s is None else ["--trial", str(trial_s)]
-    return _release(tuple(options), _sources(firmware), used_by)
+    return _release(firmware, tuple(options), _sources(firmware), used_by)
 
 
 @functools.lru_cache(maxsize=16)
-def _release(options: tuple[str, ...], sources: tuple[bytes, ...], used_by: bytes) -> Release:
+def _release(firmware: Path, options: tuple[str, ...], sources: tuple[bytes, ...], used_by: bytes) -> Release:
     def build(folder: Path) -> bytes:
         (folder / "used_by.py").write_bytes(used_by)
         made = folder / "release"
-        _run("build", "-o", str(made), *options, "--used-by", str(folder / "used_by.py"))
+        around = ["--firmware", str(firmware), "--used-by", str(folder / "used_by.py")]
+        _run("build", "-o", str(made), *options, *around)
         return made.read_bytes()
 
     # What version control says of the sources stands in the release; boards do not see it.
@@ -89,7 +90,8 @@ def _sources(firmware: Path) -> tuple[bytes, ...]:
     for package in (firmware / "laterne_firmware", protocol):
         found += sorted(package.rglob("*.py"))
     # Names within their folder: a copy of the checkout has the same release.
-    return tuple(part for path in found for part in ("/".join(path.parts[-3:]).encode(), path.read_bytes()))
+    names = (path.relative_to(firmware if path.is_relative_to(firmware) else protocol.parent) for path in found)
+    return tuple(part for name, path in zip(names, found, strict=True) for part in (bytes(name), path.read_bytes()))
 
 
 @functools.cache

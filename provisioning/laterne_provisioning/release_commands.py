@@ -145,6 +145,7 @@ def verify(
         else authorities.read_trust(trust_file or Path())[1]
     )
     release = releases.read(file)
+    releases.require_ours(release)
     verdict = releases.judged(release, trusted)
     if as_json:
         output.print_json(document(release) | verdict_document(verdict))

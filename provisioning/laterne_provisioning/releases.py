@@ -184,8 +184,7 @@ def signed(authority: Authority, release: Release, key: keys.SigningKey, again: 
 
     again: although the log tells of another release with this sequence or a higher one. Raises OperatorError.
     """
-    if (release.manifest.vendor, release.manifest.class_id) != (manifest.VENDOR, class_of(release.head.abi)):
-        raise OperatorError("The release is for boards of another vendor or class: no board of ours would take it.")
+    require_ours(release)
     if len(release.manifest.signatures) == manifest.MAX_SIGNATURES:
         raise OperatorError(f"The release has {manifest.MAX_SIGNATURES} signatures already: no more fit.")
     highest = newest(authority.log)
@@ -239,6 +238,15 @@ class Verdict:
     @property
     def is_good(self) -> bool:
         return len(self.signers) >= self.needed
+
+
+def require_ours(release: Release) -> None:
+    """That a release is for boards of ours. Raises OperatorError."""
+    if (release.manifest.vendor, release.manifest.class_id) != (manifest.VENDOR, class_of(release.head.abi)):
+        raise OperatorError(
+            "The release is for boards of another vendor or class: no board of ours would take it. Build it with "
+            "`laterne release build`."
+        )
 
 
 def judged(release: Release, trusted: trust.Trust) -> Verdict:

@@ -245,6 +245,7 @@ def test_a_release_for_boards_of_another_class_is_not_signed(release: Path, auth
     other = tmp_path / "other"
     other.write_bytes(Release(envelope, found.contents, found.bill, found.base).to_bytes())
     assert "another vendor or class" in sign(other, authority, code=1).err
+    assert "another vendor or class" in verify(other, authority, code=1).err
 
 
 def test_a_release_that_was_changed_on_its_way_is_refused(release: Path, authority: Path, tmp_path: Path) -> None:
