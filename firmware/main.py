@@ -21,6 +21,8 @@ def enrolled() -> bool:
     # Whether there is anything of a credential, also of one that was set aside. When in doubt: yes.
     import os
 
+    if "unmounted" in os.listdir("/"):  # its flash cannot be read now (frozen/_boot.py)
+        return True
     try:
         names = os.listdir("/k")
     except OSError as why:

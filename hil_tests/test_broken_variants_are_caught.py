@@ -253,6 +253,14 @@ VARIANTS |= {
         "takes_away_that_the_slot_was_confirmed",
         quick=False,
     ),
+    "a flash that cannot be mounted is formatted": Variant(
+        "firmware/frozen/_boot.py",
+        (("    if is_blank(flash):", "    if flash:"),),
+        "hil_tests/test_a_flash_that_cannot_be_mounted.py::test_an_interpreter_of_ours_runs_the_rescue_leaves_the_flash"
+        "_and_goes_on_when_it_can_be_read",
+        "TimeoutError",
+        quick=False,
+    ),
     "a trial without an end": Variant(
         "firmware/laterne_firmware/app.py",
         (("            if now_ms > self._trial_ms:", "            if now_ms < 0:"),),

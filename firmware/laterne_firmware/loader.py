@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from machine import WDT
 
+_UNMOUNTED = "/unmounted"  # the flash cannot be read, "/" is in RAM (frozen/_boot.py)
 MAX_ATTEMPTS = 3
 # Above twenty, because the feed of a street may fail so often while a release is tried; finite, because a release that
 # draws too much current looks like a power cut.
@@ -35,6 +36,8 @@ def choose(enrolled: bool, by_power: bool, watchdog: "Callable[[], WDT]") -> str
     by_power: whether the power began this start. watchdog: starts it. enrolled: without it a
     technician is there, whose resets are no crashes.
     """
+    if exists(_UNMOUNTED):
+        return RESCUE
     state = State()
     state.load()
     if state.trial is not None:

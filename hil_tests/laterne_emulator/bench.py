@@ -30,8 +30,9 @@ class Bench:
     """`boards` boards named board-01, board-02, ... in folders of `folder`, each with a line of its own, or on one bus.
 
     A board whose `flash.img` is there keeps it. Otherwise it gets the firmware with `settings`, or `files`
-    ({path: bytes}), or, with neither, blank flash. Nothing has power until `power_on`. `async with` puts up the lines
-    and takes everything down again. Raises image.NoFirmware.
+    ({path: bytes}), or, with neither, blank flash. With `boot="frozen"` it has an interpreter of ours, and what is
+    frozen there is not on its flash (image.split); else it starts as stock MicroPython does. Nothing has power until
+    `power_on`. `async with` puts up the lines and takes everything down again. Raises image.NoFirmware.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Bench:
         heap_bytes: int = HEAP_BYTES,
         blocks: int = BLOCKS,
         world: World | None = None,
+        boot: str = "stock",
     ) -> None:
         self.folder = folder
         self.seed = seed
@@ -60,6 +62,13 @@ class Bench:
         self._paced = paced
         if firmware is not None:
             files = image.firmware_files(firmware, settings=settings)
+        frozen = None
+        if boot == "frozen" and files is not None:
+            frozen = folder / "frozen"
+            inside, files = image.split(files)
+            for path, content in inside.items():
+                (frozen / path).parent.mkdir(parents=True, exist_ok=True)
+                (frozen / path).write_bytes(content)
         built: bytes | None = None
         for number in range(1, boards + 1):
             name = f"board-{number:02d}"
@@ -71,7 +80,7 @@ class Bench:
                     image.build(flash, files, blocks)
                     built = flash.read_bytes()
                 flash.write_bytes(built)
-            board = EmulatedBoard(place, timing=timing, heap_bytes=heap_bytes, blocks=blocks)
+            board = EmulatedBoard(place, timing=timing, heap_bytes=heap_bytes, blocks=blocks, frozen=frozen)
             self.boards[name] = board
             self._fit_sensors(board)
 

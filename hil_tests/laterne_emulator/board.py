@@ -25,7 +25,7 @@ from laterne_emulator.usb import UsbPort, open_terminal
 from laterne_emulator.watchdog import Watchdog
 
 HEAP_BYTES = 152 * 1024  # what the firmware may use (firmware/README.md, "Memory")
-EMULATOR_HEAP_BYTES = 22 * 1024 + 768  # what the emulator's own modules keep of it; measured in test_emulated_board.py
+EMULATOR_HEAP_BYTES = 23 * 1024 + 256  # what the emulator's own modules keep of it; measured in test_emulated_board.py
 UTC_AT_POWER_ON = 1_609_459_200  # rp2 starts its clock at 2021-01-01
 
 
@@ -33,7 +33,9 @@ class EmulatedBoard:
     """A board in a folder: `usb` (while it has power), `flash.img`, `console.log`.
 
     `heap_bytes` is what the firmware gets. `ticks_at_start_ms` (0 .. 2^30 - 1) and `clock_ppm` set the ticks of the
-    following power-ons. Sensors are put on `buses`, levels on `pins`, a line on `uart`.
+    following power-ons. Sensors are put on `buses`, levels on `pins`, a line on `uart`. `frozen`: a folder that stands
+    for what is frozen into its interpreter; without one it starts as stock MicroPython does, and formats what it cannot
+    mount.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class EmulatedBoard:
         blocks: int = BLOCKS,
         timing: FlashTiming = INSTANT,
         unique_id: bytes | None = None,
+        frozen: Path | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.name = folder.name
         self.folder = folder
         self.heap_bytes = heap_bytes
+        self.frozen = frozen
         self.unique_id = unique_id or hashlib.sha256(folder.name.encode()).digest()[:8]
         self.flash = Flash(folder / "flash.img", blocks, timing)
         self.pins = Pins()
@@ -201,7 +205,8 @@ class EmulatedBoard:
         return self._ending or self._judge(status)
 
     def _start(self, terminal: int, channel: socket.socket) -> "subprocess.Popen[bytes]":
-        arguments, environment = interpreter.command(self.heap_bytes + EMULATOR_HEAP_BYTES, channel.fileno())
+        heap_bytes = self.heap_bytes + EMULATOR_HEAP_BYTES
+        arguments, environment = interpreter.command(heap_bytes, channel.fileno(), self.frozen)
         return subprocess.Popen(
             arguments,
             stdin=terminal,

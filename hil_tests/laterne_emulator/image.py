@@ -65,6 +65,16 @@ def firmware_files(
     return files
 
 
+def split(files: Mapping[str, bytes]) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """What of a firmware's files is frozen into an interpreter of ours, and what is on flash (firmware/manifest.py)."""
+    inside = {"_boot.py": (find_firmware() / "frozen" / "_boot.py").read_bytes()}
+    for folder in (RESCUE, LOADER):
+        inside |= {path[2:]: files[path] for path in files if path.startswith(f"{folder}/")}
+    starts = ("boot.py", "main.py", "pins.mpy")
+    inside |= {path: files[path] for path in starts if path in files}
+    return inside, {path: files[path] for path in files if path not in starts and path[:2] not in ("l/", "r/")}
+
+
 def main_with(main: bytes, change: bytes) -> bytes:
     """The main.py of a firmware that runs these lines, too: when its slot is chosen, before anything of it runs."""
     lines = b"".join(b"    " + line + b"\n" for line in change.strip().splitlines())

@@ -92,9 +92,14 @@ def on_board_folder() -> Path:
     return Path(folder.name)
 
 
-def command(heap_bytes: int, control_fd: int) -> tuple[list[str], dict[str, str]]:
-    """(arguments, environment) of one life of a board; stdin must be the terminal it shall own."""
+def command(heap_bytes: int, control_fd: int, frozen: Path | None = None) -> tuple[list[str], dict[str, str]]:
+    """(arguments, environment) of one life of a board; stdin must be the terminal it shall own.
+
+    frozen: a folder that stands for what is frozen into the interpreter; without one it is stock MicroPython.
+    """
     modules = on_board_folder()
     arguments = [sys.executable, "-I", "-S", str(_HERE / "terminal.py"), str(wheel_folder())]
     arguments += ["-X", f"heapsize={heap_bytes}", "-i", str(modules / "run.py"), str(control_fd)]
+    if frozen is not None:
+        arguments.append(str(frozen.resolve()))
     return arguments, {"MICROPYPATH": f"{modules}:.frozen", "HOME": "/", "LANG": "C.UTF-8"}

@@ -1,6 +1,9 @@
 """What runs in a board's process before boot.py, then boot.py and main.py as a board runs them.
 
-    micropython -X heapsize=N -i start.mpy CONTROL_FD
+    micropython -X heapsize=N -i start.mpy CONTROL_FD [FROZEN]
+
+FROZEN is a folder that stands for what is frozen into an interpreter of ours (firmware/manifest.py); its `_boot.py`
+mounts the flash. Without it the flash is mounted, and formatted when that fails, as stock rp2 does.
 
 The order matters: asyncio first (clock.py says why), then `time` and `machine` are replaced, littlefs is
 mounted in place of the host's file system, and the emulator's own modules are taken out of reach.
@@ -11,6 +14,8 @@ import sys
 
 import control
 import records
+
+_FROZEN = "/f"
 
 
 def _set_up():
@@ -45,16 +50,24 @@ def _set_up():
 
     flash = Flash(image, blocks)
     formatted = 0
-    try:
-        volume = vfs.VfsLfs2(flash, progsize=256)
-    except OSError:  # rp2 does the same: any failed mount formats the flash
-        vfs.VfsLfs2.mkfs(flash, progsize=256)
-        volume = vfs.VfsLfs2(flash, progsize=256)
-        formatted = 1
-    vfs.umount("/")
-    vfs.mount(volume, "/")
-    os.chdir("/")
-    sys.path[:] = ["", ".frozen", "/lib"]
+    frozen = ".frozen"
+    if len(sys.argv) > 2:
+        frozen = _FROZEN
+        vfs.umount("/")
+        vfs.mount(vfs.VfsPosix(sys.argv[2]), frozen, readonly=True)
+        sys.modules["rp2"] = _Chip(flash)
+        _run(frozen + "/_boot.py", {})
+    else:
+        try:
+            volume = vfs.VfsLfs2(flash, progsize=256)
+        except OSError:  # rp2 does the same: any failed mount formats the flash
+            vfs.VfsLfs2.mkfs(flash, progsize=256)
+            volume = vfs.VfsLfs2(flash, progsize=256)
+            formatted = 1
+        vfs.umount("/")
+        vfs.mount(volume, "/")
+        os.chdir("/")
+    sys.path[:] = ["", frozen, "/lib"]
     sys.argv[:] = []
     for name in ("control", "records", "clock", "flash", "start"):
         if name in sys.modules:
@@ -62,6 +75,14 @@ def _set_up():
     gc.collect()
     control.tell(records.READY, formatted, gc.mem_alloc() - asyncio_bytes)
     return raw
+
+
+class _Chip:  # the module `rp2`
+    def __init__(self, flash):
+        self._flash = flash
+
+    def Flash(self):
+        return self._flash
 
 
 def _run(path, names):
@@ -82,12 +103,14 @@ def _run(path, names):
 
 def go(names):
     raw = _set_up()
+    # What is frozen comes before what is on flash (shared/runtime/pyexec.c).
+    folder = _FROZEN + "/" if _FROZEN in sys.path else ""
     try:
         try:
-            _run("boot.py", names)
+            _run(folder + "boot.py", names)
         except BaseException as why:  # rp2 and esp32 print it and go on with main.py
             sys.print_exception(why)
         if not raw:  # after a soft reset out of the raw REPL a board skips main.py
-            _run("main.py", names)
+            _run(folder + "main.py", names)
     finally:
         control.ask(records.INTERRUPT, 0, records.INTERRUPT_NOW)  # the REPL: it sets its terminal from here on
