@@ -1,16 +1,17 @@
-"""`laterne` as a process, as an operator runs it: no terminal, what it printed, how it ended."""
+"""`laterne` as an operator runs it: no terminal, what it printed, how it ended."""
 
 import json
-import subprocess
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.provisioning import forks
 from tests.provisioning.fake_board import FakeBoard
 
-LATERNE = [sys.executable, "-m", "laterne_provisioning"]
-WITHIN_S = 60.0
+LATERNE = [sys.executable, "-m", "laterne_provisioning"]  # for tests that speak with it while it runs
+WITHIN_S = float(forks.WITHIN_S)
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,21 @@ class Ended:
 
 
 def laterne(*arguments: object, code: int | None = 0, stdin: str | None = None) -> Ended:
-    """Run it. code: how it must end; None for any way. It never may end in a traceback."""
-    done = subprocess.run(
-        [*LATERNE, *map(str, arguments)], capture_output=True, text=True, timeout=WITHIN_S, input=stdin or ""
-    )
+    """Run it. code: how it must end; None for any way. It never may end in a traceback, nor take WITHIN_S."""
+    done = forks.run([*map(str, arguments)], stdin or "")
     assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode != -signal.SIGALRM, f"still running after {WITHIN_S} s: {arguments}"
     if code is not None:
         assert done.returncode == code, done.stdout + done.stderr
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def killed_at(cut: int, *arguments: object) -> bool:
+    """Whether the command finished because it has fewer operations than that (killed.py). Else it was killed at the
+    cut-th."""
+    done = forks.run([*map(str, arguments)], cut=cut)
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode == 0
 
 
 def enrol(board: FakeBoard, board_id: str, authority: Path, *more: object, code: int = 0) -> Ended:

@@ -3,43 +3,38 @@
 The command kills itself, with SIGKILL, just before the operation: nothing of it is cleaned up.
 """
 
+import os
 import signal
-import subprocess
-import sys
+import sqlite3
+from collections.abc import Callable
+from typing import Any
 
-from tests.provisioning.commands import WITHIN_S
-
-_PROGRAM = """
-import os, signal, sqlite3, sys
-left = int(sys.argv[1])
-
-def cut(operation):
-    def counted(*arguments, **options):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return operation(*arguments, **options)
-    return counted
-
-for name in ("write", "fsync", "link", "replace", "rename", "unlink", "mkdir"):
-    setattr(os, name, cut(getattr(os, name)))
-
-class Connection(sqlite3.Connection):
-    execute = cut(sqlite3.Connection.execute)
-
-connect = sqlite3.connect
-sqlite3.connect = lambda *arguments, **options: connect(*arguments, factory=Connection, **options)
-sys.argv = ["laterne", *sys.argv[2:]]
-from laterne_provisioning.__main__ import main
-main()
-"""
+_OPERATIONS = ("write", "fsync", "link", "replace", "rename", "unlink", "mkdir")
 
 
-def killed_at(cut: int, *arguments: object) -> bool:
-    """Whether the command finished because it has fewer operations than that. Else it was killed at the cut-th."""
-    done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, str(cut), *map(str, arguments)], capture_output=True, timeout=WITHIN_S
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode == 0
+def kill_before(cut: int) -> None:
+    """From now on this process counts its operations, and kills itself just before the cut-th; 1 is the next."""
+    left = cut
+
+    def counted(operation: Callable[..., Any]) -> Callable[..., Any]:
+        def count(*arguments: Any, **options: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return operation(*arguments, **options)
+
+        return count
+
+    for name in _OPERATIONS:
+        setattr(os, name, counted(getattr(os, name)))
+
+    class Connection(sqlite3.Connection):
+        execute = counted(sqlite3.Connection.execute)
+
+    connect = sqlite3.connect
+
+    def connected(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        return connect(*arguments, factory=Connection, **options)
+
+    setattr(sqlite3, "connect", connected)  # noqa: B010 - mypy does not let a function of a module be assigned

@@ -8,9 +8,8 @@ import stat
 from pathlib import Path
 
 import pytest
-from tests.provisioning.commands import enrol, laterne
+from tests.provisioning.commands import enrol, killed_at, laterne
 from tests.provisioning.fake_board import FakeBoard
-from tests.provisioning.killed import killed_at
 
 from laterne_provisioning import audit, audit_check
 from laterne_provisioning.audit import Log

@@ -7,9 +7,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from tests.provisioning.commands import enrol, laterne
+from tests.provisioning.commands import enrol, killed_at, laterne
 from tests.provisioning.fake_board import FakeBoard
-from tests.provisioning.killed import killed_at
 from tests.provisioning.test_roster_export import read
 
 from laterne_provisioning import audit

@@ -11,9 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.provisioning.commands import LATERNE, Ended, laterne
+from tests.provisioning.commands import LATERNE, Ended, killed_at, laterne
 from tests.provisioning.fake_board import WAIT_S, FakeBoard, Key
-from tests.provisioning.killed import killed_at
 from tests.provisioning.technician import DAY, NOW, Technician, granted
 
 from laterne_protocol import cbor, cose, credential

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.provisioning.commands import killed_at
 from tests.provisioning.fake_board import Key
-from tests.provisioning.killed import killed_at
 from tests.provisioning.technician import DAY, NOW, BoardKeys, Technician, granted
 
 from laterne_protocol import cose, credential, trust

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from tests.provisioning.commands import LATERNE, WITHIN_S, enrol, laterne
+from tests.provisioning.commands import LATERNE, WITHIN_S, enrol, killed_at, laterne
 from tests.provisioning.fake_board import FakeBoard
-from tests.provisioning.killed import killed_at
 
 from laterne_protocol import trust
 from laterne_provisioning.authority import open_authority

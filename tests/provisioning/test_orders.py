@@ -10,10 +10,9 @@ from typing import Any
 
 import aiomqtt
 import pytest
-from tests.provisioning.commands import LATERNE, Ended, laterne
+from tests.provisioning.commands import LATERNE, Ended, killed_at, laterne
 from tests.provisioning.fake_board import WAIT_S, FakeBoard, Key
 from tests.provisioning.fake_gateway import GATEWAY, PREFIX, TENANT, FakeGateway
-from tests.provisioning.killed import killed_at
 from tests.provisioning.test_roster_export import read
 from tests.servers import Mosquitto
 

@@ -3,9 +3,8 @@
 import stat
 from pathlib import Path
 
-from tests.provisioning.commands import enrol, laterne
+from tests.provisioning.commands import enrol, killed_at, laterne
 from tests.provisioning.fake_board import FakeBoard
-from tests.provisioning.killed import killed_at
 
 from laterne_protocol import cose, credential, roster, trust
 from laterne_provisioning import roster as export

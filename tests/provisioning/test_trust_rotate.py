@@ -4,9 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.provisioning.commands import Ended, enrol, laterne
+from tests.provisioning.commands import Ended, enrol, killed_at, laterne
 from tests.provisioning.fake_board import FakeBoard, Key
-from tests.provisioning.killed import killed_at
 
 from laterne_gateway.roster import verified_roster
 from laterne_protocol import cose, credential, roster, trust

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from tests.provisioning.campaign.conftest import make_release
 from tests.provisioning.campaign.fake_city import FakeCity
-from tests.provisioning.commands import LATERNE, WITHIN_S, Ended, laterne
-from tests.provisioning.killed import killed_at
+from tests.provisioning.commands import LATERNE, WITHIN_S, Ended, killed_at, laterne
 from tests.servers import Mosquitto
 
 from laterne_protocol import order
