@@ -59,6 +59,7 @@ HEALTHY_REPORTS = 3
 BUDGET_BYTES, BUDGET_AGAIN_S = 1 << 20, 3600.0
 STUCK_TIMES = 2  # the same part is sent again at once so often: a line has noise
 STUCK_PAUSE_S, STUCK_CAP_S = 0.5, 60.0
+LEAST_PART_BYTES = 200  # a fifth of the bytes is then overhead
 MAX_WORKING = 5000  # answers in a row; a release of 512 KiB is copied in a tenth of them
 PUT_OFF_S = 60.0
 MAX_CODES = 32  # encoded blocks in memory, 4 KiB each at most: boards of a campaign want the same ones
@@ -122,6 +123,7 @@ class Standing:
 
     sent: whether parts went out since it was asked. stuck: how often in vain. budget_bytes: as of budget_s.
     plain: items of its release that it asked for anew: no patches for them. deaf: questions without answer.
+    part_bytes: of one message; fewer when it fell silent over them.
     """
 
     progress: Progress | None = None
@@ -137,6 +139,7 @@ class Standing:
     budget_s: float = 0.0
     plain: set[tuple[bytes, int]] = field(default_factory=set)
     deaf: int = 0
+    part_bytes: int = MAX_PART_BYTES
     trial: Trial | None = None
     share: float | None = None
     told: tuple[object, ...] = ()  # what the broker was last given
@@ -180,8 +183,8 @@ class Updates:
         standing.sent, standing.budget_bytes = True, standing.budget_bytes - (end - start)
         self._health.count(board, "updates: bytes sent", end - start)
         return [
-            Data(0, item, block, code.encoding, len(code.data), at, code.data[at : min(at + MAX_PART_BYTES, end)])
-            for at in range(start, end, MAX_PART_BYTES)
+            Data(0, item, block, code.encoding, len(code.data), at, code.data[at : min(at + standing.part_bytes, end)])
+            for at in range(start, end, standing.part_bytes)
         ]
 
     def has_answered(self, board: str, session: Session | None) -> bool:
@@ -229,6 +232,9 @@ class Updates:
     def unheard(self, board: str) -> float:
         """It did not answer this question. Seconds until it is asked again; whether it lives, polls will tell."""
         standing = self._standing(board)
+        if standing.sent:
+            # A board short of memory has none for a long frame, and starts again; noise spares short ones, too.
+            standing.part_bytes = max(LEAST_PART_BYTES, standing.part_bytes // 2)
         standing.is_ready = standing.sent = False
         standing.deaf += 1
         return float(min(DEAF_CAP_S, DEAF_BASE_S * 2.0 ** min(standing.deaf - 1, 12)))
@@ -334,7 +340,7 @@ class Updates:
             self._health.note(board, "update", PHASES[said.phase])
             log.info("%s: update: %s", board, _in_words(said))
         if said.phase not in (RECEIVING, WORKING):
-            standing.share = None
+            standing.share, standing.part_bytes = None, MAX_PART_BYTES
         self._news.set()
 
     # Towards the broker -------------------------------------------------------------------------------------------

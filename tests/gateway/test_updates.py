@@ -134,6 +134,25 @@ async def test_it_goes_on_at_the_next_part_whatever_ends_in_between(tmp_path: Pa
         assert again <= (2 * (seen[0] // 6) if lost == "power of the board" else 0), "what was not whole begins anew"
 
 
+async def test_a_board_that_falls_silent_over_long_parts_gets_shorter_ones(tmp_path: Path, line_of: LineOf) -> None:
+    """It has no memory for a frame of more than 400 bytes: it starts again each time one comes."""
+    async with updating(tmp_path, line_of) as case:
+        case.board.updates.running = None
+        longest: list[int] = []
+
+        def to_boards(one: frame.Frame) -> list[frame.Frame]:
+            if one.kind != frame.RECORD or len(one.payload) <= 400:
+                return [one]
+            longest.append(len(one.payload))
+            case.board.restart()
+            return []
+
+        case.line.to_boards = to_boards
+        async with case.parts.asking(case.line):
+            await case.staged()
+        assert 1 <= len(longest) <= 4
+
+
 @pytest.mark.parametrize("spoilt", [(1, 0), (9, 2)], ids=["the index", "the last block of a file"])
 async def test_a_block_that_the_boards_flash_has_spoilt_comes_again_and_not_as_a_patch(
     tmp_path: Path, line_of: LineOf, spoilt: tuple[int, int]
