@@ -19,6 +19,7 @@ import typer
 
 from laterne_emulator.broker import reach_broker, start_broker
 from laterne_emulator.control import Control, ControlRefused
+from laterne_emulator.demo_update import Campaigns
 from laterne_emulator.demo_view import View
 from laterne_emulator.figures import Figures
 from laterne_emulator.processes import Child, Children, ProcessFailed, console_script
@@ -43,10 +44,13 @@ def demo(
         Path | None, typer.Option(help="Where everything is kept; must be new or empty. Default: a temporary one.")
     ] = None,
     broker: Annotated[str | None, typer.Option(help="mqtt://host:port of a broker; default: one of our own.")] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Send a good release to all boards, then a bad one.")
+    ] = False,
 ) -> None:
     """Signed readings from emulated boards through a gateway to a broker, verified on the other side."""
     place = _place(directory)
-    run = _Demo(boards, seconds, json_, place, broker)
+    run = _Demo(boards, seconds, json_, place, broker, update)
     try:
         asyncio.run(run.run())
     except ProcessFailed as why:
@@ -57,10 +61,14 @@ def demo(
         raise typer.Exit(130) from None
     figures = run.figures
     if json_:
-        print(json.dumps(figures.summary(boards)), flush=True)
+        print(json.dumps(run.summary()), flush=True)
     else:
-        run.view.finish(figures.summary(boards), place)
-    if figures.refused or figures.readings_lost:
+        run.view.finish(run.summary(), place)
+    if run.campaigns is not None and not run.campaigns.is_as_it_should_be:
+        print("demo: the good release should be everywhere and the bad one stopped: see campaign.log", file=sys.stderr)
+        raise typer.Exit(1)
+    # Who tries a release starts anew, and says how many readings went with that: none is lost unsaid.
+    if figures.refused or (figures.readings_lost and run.campaigns is None):
         for refusal in figures.refusals[:10]:
             print(f"refused: {refusal}", file=sys.stderr)
         raise typer.Exit(1)
@@ -84,7 +92,11 @@ def _place(directory: Path | None) -> Path:
 class _Demo:
     """One run. What must not be lost decides who ends when: sampling, gateway, subscriber, boards."""
 
-    def __init__(self, boards: int, seconds: float | None, quiet: bool, place: Path, broker: str | None) -> None:
+    def __init__(
+        self, boards: int, seconds: float | None, quiet: bool, place: Path, broker: str | None, update: bool
+    ) -> None:
+        self.campaigns: Campaigns | None = None
+        self._update = update
         self.figures = Figures()
         self.view = View(quiet)
         self._seconds = seconds
@@ -94,6 +106,11 @@ class _Demo:
         self._stop_sampling: asyncio.Event | None = None  # there once the boards are being served
         self._arrived_at = 0.0
         self._enrolment_bytes = 0  # on the lines before the gateway came
+
+    def summary(self) -> dict[str, object]:
+        """The last line (design.md, 9)."""
+        found = self.figures.summary(len(self._ids))
+        return found if self.campaigns is None else found | {"campaigns": self.campaigns.results}
 
     async def run(self) -> None:
         """From nothing to the figures. Raises ProcessFailed; asyncio.CancelledError when told to stop at once."""
@@ -134,7 +151,9 @@ class _Demo:
                 async with asyncio.TaskGroup() as group:
                     subscriber = await self._start_subscriber(children, broker, group)
                     gateway = group.create_task(self._keep_gateway_running(children))
-                    await self._serve(control)
+                    updated = group.create_task(self._send_releases(children, broker))
+                    await self._serve(control, updated)
+                    updated.cancel()  # stopped by a person: the campaign is, too
                     await self._deliver(control)
                     gateway.cancel()
                     await subscriber.end(signal.SIGINT)
@@ -256,13 +275,25 @@ url = "{broker}"
             self.figures.gateway_restarts += 1
             await asyncio.sleep(RESTART_AFTER_S)
 
-    async def _serve(self, control: Control) -> None:
+    async def _send_releases(self, children: Children, broker: str) -> None:
+        if not self._update:
+            return
+
+        async def laterne(*arguments: str) -> None:
+            await self._laterne(children, *arguments)
+
+        first = next(iter(self._ids.values()))
+        self.campaigns = Campaigns(self._place, broker, TENANT, first, laterne, self.view.note)
+        await self.campaigns.run(children)
+
+    async def _serve(self, control: Control, updated: "asyncio.Task[None]") -> None:
         self._stop_sampling = asyncio.Event()
         began = time.monotonic()
         with self.view:
             while not self._stop_sampling.is_set():
                 self.figures.seconds = time.monotonic() - began
-                if self._seconds is not None and self.figures.seconds >= self._seconds:
+                wanted = 0.0 if self._update and self._seconds is None else self._seconds
+                if wanted is not None and self.figures.seconds >= wanted and updated.done():
                     self._stop_sampling.set()
                 await self._count(control)
                 with contextlib.suppress(TimeoutError):

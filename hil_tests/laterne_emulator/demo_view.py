@@ -32,6 +32,11 @@ class View:
         if self._shown:
             self._console.print(f"[dim]{what} …[/dim]")
 
+    def note(self, what: str) -> None:
+        """Something that has happened to a release: above the table, once."""
+        if self._shown:
+            (self._console if self._live is None else self._live.console).print(f"[bold]{what}[/bold]")
+
     def __enter__(self) -> "View":
         if self._shown:
             self._live = Live(console=self._console, refresh_per_second=4, transient=False)
