@@ -24,6 +24,7 @@ EXPECTED = {GOOD: "COMPLETED", BAD: "HALTED"}
 TRIAL_S = 120
 REPORTS = 3  # compared with as many before: a quarter of a minute at a report each 5 s
 LOOK_EACH_S = 5.0
+ENDS_WITHIN_S = 900.0  # eight boards take five minutes: one after the other is in trial
 _HALTED = 1  # exit status
 _RELEASE = re.compile(rb'^RELEASE = "([^"]{1,24})"', re.MULTILINE)
 
@@ -73,11 +74,17 @@ class Campaigns:
             "--reports", str(REPORTS),
         ]  # fmt: skip
         child = await children.start("campaign", command, log=self.place / "campaign.log", piped=True)
-        watching = asyncio.create_task(self._watch(children, child, where))
         assert child.process.stdout is not None  # piped
-        out = await child.process.stdout.read()
-        status = await child.process.wait()
-        watching.cancel()
+        watching = asyncio.create_task(self._watch(children, child, where))
+        try:
+            async with asyncio.timeout(ENDS_WITHIN_S):
+                out = await child.process.stdout.read()
+                status = await child.process.wait()
+        except TimeoutError:
+            raise ProcessFailed(f"the campaign has not ended in {ENDS_WITHIN_S:.0f} s: {child.last_words()}") from None
+        finally:
+            watching.cancel()
+            await asyncio.wait((watching,))
         if status not in (0, _HALTED) or not out:
             raise ProcessFailed(f"the campaign ended with status {status}: {child.last_words()}")
         found = json.loads(out)
@@ -91,7 +98,10 @@ class Campaigns:
             await asyncio.sleep(LOOK_EACH_S)
             command = [console_script("laterne"), "campaign", "status", *where, "--json"]
             log = self.place / "campaign.log"
-            boards = json.loads(await children.run("laterne campaign status", command, log=log))["boards"]
+            try:
+                boards = json.loads(await children.run("laterne campaign status", command, log=log))["boards"]
+            except ProcessFailed:
+                return  # everything is being ended; what the campaign came to, it says itself
             now = ", ".join(f"{count} {state}" for state, count in boards.items())
             if now != said:
                 self.say(now)
