@@ -282,7 +282,8 @@ class Updates:
             standing.start = offset
         else:
             # It begins anew, which the board allows at any time.
-            standing.code = await self._code(said, release, plain=is_same or (digest, item) in standing.plain)
+            plain = is_same or (digest, item) in standing.plain
+            standing.code = await self._code(said, release, plain=plain, raw=standing.stuck >= STUCK_TIMES)
             standing.start = 0
         standing.is_ready = True
         standing.share = _share(release, item, block)
@@ -298,17 +299,18 @@ class Updates:
         standing.budget_s = now_s
         return standing.budget_bytes > BLOCK_BYTES
 
-    async def _code(self, said: Progress, release: Release, *, plain: bool) -> Code:
+    async def _code(self, said: Progress, release: Release, *, plain: bool, raw: bool) -> Code:
+        # plain: without a patch. raw: a board that lacks the memory to inflate can still take it as it is.
         assert said.wanted is not None
         digest, item, block, _ = said.wanted
         older = None
         if said.running is not None and item != ENVELOPE and not plain:
             older = await self._releases.release(said.running)
-        key = (digest, item, block, None if older is None else older.digest)
+        key = (digest, item, block, None if older is None else older.digest, raw)
         code = self._codes.get(key)
         if code is None:
             content = release.items[item][block * BLOCK_BYTES :][:BLOCK_BYTES]
-            if item == ENVELOPE:
+            if item == ENVELOPE or raw:
                 encoding, data = RAW, content
             else:
                 encoding, data = encoded(content, block, self._base_of(older, release, item))

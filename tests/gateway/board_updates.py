@@ -43,6 +43,7 @@ class BoardUpdates:
         self.bytes_taken = self.bytes_dropped = 0
         self.told: list[bytes | None] = []
         self.asked = 0
+        self.has_no_memory = False  # to inflate
         self.is_deaf = False  # a firmware that knows no updates
         self.spoils: set[tuple[int, int]] = set()  # items and blocks that flash spoils, once
         self.claims: dict[str, object] = {}
@@ -164,6 +165,9 @@ class BoardUpdates:
                 self._take_envelope(code)
                 return
             size, base = self._size(), self._base()
+            if encoding & 1 and self.has_no_memory:
+                self._content = self._content[: block * BLOCK_BYTES]
+                return
             content = decoded(encoding, code, block, size, base)
         except (BadBlock, WireError):
             self._again()

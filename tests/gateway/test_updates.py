@@ -153,6 +153,14 @@ async def test_a_board_that_falls_silent_over_long_parts_gets_shorter_ones(tmp_p
         assert 1 <= len(longest) <= 4
 
 
+async def test_a_board_without_memory_to_inflate_gets_blocks_as_they_are(tmp_path: Path, line_of: LineOf) -> None:
+    async with updating(tmp_path, line_of) as case:
+        case.board.updates.has_no_memory = True
+        async with case.parts.asking(case.line):
+            await case.staged()
+        assert all(encoding & 1 == 0 for _, _, encoding, _ in case.board.updates.blocks)
+
+
 @pytest.mark.parametrize("spoilt", [(1, 0), (9, 2)], ids=["the index", "the last block of a file"])
 async def test_a_block_that_the_boards_flash_has_spoilt_comes_again_and_not_as_a_patch(
     tmp_path: Path, line_of: LineOf, spoilt: tuple[int, int]
