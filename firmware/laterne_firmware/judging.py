@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     Judgement = TypeVar("Judgement")
 
+UPDATE = 26  # as in sessions
 READERS = (
+    "laterne_firmware.release_check",
+    "laterne_protocol.manifest",
     "laterne_firmware.introductions",
     "laterne_firmware.known_gateway",
     "laterne_protocol.gateway_credential",
@@ -38,9 +41,13 @@ class Wanted(Exception):
 
 
 def work(sessions: "Sessions", step: int, body: bytes) -> "Generator[None, None, bytes | None]":
-    """As introductions.work()."""
+    """As introductions.work(), or release_check.work()."""
 
     def begin() -> "Generator[None, None, bytes | None]":
+        if step == UPDATE:
+            from laterne_firmware import release_check
+
+            return release_check.work(sessions, body)
         from laterne_firmware import introductions
 
         return introductions.work(sessions, step, body)

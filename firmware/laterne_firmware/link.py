@@ -2,7 +2,9 @@
 
 from laterne_firmware import RELEASE
 from laterne_firmware.identity import TRUST
+from laterne_firmware.memory import unload
 from laterne_firmware.store import Record
+from laterne_firmware.supervisor import is_working
 from laterne_protocol import board_messages as messages
 from laterne_protocol import cbor, frame
 from laterne_protocol.errors import MessageError
@@ -18,10 +20,13 @@ if TYPE_CHECKING:
     from laterne_firmware.identity import Identity
     from laterne_firmware.reports import Reporter
     from laterne_firmware.sessions import Sessions
+    from laterne_protocol.update_messages import Data, Update
 
     Beat = Callable[[], None]
 
-_TRUST_TYPE = bytes((messages.TRUST,))  # where a message has its type: after the head of the array
+# Where a message has its type: after the head of the array; above 23 in two bytes.
+_TRUST_TYPE = bytes((messages.TRUST,))
+_DATA_TYPE = bytes((24, messages.DATA))
 
 
 class Link:
@@ -64,6 +69,10 @@ class Link:
             return await work(self, question, now_ms, beat)
         except (MessageError, RecordError):
             return None
+        except MemoryError:  # it is asked again; an update can wait
+            if self.sessions is not None:
+                self.sessions.make_room()
+            return None
 
     # Frames, by what the board is ----------------------------------------------------------------------------------
 
@@ -73,7 +82,7 @@ class Link:
 
     async def _only_in_a_session(self, received: frame.Frame, now_ms: int, beat: "Beat") -> "tuple[int, bytes] | None":
         question = messages.question_of(received.payload)
-        if question is None:
+        if question is None or received.payload[1:3] == _DATA_TYPE:
             return None
         # An answer with nothing in it of which a stranger learns who we are; `enrolled` holds a digest he must know.
         answer = messages.Refusal(question.number, messages.SESSION_NEEDED)  # type: messages.Refusal | messages.Enrolment
@@ -111,8 +120,10 @@ class Link:
             return self._poll(question, now_ms)
         if isinstance(question, messages.Hello):
             return self._hello(question)
+        if question is None:
+            return None  # an answer of another board on the bus
         if not isinstance(question, messages.Enrolment):
-            return None  # an answer of another board on the bus, or about an update, of which we know nothing yet
+            return self._update(question, now_ms)
         return (await self._enrolment(question, now_ms, beat)).to_bytes()
 
     def _hello(self, question: messages.Hello) -> bytes:
@@ -146,6 +157,31 @@ class Link:
         return messages.ReportAnswer(
             question.number, self._clock.boot, now_ms, self._reporter.due_ms(), backlog.waiting, body
         ).to_bytes()
+
+    def _update(self, question: "Update | Data", now_ms: int) -> "bytes | None":
+        from laterne_protocol.update_messages import Data
+
+        sessions = self.sessions
+        if isinstance(question, Data):
+            if sessions is not None and sessions.updating is not None:
+                sessions.updating.take(question)
+            return None
+        if sessions is None:
+            return messages.Refusal(question.number, messages.NOT_ENROLLED).to_bytes()
+        if is_working():  # a signature, a handshake, or the envelope itself: memory holds one of these
+            return messages.Refusal(question.number, messages.NOT_READY).to_bytes()
+        updating = sessions.updating
+        if updating is None:
+            from laterne_firmware.updating import Updating
+
+            updating = sessions.updating = Updating(sessions)
+        answer = updating.answer(question, now_ms).to_bytes()
+        if updating.is_idle:
+            sessions.updating = None
+            from laterne_firmware.sessions import UPDATING
+
+            unload(*UPDATING)
+        return answer
 
     async def _enrolment(
         self, question: messages.Enrolment, now_ms: int, beat: "Beat"

@@ -55,8 +55,6 @@ def work(sessions: "Sessions", step: int, body: bytes) -> "Work":
         told = order.order_of(payload)
         if told.board != sessions.identity.board:
             raise ObjectError("it is for another board")
-        if told.action > order.DECOMMISSION:
-            raise ObjectError("no updates here")
     except WireError as why:
         sessions.log("an order was refused: %s" % why)
         return b""
@@ -80,6 +78,10 @@ def _executed(sessions: "Sessions", told: "order.Order", digest: bytes) -> "Work
         from laterne_firmware import decommission
 
         return (yield from decommission.work(sessions, told, digest))
+    if told.action > 3:
+        from laterne_firmware import release_orders
+
+        return (yield from release_orders.work(sessions, told, digest))
     from laterne_firmware import rotation
 
     return (yield from rotation.work(sessions, told, digest))

@@ -32,7 +32,7 @@ from micropython import const
 
 from laterne_firmware.identity import unload_arithmetic
 from laterne_firmware.memory import unload
-from laterne_firmware.supervisor import stepping
+from laterne_firmware.supervisor import let_make_room, stepping
 from laterne_protocol.report import digest
 from laterne_protocol.session import SessionError
 
@@ -43,7 +43,11 @@ if TYPE_CHECKING:
     from laterne_firmware.clock import Clock
     from laterne_firmware.identity import Identity
     from laterne_firmware.reports import Reporter
+    from laterne_firmware.updating import Updating
     from laterne_protocol.session import Session
+
+    # Release digest, why it is refused or 0, its envelope, SHA-256 of its index, size of that.
+    Judged = tuple[bytes, int, bytes, bytes, int]
 
     # message_1; our connection; its ephemeral key, or why it is none; our own ephemeral key, private and public; what
     # that and our static key share with it; what it shares with the gateway's static key, or why that is none; our
@@ -52,8 +56,9 @@ if TYPE_CHECKING:
 
 # Steps, the first byte of a handshake's frame: as in edhoc_responder, which is in memory for handshakes only.
 MESSAGE_1, MESSAGE_3, INTRODUCTION, INTRODUCED = 1, 3, 6, 7
-# Work of the same kind that comes in records, by the types of messages: a newer trust, an order, a receipt's arrival.
+# Work of the same kind that comes in records, by the types of messages: a newer trust, an order, a receipt's arrival,
 TRUST, ORDER, RECEIPT_ARRIVED = 20, 22, 24
+UPDATE = 26  # the envelope of a release
 
 ANSWER_WITHIN_MS = 100  # of the question's last byte; later it waits for the same question
 HOLDS_MS = 10000  # so long a handshake keeps others out after its last step
@@ -62,6 +67,7 @@ _LOOK_MS = const(20)
 _LAST_WORDS_MS = const(3000)  # the gateway may ask for the last answer once more
 # Free before any work begins: the most that it takes (README.md, "Memory"), and what all other tasks take meanwhile.
 NEEDED_BYTES = 28 * 1024
+AMPLE_BYTES = 56 * 1024  # with less an update rests meanwhile: what is free lies in pieces
 
 # The first byte of a question -> who works at it. What is not here is not for a board.
 DONE_BY = {
@@ -71,6 +77,7 @@ DONE_BY = {
     TRUST: "laterne_firmware.judging",
     ORDER: "laterne_firmware.orders",
     RECEIPT_ARRIVED: "laterne_firmware.orders",
+    UPDATE: "laterne_firmware.judging",
 }
 
 LOADED_MEANWHILE = (
@@ -82,6 +89,12 @@ LOADED_MEANWHILE = (
     "laterne_firmware.orders",
     "laterne_firmware.rotation",
     "laterne_firmware.decommission",
+    "laterne_firmware.release_check",
+    "laterne_firmware.release_orders",
+    "laterne_firmware.ordered",
+    "laterne_firmware.slots",
+    "laterne_firmware.slot_check",
+    "laterne_protocol.release_index",
     "laterne_firmware.executed",
     "laterne_firmware.first_keys",
     "laterne_protocol.edhoc_responder",
@@ -91,10 +104,14 @@ LOADED_MEANWHILE = (
     "laterne_protocol.trust",
     "laterne_protocol.order",
     "laterne_protocol.receipt",
+    "laterne_protocol.manifest",
     "laterne_protocol.credential",
     "laterne_protocol.public_keys",
     "laterne_protocol.cose",
 )
+
+
+UPDATING = ("laterne_firmware.updating", "laterne_firmware.ordered", "laterne_protocol.update_messages")
 
 
 class Bucket:
@@ -128,7 +145,10 @@ class Sessions:
     agreement key, empty when there is none. begun: handshakes for which a message_1 was worked at. unserved: questions
     that the bucket left without an answer. out_of_memory: pieces of work that ended for lack of memory.
     formerly: whether the next handshake is made with the former agreement key, while there is one. ended: this start is
-    to end when the answer has gone out.
+    to end when the answer has gone out. nonce: what the next order about a release must repeat, 8 bytes. updating: of
+    the release that was ordered, while there is one; it may leave memory at any time, and leaves here what is costly
+    to find again. judged: what came of the release's envelope, or of its install. staged: release, slot that is whole,
+    SHA-256 of its index, sequence.
     """
 
     def __init__(
@@ -152,6 +172,10 @@ class Sessions:
         self.about = about
         self.formerly = True
         self.ended = False
+        self.nonce = random(8)
+        self.updating: "Updating | None" = None
+        self.judged = None  # type: Judged | None
+        self.staged = None  # type: tuple[bytes, str, bytes, int] | None
         known = known_gateway.load()
         self.gateway_digest = known.digest if known else b""
         self.gateway_kid = known.kid if known else b""
@@ -168,6 +192,7 @@ class Sessions:
         self.unserved = 0
         self.out_of_memory = 0
         self._unload()
+        let_make_room(self.make_room)
 
     # Records --------------------------------------------------------------------------------------------------------
 
@@ -206,8 +231,8 @@ class Sessions:
         return await self._worked_out(payload, now_ms)
 
     async def told(self, step: int, body: bytes, now_ms: int) -> "bytes | None":
-        """What came in a record and costs work: a trust, an order, that a receipt has arrived. The answer's body: the
-        digest of the trust that is stored then, the receipt, the same digest; empty when it is refused.
+        """What came in a record and costs work: a trust, an order, that a receipt has arrived, The answer's
+        body: the digest of the trust that is stored then, the receipt, the same digest; empty when it is refused.
 
         None: not yet known, to be asked again.
         """
@@ -220,6 +245,10 @@ class Sessions:
         while self._working and clock.now_ms() - now_ms < ANSWER_WITHIN_MS:
             await asyncio.sleep_ms(5)
         return None if self._working or clock.now_ms() - now_ms > ANSWER_WITHIN_MS else self._answer
+
+    def judge(self, body: bytes, now_ms: int) -> None:
+        """Lets an envelope be judged (release_check), now or when this is called again. What comes of it: judged."""
+        self._begin(bytes((UPDATE,)) + body, now_ms)
 
     def _knows(self, credential: bytes) -> bool:
         return digest(credential) == self.gateway_digest
@@ -260,6 +289,20 @@ class Sessions:
 
     def _unload(self) -> None:
         unload(*LOADED_MEANWHILE)
+
+    def begin_updating_anew(self) -> None:
+        """An order has changed what is to be fetched."""
+        if self.updating is not None:
+            self.updating.rest()
+        self.updating = self.judged = self.staged = None
+        unload(*UPDATING)
+
+    def make_room(self) -> None:
+        """If memory is short, what can be begun again leaves it."""
+        if self.updating is not None and gc.mem_free() < AMPLE_BYTES:
+            self.updating.rest()
+            self.updating = None
+            unload(*UPDATING)
 
     # The work, a task of its own --------------------------------------------------------------------------------------
 

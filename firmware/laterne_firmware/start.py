@@ -6,21 +6,46 @@ from laterne_firmware import RELEASE, board, recovery, running, settings
 from laterne_firmware.app import Console, Post
 from laterne_firmware.backlog import Backlog
 from laterne_firmware.clock import Clock
+from laterne_firmware.identity import NAME
 from laterne_firmware.line import Line
 from laterne_firmware.link import Link
 from laterne_firmware.memory import unload
 from laterne_firmware.randomness import SEED_BYTES, Random
 from laterne_firmware.reports import Reporter
 from laterne_firmware.state import State
-from laterne_firmware.store import Record
+from laterne_firmware.store import Record, exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# An interned name stays in memory for good. Those of modules that an order or an update loads would come to lie between
+# what is loaded and unloaded, and break the room for it into pieces: so all names come first.
+_LATER = (
+    "laterne_firmware.release_orders",
+    "laterne_firmware.orders",
+    "laterne_firmware.executed",
+    "laterne_firmware.updating",
+    "laterne_firmware.ordered",
+    "laterne_firmware.installer",
+    "laterne_firmware.unpacking",
+    "laterne_firmware.slot_check",
+    "laterne_protocol.release_index",
+    "laterne_protocol.update_messages",
+    "laterne_protocol.manifest",
+    "laterne_protocol.trust",
+    "laterne_protocol.order",
+    "laterne_protocol.receipt",
+)
+
+
 def post() -> Post:
     """The post, ready to run. Raises what ends a start: OSError of the flash, RandomnessError."""
+    if exists(NAME + ".0"):  # the start in which a board is enrolled needs the room for other things
+        for name in _LATER:
+            __import__(name)
+            unload(name)
     watchdog = board.watchdog()
     led = board.led()
     led.value(1)

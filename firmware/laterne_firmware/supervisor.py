@@ -23,6 +23,7 @@ PASS_MS = 1000
 SILENT_PASSES = 10  # then the watchdog is no longer fed, and bites 8 s later
 _WAIT_MS = const(20)
 _at_work = []  # type: list[object]  # steps, at most one of these
+_room = []  # type: list[Callable[[], None]]  # at most one of these
 _PAUSE_BEFORE_RESET_MS = const(3000)  # the line reaches the console; who fails at once does not wear out flash
 
 
@@ -87,6 +88,16 @@ class Supervisor:
         self._reset()
 
 
+def let_make_room(function: "Callable[[], None]") -> None:
+    """It is called before something long begins: whoever can spare memory gives it back."""
+    _room[:] = [function]
+
+
+def is_working() -> bool:
+    """Whether something long is under way, which needs the memory."""
+    return bool(_at_work)
+
+
 async def stepping(steps: "Generator[int | None, None, Result]", beat: "Callable[[], None]") -> "Result":
     """The result of something long that comes in steps; a beat and the event loop between them.
 
@@ -99,6 +110,8 @@ async def stepping(steps: "Generator[int | None, None, Result]", beat: "Callable
                 beat()
                 await asyncio.sleep_ms(_WAIT_MS)
             if not _at_work:
+                for make_room in _room:
+                    make_room()
                 _at_work.append(steps)
             try:
                 pause_ms = next(steps)

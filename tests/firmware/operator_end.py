@@ -27,7 +27,7 @@ class Operator:
     def order(
         self,
         action: int,
-        argument: bytes | bool | None = None,
+        argument: bytes | bool | list[bytes | int] | None = None,
         *,
         board: str | None = None,
         sign_key: bytes | None = None,

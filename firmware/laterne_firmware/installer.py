@@ -1,0 +1,276 @@
+"""Writes a release into a slot, from the first erase to the rename that makes it whole (README.md, "How is a release
+installed?").
+
+It begins when the envelope has been verified, and is resumed by beginning again: what is whole on flash is found and
+stays. What stands on flash in which order:
+
+    M.n           the index, as it comes; nothing else of the slot has been touched yet
+    M             removed, when the index has its digest and all of it is possible: from here on the slot is none
+    E             the envelope: whose files these are going to be, for whoever resumes
+    (removed)     files and folders that are not in the index
+    files         each under its own name: no other slot has them, and M is not there, so a half one harms nobody
+    M.n -> M      after a pass over all files, read back from flash, has found nothing to do
+
+So M exists only when everything that it names is whole. It writes between two `next` only, and whoever calls `next`
+says when (`updating`).
+"""
+
+import os
+from hashlib import sha256
+
+from micropython import const
+
+from laterne_firmware.memory import unload
+from laterne_firmware.store import exists, make_directory, replace
+from laterne_protocol import cbor
+from laterne_protocol.errors import WireError
+from laterne_protocol.update_messages import BLOCK_BYTES, FIRST_FILE
+from laterne_protocol.update_messages import INDEX as INDEX_ITEM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from laterne_protocol.release_index import Head
+
+    # Yields None after a piece of work, or (item, block) when it wants that block and is to be sent its encoding, the
+    # chunks in which its code lies, and the length of that.
+    Block = tuple[int, list[bytearray], int]
+    Steps = Generator["tuple[int, int] | None", "Block | None", "int"]
+    Work = Generator["tuple[int, int] | None", "Block | None", None]
+    Answer = Generator["tuple[int, int] | None", "Block | None", bool]
+
+# What ends it, beside 0: the slot is whole (protocol/README.md, 3.1).
+UNFIT, TOO_LARGE, BAD_INDEX, BAD_FILE, FLASH_REFUSES = 19, 21, 22, 23, 24
+
+_TRIES = const(3)
+_PIECE_BYTES = const(512)
+_SPARE_BLOCKS = const(8)  # of the file system itself: reports and records are written meanwhile
+_NO_SPACE = const(28)  # errno
+_DIRECTORY = const(0x4000)
+_OURS = ("M.n", "E")  # in the slot's folder, beside the files of the index
+
+
+class Refused(Exception):
+    """args: one of the codes above."""
+
+
+def install(
+    folder: str, running: str, envelope: bytes, index: bytes, size: int, log: "Callable[[str], None]"
+) -> "Steps":
+    """0 when the slot in `folder` is whole, or why it will not be.
+
+    running: folder of the release that runs, whose files are copied and patched. envelope: verified, severed. index:
+    SHA-256 of the index. size: of the index, bytes.
+    """
+    try:
+        if not (yield from _is_whole(folder, index)):
+            yield from _write(folder, running, envelope, index, size)
+        return 0
+    except Refused as why:
+        return int(why.args[0])
+    except OSError as why:
+        log("flash refuses a release: %s" % why)
+        return TOO_LARGE if why.errno == _NO_SPACE else FLASH_REFUSES
+
+
+def _is_whole(folder: str, index: bytes) -> "Answer":
+    from laterne_firmware import slot_check
+
+    steps = slot_check.whole(folder, index)
+    unload("laterne_firmware.slot_check", "laterne_firmware.slots", "laterne_protocol.release_index")
+    return not (yield from steps)  # type: ignore[misc]  # it is sent nothing
+
+
+def _write(folder: str, running: str, envelope: bytes, index: bytes, size: int) -> "Work":
+    make_directory(folder)
+    name = folder + "/M.n"
+    yield from _fetch_index(name, running, index, size)
+    yield from _judge(folder, name)
+    if exists(folder + "/M"):
+        os.remove(folder + "/M")
+    yield
+    replace(folder + "/E", envelope)
+    yield
+    yield from _clear(folder, "", name)
+    tries = _TRIES
+    while (yield from _pass(folder, running, name, tries)):
+        tries -= 1
+    if not (yield from _has(name, size, index)):
+        raise Refused(FLASH_REFUSES)
+    os.rename(name, folder + "/M")
+
+
+def _fetch_index(name: str, running: str, index: bytes, size: int) -> "Work":
+    for _ in range(_TRIES):
+        if (yield from _has(name, size, index)):
+            return
+        yield from _receive(name, INDEX_ITEM, size, running + "/M")
+    if not (yield from _has(name, size, index)):
+        raise Refused(BAD_INDEX)
+
+
+def _entries(read: "Callable[[int], bytes]") -> "Iterator[tuple[str, int, bytes]]":
+    # Of an index that was judged: release_index, which takes no word for granted, has left memory.
+    count = read(1)[0]
+    count = read(1)[0] if count == 0x98 else count - 0x80
+    for number in range(count):
+        size = read(1)[0]
+        item = read(read(1)[0] if size == 0x58 else size - 0x40)
+        if number:
+            yield cbor.decode(item)  # type: ignore[misc]
+
+
+def _judge(folder: str, name: str) -> "Work":
+    # Everything that can be wrong with an index, before anything of the slot goes.
+    from laterne_protocol import release_index
+
+    blocks = _SPARE_BLOCKS
+    folders = ""
+    try:
+        with open(name, "rb") as file:
+            head = release_index.head_of(file.read)
+            if not _fits(head):
+                raise Refused(UNFIT)
+            for path, size, _ in release_index.entries(file.read, head):
+                blocks += _blocks(size)
+                above = path.rpartition("/")[0]
+                if above != folders:  # two blocks hold the names of a folder
+                    folders = above
+                    blocks += 2
+                yield
+    except WireError:
+        raise Refused(BAD_INDEX)
+    del release_index, head
+    unload("laterne_protocol.release_index")
+    status = os.statvfs("/")
+    if blocks > status[3] + _held(folder):
+        raise Refused(TOO_LARGE)
+
+
+def _fits(head: "Head") -> bool:
+    from laterne_firmware import slot_check
+
+    unload("laterne_firmware.slot_check", "laterne_firmware.slots")
+    return slot_check.fits(head)
+
+
+def _blocks(size: int) -> int:
+    return (size + BLOCK_BYTES - 1) // BLOCK_BYTES
+
+
+def _held(folder: str) -> int:
+    # Blocks that are free when what lies in the slot is replaced.
+    held = 0
+    for name in os.listdir(folder):
+        status = os.stat(folder + "/" + name)
+        held += _held(folder + "/" + name) if status[0] & _DIRECTORY else _blocks(status[6])
+    return held
+
+
+def _clear(folder: str, below: str, index: str) -> "Answer":
+    # Removes what the index does not name; whether nothing of it is left below. One folder's names at a time.
+    names = os.listdir(folder + below)
+    empty = True
+    for name in names[:]:
+        if os.stat(folder + below + "/" + name)[0] & _DIRECTORY:
+            names.remove(name)
+            inside = below + "/" + name
+            if (yield from _clear(folder, inside, index)):
+                os.rmdir(folder + inside)
+            else:
+                empty = False
+        elif not below and name in _OURS:
+            names.remove(name)
+    found = len(names)
+    with open(index, "rb") as file:
+        for path, _, _ in _entries(file.read):
+            above, _, name = path.rpartition("/")
+            if above == below[1:] and name in names:
+                names.remove(name)
+    for name in names:
+        os.remove(folder + below + "/" + name)
+        yield
+    return empty and found == len(names)
+
+
+def _pass(folder: str, running: str, index: str, tries: int) -> "Answer":
+    # Whether there was something to do. All of it is read from flash: what was written in the pass before, too.
+    done = False
+    reading = [open(index, "rb")]  # closed while a file comes: an open one takes more than a kilobyte
+
+    def read(size: int) -> bytes:
+        return reading[0].read(size)
+
+    try:
+        item = FIRST_FILE
+        for path, size, digest in _entries(read):
+            here = folder + "/" + path
+            if not (yield from _has(here, size, digest)):
+                done = True
+                if not tries:
+                    raise Refused(BAD_FILE)
+                at = reading[0].tell()
+                reading[0].close()
+                _make_folders(folder, path)
+                base = running + "/" + path
+                if (yield from _has(base, size, digest)):
+                    yield from _copy(base, here)
+                else:
+                    yield from _receive(here, item, size, base)
+                reading[0] = open(index, "rb")
+                reading[0].seek(at)
+            item += 1
+    finally:
+        reading[0].close()
+    return done
+
+
+def _make_folders(folder: str, path: str) -> None:
+    for name in path.split("/")[:-1]:
+        folder += "/" + name
+        make_directory(folder)
+
+
+def _has(path: str, size: int, digest: bytes) -> "Answer":
+    # Whether the file on flash has size and digest. The size first: it costs nothing.
+    try:
+        if os.stat(path)[6] != size:
+            return False
+        made = sha256()
+        with open(path, "rb") as file:
+            while True:
+                piece = file.read(_PIECE_BYTES)
+                if not piece:
+                    return made.digest() == digest
+                made.update(piece)
+                yield
+    except OSError:
+        return False
+
+
+def _copy(base: str, path: str) -> "Work":
+    with open(base, "rb") as source, open(path, "wb") as file:
+        while True:
+            piece = source.read(_PIECE_BYTES)
+            if not piece:
+                return
+            file.write(piece)
+            yield
+
+
+def _receive(path: str, item: int, size: int, base: str) -> "Work":
+    # A block that is none ends it: the file is then not what it should be, and asked for again in the next pass.
+    from laterne_firmware.unpacking import BadBlock, Code, pieces
+
+    with open(path, "wb") as file:
+        for block in range(_blocks(size)):
+            sent = yield item, block
+            assert sent is not None
+            encoding, chunks, length = sent
+            code = Code(chunks, length)
+            try:
+                for piece in pieces(encoding, code, min(BLOCK_BYTES, size - block * BLOCK_BYTES), base, block):
+                    file.write(piece)
+            except BadBlock:
+                return

@@ -1,0 +1,133 @@
+"""The content of a block from its code (protocol/README.md, 3.1), in pieces and in little memory.
+
+A code is bounded before it comes here, 4,096 bytes; what comes of it is bounded here: never more than is due. Codes
+come from a gateway, and what is wrong with one is found here or by the digest of the file; neither is an accident.
+"""
+
+import io
+
+import deflate
+from micropython import const
+
+from laterne_protocol.update_messages import BLOCK_BYTES, PATCH, ZLIB
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    Read = Callable[[int], bytes]
+
+_PIECE_BYTES = const(512)
+# First byte of a zlib stream, RFC 1950, 2.2: deflate, with a window of 256, 512 or 1,024 bytes. A board makes a buffer
+# of that size, and an honest one takes 32 KiB where nobody looks.
+_HEADS = (0x08, 0x18, 0x28)
+
+
+class BadBlock(Exception):
+    """A code that is none, or makes more or less than is due."""
+
+
+class Code(io.IOBase):  # type: ignore[misc]  # the stubs know it as an alias
+    """A code as a stream: the first `length` bytes of what the chunks hold, which are all of the same size."""
+
+    def __init__(self, chunks: "list[bytearray]", length: int) -> None:
+        self._chunks = chunks
+        self._length = length
+        self._at = 0
+
+    def readinto(self, buffer: "bytearray | memoryview") -> int:
+        part = self.read(len(buffer))
+        buffer[: len(part)] = part
+        return len(part)
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, at most so many and fewer where a chunk ends; none at the end."""
+        at = self._at
+        if at >= self._length:
+            return b""
+        chunk_bytes = len(self._chunks[0])
+        first = at % chunk_bytes
+        end = min(first + size, chunk_bytes, first + self._length - at)
+        self._at += end - first
+        return bytes(memoryview(self._chunks[at // chunk_bytes])[first:end])
+
+    def begins_with_one_of(self, heads: "tuple[int, ...]") -> bool:
+        return self._chunks[0][0] in heads
+
+    def ioctl(self, request: int, argument: int) -> int:
+        return 0
+
+
+def pieces(encoding: int, code: Code, due: int, base: str, block: int) -> "Generator[bytes, None, None]":
+    """The content, exactly `due` bytes of it in the end. base: path of the file that a patch begins with.
+
+    Raises BadBlock, also when some pieces were given.
+    """
+    read = _reader(encoding, code)
+    made = _copied(read) if not encoding & PATCH else _patched(read, base, block * BLOCK_BYTES)
+    try:
+        for piece in made:
+            due -= len(piece)
+            if due < 0:
+                break
+            yield piece
+    except (OSError, EOFError):  # of the decoder, or of the base
+        raise BadBlock("not the code of a block")
+    if due:
+        raise BadBlock("a block of another size")
+
+
+def _reader(encoding: int, stream: Code) -> "Read":
+    if not encoding & ZLIB:
+        return stream.read  # type: ignore[no-any-return]
+    if not stream.begins_with_one_of(_HEADS):
+        raise BadBlock("a window that is too large")
+    return deflate.DeflateIO(stream, deflate.ZLIB).read
+
+
+def _copied(read: "Read") -> "Generator[bytes, None, None]":
+    while True:
+        piece = read(_PIECE_BYTES)
+        if not piece:
+            return
+        yield piece
+
+
+def _patched(read: "Read", base: str, at: int) -> "Generator[bytes, None, None]":
+    with open(base, "rb") as file:
+        while True:
+            step = _varint(read, True)
+            if step is None:
+                return
+            count = step >> 1
+            if not count:
+                raise BadBlock("an empty step")
+            if step & 1:
+                zigzag = _varint(read, False) or 0
+                at += -(zigzag + 1 >> 1) if zigzag & 1 else zigzag >> 1
+                if at < 0:
+                    raise BadBlock("a copy from before the base")
+                file.seek(at)
+                at += count
+            take = file.read if step & 1 else read
+            while count:
+                piece = take(min(count, _PIECE_BYTES))
+                if not piece:
+                    raise BadBlock("a step beyond the end")
+                count -= len(piece)
+                yield piece
+
+
+def _varint(read: "Read", may_end: bool) -> "int | None":
+    number = shift = 0
+    while shift < 21:
+        byte = read(1)
+        if not byte:
+            if may_end and not shift:
+                return None
+            raise BadBlock("half a number")
+        number |= (byte[0] & 0x7F) << shift
+        shift += 7
+        if byte[0] < 0x80:
+            return number
+    raise BadBlock("a number that is too long")

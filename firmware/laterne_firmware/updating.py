@@ -1,0 +1,263 @@
+"""What becomes of the release that this board was ordered to fetch (protocol/README.md, 3.1 and 12.6).
+
+In memory from a gateway's question *update* on, until nothing is ordered. All work is done between such a question and
+its answer, in pieces, because then nobody sends: who erases flash may not hear.
+
+    ordered     there is a record (`ordered`) that names a release; nothing of it is believed yet
+    envelope    came from the gateway, or lies in the slot from before a loss of power; verified either way (`judging`)
+    installing  `installer` has begun: only now is flash written, but for records of orders
+    staged      the slot is whole; ARM may come
+    failed      the release was refused; until a start or another order
+"""
+
+import gc
+import sys
+
+from micropython import const
+
+from laterne_firmware import ordered
+from laterne_firmware.memory import unload
+from laterne_protocol import cbor
+from laterne_protocol.update_messages import (
+    BLOCK_BYTES,
+    ENVELOPE,
+    FAILED,
+    IDLE,
+    RAW,
+    RECEIVING,
+    RESCUE,
+    STAGED,
+    TRIAL,
+    WORKING,
+    Data,
+    Progress,
+    Update,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from laterne_firmware.installer import Steps
+    from laterne_firmware.sessions import Judged, Sessions
+
+NOT_THE_ONE_ON_FLASH = 255  # as in release_check
+MAX_ENVELOPE_BYTES = 1024
+_FAILED = const(25)
+_CHUNK_BYTES = const(1024)
+_WORK_MS = const(60)  # between question and answer; one piece more, at most 100 ms, may come after it
+
+
+class Updating:
+    """release: digest of the release that is to be fetched, None when none is. slot: where it goes, never where one
+    runs or is to run at the next start; empty when none is left. floor: as in the record of the slots.
+    """
+
+    def __init__(self, sessions: "Sessions") -> None:
+        self._sessions = sessions
+        named = ordered.load()
+        self.release = named[0] if named else None
+        self._ordered_sequence = named[1] if named else 0
+        self._learn()
+        self._chunks = [bytearray(_CHUNK_BYTES)]  # of the code that comes; more for a longer one
+        self._envelope = b""  # not verified
+        self._is_from_flash = False
+        self._steps: "Steps | None" = None
+        self._wanted = None  # type: tuple[int, int] | None
+        self._forget_parts()
+        if self.release is not None and sessions.judged is None:
+            self._look_on_flash()
+
+    def _learn(self) -> None:
+        # From the record of the slots, which changes here, or with an order after which all of this begins anew.
+        from laterne_firmware import slots
+
+        sessions = self._sessions
+        state = slots.State()
+        state.load()
+        runs = sys.path[0][1:]
+        target = slots.other(state.active)
+        self.slot = "" if target == runs else target
+        self.floor = state.floor
+        self._trial = state.trial is not None
+        _, _, self._sequence = state.slots.get(runs, (b"", b"", 0))
+        self._result = state.result
+        if self.release is not None and self.release in (sessions.identity.release, state.refused):
+            self.release = None  # it runs, or it has failed: the power went before the order's record did
+        unload("laterne_firmware.slots")
+
+    @property
+    def is_idle(self) -> bool:
+        return self.release is None
+
+    # What comes -------------------------------------------------------------------------------------------------------
+
+    def take(self, data: Data) -> None:
+        """A part of what is wanted; anything else falls away."""
+        if (data.item, data.block) != self._wanted:
+            return
+        if not data.offset:
+            if data.item == ENVELOPE and (data.encoding != RAW or data.length > MAX_ENVELOPE_BYTES):
+                return
+            self._about = data.encoding, data.length
+            while len(self._chunks) * _CHUNK_BYTES < data.length:
+                self._chunks.append(bytearray(_CHUNK_BYTES))
+        elif data.offset != self._have or (data.encoding, data.length) != self._about:
+            return
+        # Copied: what is kept of messages would lie all over memory, between their garbage.
+        at, end = data.offset, data.offset + len(data.part)
+        while at < end:
+            first = at % _CHUNK_BYTES
+            count = min(_CHUNK_BYTES - first, end - at)
+            start = at - data.offset
+            self._chunks[at // _CHUNK_BYTES][first : first + count] = data.part[start : start + count]
+            at += count
+        self._have = end
+
+    def _forget_parts(self) -> None:
+        self._have = 0
+        self._about = RAW, 0
+
+    @property
+    def _is_complete(self) -> bool:
+        return self._have > 0 and self._have == self._about[1]
+
+    # What is asked ----------------------------------------------------------------------------------------------------
+
+    def answer(self, question: Update, now_ms: int) -> Progress:
+        """Works for a while and says how far it is."""
+        if question.told is not None:
+            self._confirm(question.told)
+        phase = self._advance(now_ms)
+        wanted = None
+        credit = 0
+        if phase == RECEIVING and self._wanted is not None and self.release is not None:
+            wanted = self.release, self._wanted[0], self._wanted[1], self._have
+            most = MAX_ENVELOPE_BYTES if self._wanted[0] == ENVELOPE else BLOCK_BYTES
+            credit = (self._about[1] or most) - self._have
+        judged = self._sessions.judged
+        result = [judged[1], judged[0]] if phase == FAILED and judged is not None else self._result
+        return Progress(
+            question.number,
+            phase,
+            wanted,
+            credit,
+            self._sessions.identity.release or None,
+            self._sequence,
+            self.floor,
+            self._sessions.nonce,
+            self._sessions.staged[0] if self._sessions.staged else None,
+            result,  # type: ignore[arg-type]  # as it was read
+        )
+
+    def _confirm(self, release: bytes) -> None:
+        from laterne_firmware import executed, running
+
+        if running.confirm(self._sessions.identity, release) and self._trial:
+            self._sessions.log("release %s is confirmed" % release.hex())
+            executed.erase(ordered.RECORD)
+            unload("laterne_firmware.executed")
+        unload("laterne_firmware.running", "laterne_protocol.release_index")
+        self._learn()
+
+    def _advance(self, now_ms: int) -> int:
+        if self._trial:
+            return TRIAL
+        if self.release is None or not self.slot:
+            return RESCUE if self._sessions.identity.rescue else IDLE
+        if self._sessions.staged is not None:
+            return STAGED
+        judged = self._sessions.judged
+        if judged is None or judged[1] == NOT_THE_ONE_ON_FLASH:
+            return self._judge(self.release, now_ms)
+        return FAILED if judged[1] else self._install(judged, now_ms)
+
+    def _judge(self, release: bytes, now_ms: int) -> int:
+        if self._sessions.judged is not None and self._is_from_flash:
+            self._envelope = b""  # it was another release's
+        if not self._envelope:
+            self._wanted = ENVELOPE, 0
+            if not self._is_complete:
+                return RECEIVING
+            self._envelope = bytes(self._chunks[0][: self._have])
+            self._is_from_flash = False
+            self._wanted = None
+            self._forget_parts()
+        # Work as orders are, for seconds, in a task of its own, which begins when this answer has been given: then all
+        # of this may leave memory. It writes nothing.
+        self._sessions.judge(
+            cbor.encode([release, self._ordered_sequence, self.floor, self._envelope, self._is_from_flash]), now_ms
+        )
+        return WORKING
+
+    def _look_on_flash(self) -> None:
+        # The power was lost: the envelope lies in the slot, if it was verified before. Now it is again.
+        try:
+            with open("/%s/E" % self.slot, "rb") as file:
+                self._envelope = file.read(MAX_ENVELOPE_BYTES)
+                self._is_from_flash = True
+        except OSError:
+            self._envelope = b""
+
+    def _install(self, judged: "Judged", now_ms: int) -> int:
+        clock = self._sessions.clock
+        steps = self._steps
+        if steps is None:
+            gc.collect()  # what is made now stays for long
+            from laterne_firmware import installer
+
+            _, _, envelope, index, size = judged
+            folder = "/" + self.slot
+            steps = self._steps = installer.install(folder, sys.path[0], envelope, index, size, self._sessions.log)
+        try:
+            # No task comes in between: one that signs could have the memory of neither.
+            while clock.now_ms() - now_ms < _WORK_MS:
+                block = None
+                if self._wanted is not None:
+                    if not self._is_complete:
+                        return RECEIVING
+                    block = self._about[0], self._chunks, self._have
+                    self._wanted = None
+                    self._forget_parts()
+                self._wanted = steps.send(block)
+                del block
+        except StopIteration as finished:
+            return self._ends(judged, finished.value)
+        except MemoryError:
+            self._sessions.log("no memory to install a release: it begins again")
+            self._drop()
+        except Exception as why:
+            # Whatever a gateway has sent, it must not end this start: the next one would ask for the same.
+            sys.print_exception(why)
+            return self._ends(judged, _FAILED)
+        return WORKING
+
+    def _ends(self, judged: "Judged", result: int) -> int:
+        self._drop()
+        sessions = self._sessions
+        if result:
+            sessions.judged = judged[0], result, b"", b"", 0
+            sessions.log("release %s is refused: result %d" % (judged[0].hex(), result))
+            return FAILED
+        sessions.staged = judged[0], self.slot, judged[3], self._ordered_sequence
+        sessions.log("release %s is staged in slot %s" % (judged[0].hex(), self.slot))
+        return STAGED
+
+    def rest(self) -> None:
+        """Gives back all memory that can be had again: an install goes on with the next file that is not whole."""
+        steps = self._steps
+        if steps is not None:
+            self._drop()
+            try:
+                steps.close()
+            except OSError as why:  # of a file that was half written, and is written again
+                self._sessions.log("flash refuses a release: %s" % why)
+
+    def _drop(self) -> None:
+        self._steps = self._wanted = None
+        self._forget_parts()
+        del self._chunks[1:]
+        unload(
+            "laterne_firmware.installer",
+            "laterne_firmware.unpacking",
+            "laterne_firmware.slot_check",
+            "laterne_protocol.release_index",
+        )

@@ -1,0 +1,94 @@
+"""P3 on the board: a release is fetched, checked and written beside the running one, tried and confirmed; readings and
+reports go on, and a loss of power delays it only."""
+
+from typing import TYPE_CHECKING
+
+from tests.firmware.questions import asking
+from tests.firmware.release_end import Sender, SignedRelease, assert_whole, enrolled, running, told_to_stage
+
+from laterne_emulator import image, slots
+from laterne_protocol import order, receipt
+from laterne_protocol.update_messages import IDLE, RECEIVING, STAGED, TRIAL
+
+if TYPE_CHECKING:
+    from laterne_emulator.pytest_plugin import Benches
+
+NAME = "board-01"
+HEAP_BYTES = 168 * 1024  # with 152 an update comes to its end, too, but signing and installing wait for each other
+SETTINGS = {"report_s": 5, "sample_ms": 500}
+CHANGED = "laterne_firmware/clock.mpy"
+NEW = {"laterne_firmware/extra.mpy": bytes(range(256)) * 40, "laterne_firmware/none.mpy": b""}
+
+
+def next_release(old: slots.Release) -> SignedRelease:
+    """One file more, an empty one, and one that a firmware does not notice: its last byte is behind the code."""
+    return SignedRelease({**old.files, **NEW, CHANGED: old.files[CHANGED] + b"\0"}, "0.2.0", sequence=2)
+
+
+async def test_a_release_is_staged_tried_and_confirmed_while_readings_go_on(emulated_boards: "Benches") -> None:
+    old, files = running(SETTINGS)
+    release = next_release(old)
+    bench = await emulated_boards(files=files, paced=False, heap_bytes=HEAP_BYTES)
+    board = bench.boards[NAME]
+    async with asking(bench.lines[NAME].path) as asker:
+        operator = await enrolled(bench, asker)
+        sender = Sender(asker, release, release.signed_by(asker.authority.release_key), old)
+        before = await sender.ask()
+        assert (before.phase, before.running, before.sequence, before.wanted) == (IDLE, old.digest, 1, None)
+        assert (await told_to_stage(operator, sender)).outcome == receipt.DONE
+        first = await sender.ask()
+        assert (first.phase, first.wanted, first.credit) == (RECEIVING, (release.digest, 0, 0, 0), 1024)
+        assert first.nonce != before.nonce
+        done = await sender.send_all()
+        assert (done.phase, done.staged, done.result) == (STAGED, release.digest, None)
+        # What the running release has is copied by the board, and not asked for; of one byte more little is sent.
+        wanted = {release.paths[item - 2] for item in sender.wanted if item > 1}
+        assert wanted == {"laterne_firmware/extra.mpy", CHANGED}
+        assert sender.bytes_sent < 4000
+        await asker.wait_for_reports(1)
+        armed = operator.order(order.ARM, [release.digest, (await sender.ask()).nonce, 2_000_000_000])
+        answer = await operator.tell(armed)
+        assert operator.read(armed, answer).outcome == receipt.DONE
+        await board.usb.wait_for_print("start 3")
+        asker.session = None
+        tried = await sender.ask()
+        assert (tried.phase, tried.running, tried.sequence, tried.floor) == (TRIAL, release.digest, 2, 1)
+        # Another release cannot come now, and one that is not on trial is not confirmed.
+        assert (await told_to_stage(operator, sender)).reason == receipt.TRIAL_OPEN
+        assert (await sender.ask(told=old.digest)).phase == TRIAL
+        assert (await sender.ask(told=release.digest)).floor == 2
+        after = await sender.ask(told=release.digest)
+        assert (after.phase, after.running, after.floor, after.wanted) == (IDLE, release.digest, 2, None)
+        while asker.reports[-1].boot != 3:
+            await asker.wait_for_reports(1)
+    await board.power_off()
+    assert_whole(board, release)
+    record = slots.Record.of(image.read(board.flash.image, "slot.0") or b"")
+    assert record is not None
+    assert (record.active, record.trial, record.floor, record.confirmed) == ("b", None, 2, ("a", "b"))
+    assert image.read(board.flash.image, "stage.0") is None
+
+
+async def test_a_release_is_fetched_on_after_the_power_was_off_and_after_the_gateway_was(
+    emulated_boards: "Benches",
+) -> None:
+    old, files = running(SETTINGS)
+    release = next_release(old)
+    bench = await emulated_boards(files=files, paced=False, heap_bytes=HEAP_BYTES)
+    board = bench.boards[NAME]
+    async with asking(bench.lines[NAME].path) as asker:
+        operator = await enrolled(bench, asker)
+        sender = Sender(asker, release, release.signed_by(asker.authority.release_key))
+        assert (await told_to_stage(operator, sender)).outcome == receipt.DONE
+        extra = release.paths.index("laterne_firmware/extra.mpy") + 2
+        await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (extra, 1))
+        asker.session = None  # the gateway was started again: hands are shaken, and it goes on
+        await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (extra, 2))
+        board.reset()
+        await board.usb.wait_for_print("start 3")
+        asker.session = None
+        sender.wanted.clear()
+        assert (await sender.send_all()).staged == release.digest
+        assert sender.wanted == [extra]  # neither envelope nor index nor what was whole
+    await board.power_off()
+    assert_whole(board, release)
