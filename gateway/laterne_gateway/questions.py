@@ -25,6 +25,7 @@ AFTER_DUE_S = 0.03  # the report is closed when it is due, then signed: 5 ms and
 REFUSED_PAUSE_S = 1.0  # before a refused report is asked for again
 NOT_STORED_PAUSE_S = 1.0  # while the disk is full each board offers one report a second
 MAX_UNCOMMITTED = 64  # reports of one board on their way to the disk: 60 KiB; then the board waits for the commit
+ORDER_FIRST_S = 4.0  # it is asked again for its order before that (orders.AGAIN_S)
 TRUST_AGAIN_S = 2.0  # a board judges a trust for a second or two a signature; it is asked for its answer so often
 TRUST_TIMES = 30  # then, or when it refuses, it is left alone for TRUST_REST_S
 TRUST_REST_S = 3600.0
@@ -120,7 +121,11 @@ class Questions:
         contact.answers = True
         contact.silence.reset()
         self._orders.answered(entry.board, errand, answer.what)
-        contact.update_due_s = self._clock.monotonic_s()  # the order may have been about its release
+        if isinstance(answer.what, messages.Enrolment):
+            contact.update_due_s = self._clock.monotonic_s()  # the order may have been about its release
+        else:
+            # It works at the order, and has no memory for its update beside that.
+            contact.update_due_s = max(contact.update_due_s, self._clock.monotonic_s() + ORDER_FIRST_S)
         return 0.0  # if the board is at it, polls go on meanwhile
 
     async def update(self, contact: Contact, entry: Entry, burst_bytes: int) -> float:

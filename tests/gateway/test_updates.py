@@ -11,7 +11,7 @@ from tests.gateway.fake_releases import contents, release
 from tests.gateway.parts import Parts, parts, until
 from tests.gateway.street import quick
 
-from laterne_protocol import frame
+from laterne_protocol import frame, order
 from laterne_protocol.release_file import Release
 from laterne_protocol.update_messages import PATCH, TRIAL
 
@@ -159,6 +159,27 @@ async def test_a_board_without_memory_to_inflate_gets_blocks_as_they_are(tmp_pat
         async with case.parts.asking(case.line):
             await case.staged()
         assert all(encoding & 1 == 0 for _, _, encoding, _ in case.board.updates.blocks)
+
+
+async def test_while_a_board_works_at_an_order_nobody_asks_for_its_update(tmp_path: Path, line_of: LineOf) -> None:
+    """It has memory for one of the two."""
+    async with updating(tmp_path, line_of) as case:
+        board = case.board
+        board.updates.ordered, board.orders.works = None, 2
+        async with case.parts.asking(case.line):
+            await until(lambda: board.updates.asked == 1)
+            nonce = board.updates.nonce
+            argument: list[bytes | int] = [case.new.digest, 3, nonce]
+            body = case.parts.authority.order(board.name, board.key.kid, order.STAGE, argument)
+            case.parts.orders.take(board.name, body)
+            case.parts.buses[0].wake()
+            for contact in case.parts.buses[0]._contacts:
+                contact.due_s = 0.0
+            await until(lambda: board.orders.works < 2)
+            case.parts.buses[0]._contacts[0].update_due_s = 0.0  # what was due is put off by the next "busy"
+            await until(lambda: len(board.orders.executed) == 1)
+            assert board.updates.asked <= 2
+            await case.staged()
 
 
 @pytest.mark.parametrize("spoilt", [(1, 0), (9, 2)], ids=["the index", "the last block of a file"])
