@@ -6,12 +6,6 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from cyclonedx.model import HashAlgorithm, HashType, Property
-from cyclonedx.model.bom import Bom, BomMetaData
-from cyclonedx.model.component import Component, ComponentScope, ComponentType
-from cyclonedx.model.tool import ToolRepository
-from cyclonedx.output.json import JsonV1Dot6
-
 from laterne_protocol import manifest
 
 
@@ -23,6 +17,13 @@ def bill_of_materials(
     version: of the release. index: of its files. files: {path: content}. sources: {path: source} of the files that were
     compiled. compiler: what it says of itself. moment: Unix seconds that stand for the time of the build.
     """
+    # Only `release build` and `release show` write bills, and this library takes as long to come as all the others.
+    from cyclonedx.model import HashAlgorithm, HashType, Property
+    from cyclonedx.model.bom import Bom, BomMetaData
+    from cyclonedx.model.component import Component, ComponentScope, ComponentType
+    from cyclonedx.model.tool import ToolRepository
+    from cyclonedx.output.json import JsonV1Dot6
+
     root = Component(name="laterne-firmware", type=ComponentType.FIRMWARE, version=version, bom_ref="laterne-firmware")
     parts = [
         Component(

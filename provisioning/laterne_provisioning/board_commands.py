@@ -1,4 +1,4 @@
-"""`laterne board accept|reject|revoke|replace` and `enrol --csv`: what is typed for decisions.py and batch.py."""
+"""`laterne board list|show|accept|reject|revoke|replace` and `enrol --csv`: typed for decisions.py, batch.py."""
 
 import sys
 import time
@@ -10,15 +10,54 @@ import typer
 
 from laterne_protocol import credential
 from laterne_provisioning import authority as authorities
-from laterne_provisioning import batch, decisions, output
-from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.keys import STOPPED, SigningKey
+from laterne_provisioning import batch, decisions, label_commands, output
+from laterne_provisioning.errors import STOPPED, OperatorError, UsageError
+from laterne_provisioning.keys import SigningKey
 from laterne_provisioning.registry import Board, Registry
 from laterne_provisioning.words import words
 
 AuthorityOption = Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID")]
+
+
+def list_boards(authority: AuthorityOption, as_json: JsonOption = False) -> None:
+    """All boards of the authority."""
+    with authorities.open_authority(authority).registry() as registry:
+        boards = registry.boards()
+    if as_json:
+        output.print_json([output.board_document(board) for board in boards])
+        return
+    documents = [output.board_document(board) for board in boards]
+    columns = ("id", "state", "post", "kid", "tier", "model", "enrolled")
+    output.print_table(columns, [[str(document[name] or "") for name in columns] for document in documents])
+
+
+def show(
+    board_id: IdArgument,
+    authority: AuthorityOption,
+    qr: Annotated[bool, typer.Option("--qr", help="Also the code that stands on its label.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Everything about one board."""
+    if qr and as_json:
+        raise UsageError("--qr is for people and --json for programs: give one of them.")
+    with authorities.open_authority(authority).registry() as registry:
+        board = registry.board(board_id)
+    if board is None:
+        raise OperatorError(f"{board_id} is not in the registry: see `laterne board list`.")
+    document = output.board_document(board)
+    if as_json:
+        output.print_json(document)
+        return
+    for name, value in document.items():
+        for shown in value if isinstance(value, list) else [value]:
+            if isinstance(shown, dict):
+                left_out = ("kty", "crv", "order", "receipt")  # for programs
+                shown = "  ".join(f"{part} {shown[part]}" for part in shown if part not in left_out)
+            typer.echo(f"{name:18}{'' if shown is None else shown}")
+    if qr:
+        label_commands.draw(board)
 
 
 def accept(
@@ -138,12 +177,6 @@ def tell_rows(ordered: Sequence[batch.Result], everything: bool, as_json: bool) 
     if count[batch.FAILED]:
         output.message("Give the same command again for those that failed; what is done stays done.")
         raise typer.Exit(1)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Make these commands of `laterne board`."""
-    for command in (accept, reject, revoke, replace):
-        app.command()(command)
 
 
 def _tell(registry: Registry, boards: Sequence[str], as_json: bool, text: str) -> None:

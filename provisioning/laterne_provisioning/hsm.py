@@ -5,16 +5,18 @@ variable PYKCS11LIB. Keys are made with the vendor's tool; here they are only fo
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from securesystemslib.exceptions import UnsupportedLibraryError
-from securesystemslib.signer import HSMSigner, SSlibKey  # type: ignore[attr-defined]  # its __all__ is missing
 
 from laterne_provisioning import primitives
 from laterne_provisioning.errors import UsageError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]  # its __all__ is missing
 
 SCHEME: Final = "hsm:"
 MODULE = "PYKCS11LIB"  # securesystemslib's name for it
@@ -56,6 +58,8 @@ def public_key(uri: str, ask_pin: AskPin) -> bytes:
 
     Raises UsageError: no such module, token or key, or a key of another kind.
     """
+    from securesystemslib.signer import HSMSigner  # type: ignore[attr-defined]  # its __all__ is missing
+
     keyid, label = _parts(uri)
     try:
         _, found = HSMSigner.import_(keyid, label, ask_pin)
@@ -81,7 +85,7 @@ def _parts(uri: str) -> tuple[int, str | None]:
         ) from why
 
 
-def _crypto_key(key: SSlibKey) -> ec.EllipticCurvePublicKey:
+def _crypto_key(key: "SSlibKey") -> ec.EllipticCurvePublicKey:
     found = load_pem_public_key(key.keyval["public"].encode())
     if not isinstance(found, ec.EllipticCurvePublicKey):
         raise ValueError("it is no key on an elliptic curve")

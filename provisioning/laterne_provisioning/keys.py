@@ -11,18 +11,20 @@ person at the terminal, never from an argument.
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.exceptions import Error as SigningError
-from securesystemslib.signer import CryptoSigner, Signer, SSlibKey  # type: ignore[attr-defined]  # its __all__ is missing
 
 from laterne_provisioning import audit, files, hsm, pkcs8, primitives
-from laterne_provisioning.errors import OperatorError, UsageError
+from laterne_provisioning.errors import STOPPED, OperatorError, UsageError
+
+if TYPE_CHECKING:
+    from securesystemslib.signer import Signer  # type: ignore[attr-defined]  # its __all__ is missing
 
 MAX_PASSPHRASE_BYTES = 1024
-STOPPED = 130  # the exit code of what Ctrl-C has ended: 128 + SIGINT, as shells count
 _FILE = "file2:"
 
 # Signed to see whether the key is there and answers. No object of ours begins so: they are CBOR arrays.
@@ -154,7 +156,10 @@ class SigningKey:
             )
         return signature
 
-    def _opened(self) -> Signer:
+    def _opened(self) -> "Signer":
+        # Every kind of key store comes with it: only for commands that sign.
+        from securesystemslib.signer import CryptoSigner, Signer, SSlibKey  # type: ignore[attr-defined]  # its __all__ is missing
+
         public = SSlibKey.from_crypto(primitives.public_key(self.public))
         if self.uri.startswith(_FILE):
             return CryptoSigner(self._from_file(self._directory / self.uri.removeprefix(_FILE)), public)

@@ -13,15 +13,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
-
-import segno
+from typing import TYPE_CHECKING, Any
 
 from laterne_protocol import credential
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.output import base64url
 from laterne_provisioning.registry import ENROLLED, PENDING, Board
 from laterne_provisioning.words import words
+
+if TYPE_CHECKING:
+    import segno
 
 LABEL_MM = (63.5, 38.1)
 SHEET_MM = (210.0, 297.0)
@@ -59,8 +60,10 @@ def content(board: Board) -> str:
     return f"laterne:{board.id}:{base64url(credential.thumbprint(board.sign_key))}"
 
 
-def code(board: Board) -> segno.QRCode:
+def code(board: Board) -> "segno.QRCode":
     """The QR code of a board."""
+    import segno
+
     return segno.make_qr(content(board), error="q", boost_error=False)
 
 

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-import serialx
-
 from laterne_protocol import frame, messages
 from laterne_protocol.errors import MessageError
 from laterne_provisioning.errors import OperatorError, UsageError
@@ -46,6 +44,8 @@ class Line:
         self._decoder = frame.FrameDecoder()
         self._received = 0
         self._number = secrets.randbelow(256)  # so that an answer to a command before this one is not taken for ours
+        import serialx  # here and not above: most commands never speak to a board
+
         self._serial = serialx.serial_for_url(port, BAUD, exclusive=True, read_timeout=READ_WITHIN_S)
         try:
             self._serial.open()

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from rich.console import Console
-from rich.table import Table
-
 from laterne_protocol import credential
 from laterne_provisioning.registry import PENDING, Board
 from laterne_provisioning.words import words
@@ -34,6 +31,11 @@ def foreign(text: str) -> str:
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
     """A function that says what is under way, on a terminal; in a pipe it is quiet."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console  # a tenth of a command's time: only where something is shown richly
+
     console = Console(stderr=True, highlight=False, markup=False)
     if not console.is_terminal:
         yield lambda _: None
@@ -62,6 +64,9 @@ def print_line(document: object) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Rows for people, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         shown.add_column(column, overflow="fold")

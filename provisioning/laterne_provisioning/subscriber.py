@@ -3,22 +3,20 @@
 The broker keeps our session while we are away for less than SESSION_S, so that an outage loses nothing.
 """
 
-import asyncio
 import random
 import secrets
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from laterne_protocol import fields
 from laterne_protocol.errors import ObjectError
 from laterne_provisioning.errors import OperatorError, UsageError
+
+if TYPE_CHECKING:
+    import ssl
 
 TOPIC = "laterne/v1/+/+/+/report"
 _BOARD_LEVEL = 4
@@ -35,7 +33,7 @@ class Broker:
 
     host: str
     port: int
-    tls: ssl.SSLContext | None
+    tls: "ssl.SSLContext | None"
     user: str | None
     password: str | None
 
@@ -78,7 +76,9 @@ def broker_of(url: str, credentials: Credentials) -> Broker:
     return Broker(host, port or (8883 if secure else 1883), tls, credentials.user, password)
 
 
-def _tls(credentials: Credentials) -> ssl.SSLContext:
+def _tls(credentials: Credentials) -> "ssl.SSLContext":
+    import ssl
+
     try:
         context = ssl.create_default_context(cafile=credentials.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -115,6 +115,12 @@ async def listen(
     the payload. on_passed_over: called for each message that is lost because MAX_WAITING others wait. say: told of
     outages. Raises OperatorError: the broker cannot be reached at the start, or refuses us.
     """
+    # Here and not above: most commands read of a broker in their options, and speak to none.
+    import asyncio
+
+    import aiomqtt
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
 
     class Waiting(asyncio.Queue[aiomqtt.Message]):
         # aiomqtt throws away what a full queue does not take: it shall be counted.

@@ -15,7 +15,6 @@ from typing import Annotated
 
 import typer
 
-from laterne_protocol import credential
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import known_boards, output, report_files, subscriber
 from laterne_provisioning.errors import OperatorError, UsageError
@@ -87,13 +86,6 @@ def verify(
         raise OperatorError(f"{tally.seen} of {count} reports came: wait longer, or see whether the gateway delivers.")
     if not tally.is_good():
         raise typer.Exit(1)
-
-
-def key_documents(authority: authorities.Authority) -> list[dict[str, str]]:
-    """The keys of an authority as `init --json` shows them."""
-    return [
-        {"role": place.role, "kid": credential.kid(place.public).hex(), "uri": place.uri} for place in authority.places
-    ]
 
 
 def _verifier(

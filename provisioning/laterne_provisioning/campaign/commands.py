@@ -26,7 +26,7 @@ from laterne_provisioning.campaign.plan import Gates, Pace, Plan, Release, canar
 from laterne_provisioning.campaign.runner import POSSIBLE, Runner, keep, obey
 from laterne_provisioning.campaign.states import ABORTED, APPROVED, COMPLETED, DRAFT, HALTED, OVER
 from laterne_provisioning.campaign.windows import window_of
-from laterne_provisioning.errors import OperatorError, UsageError
+from laterne_provisioning.errors import STOPPED, OperatorError, UsageError
 from laterne_provisioning.order_commands import (
     AuthorityOption,
     BrokerOption,
@@ -330,7 +330,7 @@ def _run(opened: Authority, chosen: store.Store, way: Way, what: str) -> Engine:
                 asyncio.run(_until_stopped(runner))
             except KeyboardInterrupt:
                 output.message(f"Stopped. Boards keep what they have; `laterne campaign resume {chosen.id}` goes on.")
-                raise typer.Exit(keys.STOPPED) from None
+                raise typer.Exit(STOPPED) from None
     return engine
 
 

@@ -1,0 +1,78 @@
+"""`laterne roster export` and `laterne gateway …`: what gateways get from an authority."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from laterne_protocol import credential
+from laterne_provisioning import authority as authorities
+from laterne_provisioning import enrol as enrolment
+from laterne_provisioning import gateways, keys, out_file, output, roster
+
+roster_app = typer.Typer(no_args_is_help=True, help="Tell gateways which boards they may serve.")
+gateway_app = typer.Typer(no_args_is_help=True, help="Say which gateways there are.")
+
+AuthorityOption = Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")]
+PassphraseOption = Annotated[
+    Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The keys' passphrase: first line of FILE.")
+]
+PinOption = Annotated[
+    Path | None, typer.Option("--pin-file", metavar="FILE", help="The token's PIN: first line of FILE.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+@roster_app.command("export")
+def roster_export(
+    gateway: Annotated[str, typer.Option(metavar="ID", help="For which gateway.")],
+    authority: AuthorityOption,
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the roster goes.")],
+    board: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only these. [default: all enrolled]")] = None,
+    passphrase_file: PassphraseOption = None,
+    pin_file: PinOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign the next roster of a gateway. The gateway needs `laterne trust export` once, too."""
+    opened = authorities.open_authority(authority)
+    out_file.require_writable(out)
+    key = opened.signing_key("roster", keys.Secrets(passphrase_file, pin_file))
+    with opened.registry() as registry:
+        issued = roster.issue(opened, registry, gateway, board or [], key, int(time.time()))
+    out_file.write(out, issued.body)
+    if as_json:
+        output.print_json(
+            {
+                "gateway": gateway,
+                "version": issued.version,
+                "boards": issued.boards,
+                "revoked": issued.revoked,
+                "file": str(out),
+            }
+        )
+        return
+    typer.echo(f"Roster {issued.version} of {gateway} with {len(issued.boards)} boards is in {out}.")
+
+
+@gateway_app.command("enrol")
+def gateway_enrol(
+    gateway: Annotated[str, typer.Option("--id", metavar="ID", help="As in the gateway's configuration.")],
+    public: Annotated[Path, typer.Option("--key", metavar="FILE", help="What `laterne-gateway key` has printed.")],
+    authority: AuthorityOption,
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the credential goes.")],
+    passphrase_file: PassphraseOption = None,
+    pin_file: PinOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign the credential of a gateway: boards shake hands only with who shows one."""
+    key = gateways.key_in(public)
+    opened = authorities.open_authority(authority)
+    out_file.require_writable(out)
+    signer = opened.signing_key("roster", keys.Secrets(passphrase_file, pin_file))
+    out_file.write(out, gateways.enrol(opened, gateway, key, signer, int(time.time())))
+    kid = credential.kid(key)
+    if as_json:
+        output.print_json({"gateway": gateway, "kid": kid.hex(), "file": str(out)})
+        return
+    typer.echo(f"The credential of {gateway}, key {enrolment.fingerprint(kid)}, is in {out}.")
