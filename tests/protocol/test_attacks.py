@@ -8,7 +8,7 @@ tap: a board without a session      hil_tests/test_board_speaks_in_sessions.py::
 replay: record                      tests/protocol/test_session.py::test_a_repeated_record_is_opened_once
 replay: record of another session   tests/protocol/test_session.py::test_a_record_of_another_session_is_told_from_a_forged_one
 replay: at the real firmware        hil_tests/test_board_speaks_in_sessions.py::test_replayed_reflected_and_foreign_records_get_no_answer
-replay: at the gateway              tests/gateway/test_sessions.py::test_what_was_said_in_an_earlier_session_opens_nothing_later
+replay: at the gateway              tests/gateway/test_sessions_attacked.py::test_what_was_said_in_an_earlier_session_opens_nothing_later
 replay: handshake                   below, and tests/protocol/test_edhoc.py::test_every_handshake_has_new_ephemeral_keys
 replay: report                      tests/gateway/test_inbox.py::test_a_repeated_report_is_counted_and_stored_once
 reorder: records                    tests/protocol/test_session.py::test_records_may_overtake_one_another_by_less_than_the_window
@@ -16,14 +16,14 @@ reorder: handshake                  tests/protocol/test_edhoc.py::test_a_message
 reorder: reports                    tests/gateway/test_inbox.py::test_a_report_that_does_not_follow_is_refused_and_an_alarm
 reflect: record                     tests/protocol/test_session.py::test_a_record_sent_back_to_its_sender_is_refused
 reflect: handshake                  tests/protocol/test_edhoc.py::test_our_own_credential_is_no_peer_even_if_the_roster_has_it
-reflect: at the gateway             tests/gateway/test_sessions.py::test_frames_that_are_reflected_do_nothing
+reflect: at the gateway             tests/gateway/test_sessions_attacked.py::test_frames_that_are_reflected_do_nothing
 truncated tag: cut on the way       tests/protocol/test_session.py::test_a_changed_byte_anywhere_and_any_cut_is_refused_and_the_record_itself_still_opens
 truncated tag: made short           below, and tests/protocol/test_edhoc_messages.py::test_a_plaintext_2_in_another_form_is_refused_though_its_mac_is_right
 forged message_1: its price         below
 forged message_1: a flood, firmware hil_tests/test_board_speaks_in_sessions.py::test_a_flood_of_forged_message_1_costs_a_bounded_number_of_handshakes_and_no_reading
-forged handshake frames             tests/gateway/test_sessions.py::test_forged_handshake_frames_between_cost_time_only
-forged hint: session lost           tests/gateway/test_sessions.py::test_a_forged_hint_ends_no_session_and_handshakes_begin_rarely
-forged board without a session      tests/gateway/test_sessions.py::test_an_enrolled_board_that_speaks_in_the_clear_is_not_believed
+forged handshake frames             tests/gateway/test_sessions_attacked.py::test_forged_handshake_frames_between_cost_time_only
+forged hint: session lost           tests/gateway/test_sessions_attacked.py::test_a_forged_hint_ends_no_session_and_handshakes_begin_rarely
+forged board without a session      tests/gateway/test_sessions_attacked.py::test_an_enrolled_board_that_speaks_in_the_clear_is_not_believed
 gateway of another authority        tests/gateway/test_sessions.py::test_a_gateway_of_another_authority_gets_no_session
 gateway without its key             hil_tests/test_board_speaks_in_sessions.py::test_a_gateway_without_the_key_of_its_credential_gets_no_session
 forged records: guessed tags        tests/protocol/test_session.py::test_sixteen_wrong_tags_end_a_session
@@ -36,20 +36,20 @@ roster: rollback                    tests/gateway/test_roster.py::test_an_older_
 roster: another gateway or key      tests/gateway/test_roster.py::test_a_bad_roster_is_refused_with_a_sentence_and_the_last_good_one_stays
 trust: not by the former roots      tests/gateway/test_roster.py::test_a_trust_that_the_former_roots_did_not_sign_is_refused
 revoked board                       tests/gateway/test_roster.py::test_a_revoked_board_is_served_no_more
-revoked board: its session          tests/gateway/test_sessions.py::test_a_revoked_board_loses_its_session_and_gets_no_other_as_soon_as_the_roster_comes
+revoked board: its session          tests/gateway/test_session_identity.py::test_a_revoked_board_loses_its_session_and_gets_no_other_as_soon_as_the_roster_comes
 board not on the roster             tests/protocol/test_edhoc.py::test_a_board_that_is_not_on_the_roster_is_refused
 hostile gateway: re-signs           below
 hostile gateway: changes            tests/provisioning/test_verify_files.py::test_one_flipped_bit_anywhere_is_refused_with_the_board_the_sequence_and_the_reason
 hostile gateway: drops              tests/provisioning/test_verify_files.py::test_gaps_repetitions_and_any_order_are_told_apart
-hostile board: another's report     tests/gateway/test_sessions.py::test_a_report_of_another_board_in_a_session_is_refused_and_alarmed
+hostile board: another's report     tests/gateway/test_session_identity.py::test_a_report_of_another_board_in_a_session_is_refused_and_alarmed
 cloned board: at the gateway        tests/gateway/test_inbox.py::test_two_boards_with_one_key_raise_an_alarm
 cloned board: at the platform       tests/provisioning/test_verify_files.py::test_a_second_history_of_one_key_is_refused_as_a_clone
-grant: of another authority         tests/provisioning/test_grant_merge.py::test_a_journal_of_a_grant_of_another_authority_is_refused
-grant: another object               tests/provisioning/test_grant_merge.py::test_an_object_of_another_type_is_no_grant
-grant: overstepped                  tests/provisioning/test_grant_merge.py::test_a_board_that_the_grant_does_not_cover_is_refused_and_holds_up_no_other
+grant: of another authority         tests/provisioning/test_grant_journals_refused.py::test_a_journal_of_a_grant_of_another_authority_is_refused
+grant: another object               tests/provisioning/test_grant_journals_refused.py::test_an_object_of_another_type_is_no_grant
+grant: overstepped                  tests/provisioning/test_grant_boards_refused.py::test_a_board_that_the_grant_does_not_cover_is_refused_and_holds_up_no_other
 grant: none                         tests/provisioning/test_grant_merge.py::test_a_technicians_key_without_its_grant_is_no_enrolment_key
-grant: forged journal               tests/provisioning/test_grant_merge.py::test_a_journal_forged_from_the_public_grant_alone_is_refused
-grant: old or second journal        tests/provisioning/test_grant_merge.py::test_an_older_copy_and_a_second_journal_of_a_grant_are_refused
+grant: forged journal               tests/provisioning/test_grant_journals_refused.py::test_a_journal_forged_from_the_public_grant_alone_is_refused
+grant: old or second journal        tests/provisioning/test_grant_journals_refused.py::test_an_older_copy_and_a_second_journal_of_a_grant_are_refused
 hostile bytes anywhere              tests/fuzz/test_fuzz.py::test_mutated_inputs_raise_nothing_but_our_errors_and_break_no_promise
 """  # noqa: E501 - a name of a test is as long as its sentence
 

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 from tests.provisioning.commands import enrol, laterne
-from tests.provisioning.fake_board import FakeBoard
+from tests.provisioning.fake_board import FakeBoard, Key
+from tests.provisioning.technician import Technician, granted
+
+from laterne_provisioning import authority as authorities
+from laterne_provisioning.authority import Authority
 
 
 @pytest.fixture
@@ -27,3 +31,14 @@ def boards(authority: Path) -> Iterator[list[FakeBoard]]:
         enrol(first, "LE-0001", authority)
         enrol(second, "LE-0002", authority)
         yield [first, second]
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Authority:
+    return authorities.create(tmp_path / "office", "Stadtwerke", None)
+
+
+@pytest.fixture
+def technician(office: Authority) -> Technician:
+    key = Key()
+    return Technician(granted(office, key), key)
