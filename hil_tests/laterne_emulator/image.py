@@ -16,6 +16,7 @@ from laterne_emulator import release_tool, slots
 from laterne_emulator.flash import BLOCK_BYTES, BLOCKS, PAGE_BYTES
 
 SLOT, LOADER, RESCUE = "a", "l", "r"
+SELF_TEST = "self_test.py"  # of `laterne flash`; it is run there and lies on no flash
 _SHARED = tuple(f"{folder}/" for folder in (SLOT, LOADER, RESCUE))
 _CHOSEN = b"    sys.path[0] = choose()\n"
 
@@ -54,7 +55,9 @@ def firmware_files(
     if pins not in built.base:
         known = ", ".join(path[5:-4] for path in sorted(built.base) if path.startswith("pins/"))
         raise NoFirmware(f"{folder} has no pin map for {model!r}, only for {known}")
-    files = {path: content for path, content in built.base.items() if not path.startswith("pins/")}
+    files = {
+        path: content for path, content in built.base.items() if path != SELF_TEST and not path.startswith("pins/")
+    }
     files["pins.mpy"] = built.base[pins]
     release = slots.Release.built(built)
     files |= release.in_slot(SLOT) | release.in_slot(RESCUE)

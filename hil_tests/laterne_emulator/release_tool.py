@@ -86,7 +86,7 @@ def _sources(firmware: Path) -> tuple[bytes, ...]:
     """Names and contents of everything that `release build` compiles."""
     beside = firmware.parent / "protocol" / "laterne_protocol"
     protocol = beside if beside.is_dir() else _package("laterne_protocol")
-    found = [firmware / "boot.py", firmware / "main.py", *sorted((firmware / "boards").glob("*.py"))]
+    found = [*sorted(firmware.glob("*.py")), *sorted((firmware / "boards").glob("*.py"))]
     for package in (firmware / "laterne_firmware", protocol):
         found += sorted(package.rglob("*.py"))
     # Names within their folder: a copy of the checkout has the same release.

@@ -32,6 +32,11 @@ PARTS = {
         "verify",
         "Who signed what, and what is missing. Needs public data only; exit code 1 if anything is wrong.",
     ),
+    "flash": Part(
+        "flashing.commands",
+        "flash",
+        "Write a release onto the board on PORT, test and enrol it. If it is interrupted, give the same command again.",
+    ),
     "backup": Part(
         "backup_commands",
         "backup",

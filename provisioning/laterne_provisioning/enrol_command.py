@@ -1,6 +1,5 @@
 """`laterne board enrol`: one board or a table of them, with the authority or away from it with a grant."""
 
-import math
 import time
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ from laterne_provisioning import board_commands, grant_commands, keys, output
 from laterne_provisioning import enrol as enrolment
 from laterne_provisioning.errors import UsageError
 from laterne_provisioning.line import Line
-from laterne_provisioning.registry import Place
+from laterne_provisioning.placing import place_of
 
 PassphraseOption = Annotated[
     Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The keys' passphrase: first line of FILE.")
@@ -57,7 +56,7 @@ def enrol(
     as_json: JsonOption = False,
 ) -> None:
     """Give the board on PORT its id and its credential. If it is interrupted, give the same command again."""
-    place = _place(post, latitude, longitude)
+    place = place_of(post, latitude, longitude)
     if table is not None:
         if (port, board_id, place) != (None, None, None):
             raise UsageError("--port, --id and a place belong to one board: leave them out with --csv.")
@@ -93,15 +92,3 @@ def enrol(
     waits = ", and waits for `laterne board accept`" if document["awaits"] == "decision" else ""
     typer.echo(f"{board_id} is {document['state']}{' already' if done.already else ''}{waits}.")
     typer.echo(f"Key {document['kid']}, in words {document['words']}; {document['model']}, key in {document['tier']}.")
-
-
-def _place(post: str | None, latitude: float | None, longitude: float | None) -> Place | None:
-    if (latitude is None) != (longitude is None):
-        raise UsageError("A place has a --latitude and a --longitude: give both or neither.")
-    if latitude is None or longitude is None:
-        return None if post is None else Place(post)
-    if post is None:
-        raise UsageError("A latitude and a longitude belong to a post: name it with --post.")
-    if not (math.isfinite(latitude) and math.isfinite(longitude)):
-        raise UsageError("--latitude and --longitude are degrees, such as 48.1374.")
-    return Place(post, round(latitude * 1e7), round(longitude * 1e7))

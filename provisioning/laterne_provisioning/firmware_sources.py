@@ -10,6 +10,7 @@ import laterne_protocol
 from laterne_provisioning.errors import UsageError
 
 PACKAGES = ("laterne_firmware", "laterne_protocol")
+STARTED = ("boot.py", "main.py", "self_test.py")
 _EPOCH = "SOURCE_DATE_EPOCH"  # reproducible-builds.org: the moment that stands for all moments of a build
 
 
@@ -26,8 +27,8 @@ class Commit:
 class Sources:
     """What a release is built from.
 
-    modules: {module: source} of firmware and protocol. started: boot.py and main.py, which stay as they are. pins:
-    {model: source} of the pin maps. commit: None without git.
+    modules: {module: source} of firmware and protocol. started: boot.py, main.py and the self-test of `laterne flash`,
+    which stay as they are. pins: {model: source} of the pin maps. commit: None without git.
     """
 
     folder: Path
@@ -71,7 +72,7 @@ def read(folder: Path | None) -> Sources:
         for package in (found / PACKAGES[0], protocol):
             for path in sorted(package.rglob("*.py")):
                 modules[".".join(path.relative_to(package.parent).with_suffix("").parts)] = path.read_bytes()
-        started = {name: (found / name).read_bytes() for name in ("boot.py", "main.py")}
+        started = {name: (found / name).read_bytes() for name in STARTED}
         pins = {path.stem: path.read_bytes() for path in sorted((found / "boards").glob("*.py"))}
     except OSError as why:
         raise UsageError(f"The firmware cannot be read: {why}.") from why

@@ -211,7 +211,7 @@ def enrol(
 ) -> None:
     """`laterne board enrol --grant`: one board, or the rows of a table one after the other."""
     granted = grants.read_file(grant)
-    signer = _technicians_key(key_file, granted.given, keys.Secrets(passphrase_file))
+    signer = technicians_key(key_file, granted.given, keys.Secrets(passphrase_file))
     rows = [] if table is None else batch.rows_of(table)
     for row in rows:
         if row.port is None:
@@ -251,7 +251,8 @@ def _enrol_rows(errand: field.Errand, rows: list[batch.Row], say: Callable[[str]
     board_commands.tell_rows(results, False, as_json)
 
 
-def _technicians_key(path: Path, given: Grant, secrets: keys.Secrets) -> keys.SigningKey:
+def technicians_key(path: Path, given: Grant, secrets: keys.Secrets) -> keys.SigningKey:
+    """The key that a grant was issued for, opened. Raises UsageError, OperatorError."""
     if not path.is_file():
         raise UsageError(f"The technician's key is not there: {path}. Name the file that `laterne grant key` made.")
     uri, name = keys.file_uri(path.resolve()), "technician's key"

@@ -51,7 +51,7 @@ class Line:
             self._serial.open()
         except OSError as why:
             self._serial.close()
-            raise UsageError(_why_not(port, why)) from why
+            raise UsageError(why_not(port, why)) from why
 
     def __enter__(self) -> "Line":
         return self
@@ -123,7 +123,7 @@ class Line:
         )
 
 
-def _why_not(port: str, why: OSError) -> str:
+def why_not(port: str, why: OSError) -> str:
     if why.errno == errno.ENOENT:
         return f"There is no port {port}: is the adapter plugged in? `ls /dev/serial/by-id` shows what is there."
     if why.errno == errno.EBUSY:

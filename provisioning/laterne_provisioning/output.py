@@ -6,10 +6,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING
 
 from laterne_protocol import credential
 from laterne_provisioning.registry import PENDING, Board
 from laterne_provisioning.words import words
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 MAX_FOREIGN = 64  # characters of a stranger's text that are shown
 _PIPE_COLUMNS = 200  # wide enough for every line of ours: a pipe has no width
@@ -28,15 +33,21 @@ def foreign(text: str) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut)
 
 
+@cache
+def _console() -> "Console":
+    """The one console of stderr: what moves on it shares its lines."""
+    from rich.console import Console  # a tenth of a command's time: only where something is shown richly
+
+    return Console(stderr=True, highlight=False, markup=False)
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
     """A function that says what is under way, on a terminal; in a pipe it is quiet."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from rich.console import Console  # a tenth of a command's time: only where something is shown richly
-
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = _console()
     if not console.is_terminal:
         yield lambda _: None
         return
@@ -47,6 +58,19 @@ def progress() -> Iterator[Callable[[str], None]]:
             status.update("…")
 
         yield say
+
+
+@contextmanager
+def bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A function (done, whole) that draws how far something is, on a terminal; in a pipe it is quiet."""
+    if not sys.stderr.isatty():
+        yield lambda done, whole: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=_console(), transient=True) as drawn:
+        task = drawn.add_task(what, total=None)
+        yield lambda done, whole: drawn.update(task, completed=done, total=whole)
 
 
 def print_json(document: object) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 FILES = {
     "firmware/boot.py": "import gc\n",
+    "firmware/self_test.py": "from laterne_firmware import app\n\napp.run()\n",
     "firmware/main.py": "from laterne_firmware import app, loader\n\nloader.choose()\napp.run()\n",
     "firmware/boards/pico.py": 'MODEL = "pico"\n',
     "firmware/boards/esp32.py": 'MODEL = "esp32"\n',

@@ -83,6 +83,7 @@ def test_a_release_holds_what_boards_load_and_beside_it_what_is_written_at_flash
         "main.py",
         "pins/esp32.mpy",
         "pins/pico.mpy",
+        "self_test.py",
     ]
     part = found.contents[next(digest for path, _, digest in found.entries if path.endswith("part.mpy"))]
     assert found.base["l/laterne_firmware/part.mpy"] == part

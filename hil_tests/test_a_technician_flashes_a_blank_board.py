@@ -1,0 +1,234 @@
+"""A blank board becomes one that reports, by one command; stopped anywhere, the same command ends it well (P4).
+
+mpremote's transport is the real one, on the board's USB port. The commands are processes, as people run them; only the
+power cuts call the steps behind `laterne flash` directly, in a thread.
+"""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiomqtt
+import pytest
+from tests.servers import Mosquitto
+
+from laterne_emulator import image, release_tool
+from laterne_emulator.control import Control
+from laterne_emulator.flash import Cut, Torn
+from laterne_protocol.release_file import Release
+from laterne_provisioning.errors import OperatorError
+from laterne_provisioning.flashing import layout, steps, writing
+from laterne_provisioning.flashing.repl import Repl
+
+if TYPE_CHECKING:
+    from laterne_emulator.board import EmulatedBoard
+    from laterne_emulator.pytest_plugin import Benches
+
+LATERNE = [sys.executable, "-m", "laterne_provisioning"]
+GATEWAY = Path(sys.executable).with_name("laterne-gateway")
+FLASH_WITHIN_S = 30.0
+WITHIN_S = 60.0  # seven others may share two cores
+NAME = "board-01"
+TORN = list(Torn)
+
+
+async def run(*command: object, code: int = 0, within_s: float = WITHIN_S) -> tuple[str, str]:
+    """What a command has said: (stdout, stderr)."""
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(within_s):
+            out, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == code, (out + errors).decode()
+    return out.decode(), errors.decode()
+
+
+async def laterne(*arguments: object, code: int = 0, within_s: float = WITHIN_S) -> Any:
+    """What it printed as JSON, or its words on stderr when it was to fail."""
+    out, errors = await run(*LATERNE, *arguments, code=code, within_s=within_s)
+    return errors if code else json.loads(out)
+
+
+@contextlib.asynccontextmanager
+async def started(*command: object) -> AsyncIterator[None]:
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def first_report(broker: Mosquitto) -> bytes:
+    async with aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+        await client.subscribe("laterne/v1/+/+/LE-0001/report", qos=1)
+        async for message in client.messages:
+            assert isinstance(message.payload, bytes)
+            return message.payload
+    raise AssertionError("the broker has gone")
+
+
+async def test_a_blank_board_becomes_one_whose_first_report_verifies(tmp_path: Path) -> None:
+    office, boards, release = tmp_path / "office", tmp_path / "boards", tmp_path / "release"
+    usb, uart = boards / NAME / "usb", boards / NAME / "uart"
+    broker = Mosquitto(tmp_path / "broker")
+    broker.start()
+    emulate = "import typer; from laterne_emulator.emulate import emulate; typer.run(emulate)"
+    try:
+        async with started(sys.executable, "-c", emulate, boards, "--blank", "--instant-flash"):
+            async with await Control.connect(boards / "control", within_s=WITHIN_S):
+                pass  # the board has power
+            await run(*LATERNE, "init", office, "--no-passphrase")
+            await run(*LATERNE, "release", "build", "-o", release, "--sequence", 7, "--uncommitted")
+            flash = ("flash", usb, "--release", release, "--authority", office, "--json")
+            assert "Nothing was written" in await laterne(*flash, code=1), "nobody has signed it"
+            await run(*LATERNE, "release", "sign", release, "--authority", office)
+            enrolling = ("--id", "LE-0001", "--post", "P-1", "--line", uart, "--label", tmp_path / "label.svg")
+            done = await laterne(*flash, *enrolling, "--report-seconds", 5, within_s=FLASH_WITHIN_S)
+            assert (done["model"], done["written"] + 1, done["sequence"]) == ("emulated", done["files"], 7)
+            assert {one["name"] for one in done["readings"] if one["quality"] == 1} == {
+                "air temperature", "relative humidity", "air pressure", "illuminance",
+            }  # fmt: skip
+            assert (done["board"]["id"], done["board"]["state"], done["board"]["post"]) == (
+                "LE-0001",
+                "enrolled",
+                "P-1",
+            )
+            assert b"</svg>" in (tmp_path / "label.svg").read_bytes()
+            await run(*LATERNE, "roster", "export", "--gateway", "gw", "--authority", office, "-o", tmp_path / "roster")
+            (tmp_path / "gateway").mkdir()
+            config = tmp_path / "gateway.toml"
+            config.write_text(
+                '[gateway]\nid = "gw"\ntenant = "t"\ndirectory = "gateway"\ntrust = "office/trust.cbor"\n'
+                f'roster = "roster"\ncredential = "credential"\n[mqtt]\nurl = "{broker.url}"\n'
+                f'[[line]]\nname = "line"\npath = "boards/{NAME}/uart"\n'
+            )
+            public, _ = await run(GATEWAY, "key", "--config", config)
+            (tmp_path / "gw.jwk").write_text(public)
+            await run(
+                *(*LATERNE, "gateway", "enrol", "--id", "gw", "--key", tmp_path / "gw.jwk"),
+                *("--authority", office, "-o", tmp_path / "credential"),
+            )
+            async with started(GATEWAY, "run", "--config", config), asyncio.timeout(WITHIN_S):
+                (tmp_path / "report").write_bytes(await first_report(broker))
+            found = await laterne("verify", tmp_path / "report", "--authority", office, "--json")
+            assert (found["ok"], found["reports_verified"]) == (True, 1)
+            # The same command again: nothing to do, which the board can only say over its line.
+            again = await laterne(*flash, *enrolling)
+            assert (again["written"], again["files"], again["board"]["already"]) == (0, None, True)
+    finally:
+        broker.stop()
+
+
+def _flash(board: "EmulatedBoard", release: Release) -> steps.Flashed:
+    return steps.flashed(str(board.usb.path), release, None, {"report_s": 5}, lambda _: None)
+
+
+async def test_power_that_fails_at_every_tenth_file_costs_nothing_but_a_repetition(emulated_boards: "Benches") -> None:
+    release = release_tool.release(image.find_firmware())
+    wanted = {f"/{file.path}": file.content for file in layout.layout(release, "emulated", {"report_s": 5}).all}
+    bench = await emulated_boards(boards=2, blank=True)
+    board, whole = bench.boards.values()
+    before = whole.flash.count.operations
+    done = await asyncio.to_thread(_flash, whole, release)
+    operations = (whole.flash.count.operations - before) * 10 // done.written.files
+    cuts = 0
+    while True:
+        # Each repetition goes on where the power left the one before, and has it taken ten files later.
+        board.flash.cut_power(Cut(operations, TORN[cuts % len(TORN)], seed=cuts))
+        try:
+            await asyncio.to_thread(_flash, board, release)
+        except OperatorError:
+            cuts += 1
+        else:
+            break
+        async with asyncio.timeout(WITHIN_S):
+            await board.wait_until_down()
+        held = image.contents(board.flash.image)
+        assert "/main.py" not in held or held.items() >= wanted.items(), "nothing starts before all of it is right"
+        await board.power_on()
+    assert cuts >= done.written.files // 20
+    board.flash.cut_power(None)
+    async with asyncio.timeout(WITHIN_S):
+        await board.usb.wait_for_print("waiting for enrolment")
+    await board.power_off()
+    held = image.contents(board.flash.image)
+    assert {path: held.get(path) for path in wanted} == wanted
+    folders = ("/a/", "/b/", "/l/", "/r/")
+    assert {path for path in held if path.startswith(folders)} == {path for path in wanted if path.startswith(folders)}
+
+
+async def test_another_release_leaves_nothing_of_the_one_before(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(files={})
+    board = bench.boards[NAME]
+    await board.power_off()
+    files = image.firmware_files(image.find_firmware())
+    other = {"a/laterne_firmware/app.py": b"1/0", "b/x/y.mpy": b"old", "b/M": b"old", "notes.txt": b"a technician's"}
+    image.build(board.flash.image, {**files, **other, "pins.mpy": b"another board's"})
+    await board.power_on()
+    release = release_tool.release(image.find_firmware())
+    done = await asyncio.to_thread(_flash, board, release)
+    assert done.written.written == 2, "the pins and the settings"
+    async with asyncio.timeout(WITHIN_S):
+        await board.usb.wait_for_print("waiting for enrolment")
+    await board.power_off()
+    held = image.contents(board.flash.image)
+    assert held["/pins.mpy"] == files["pins.mpy"]
+    assert not set(held) & {f"/{path}" for path in other if "/" in path}
+    assert "/notes.txt" in held
+    assert not any(path.startswith("/b/") for path in held)
+
+
+async def test_a_board_that_cannot_have_the_release_is_left_as_it_is(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(files={"k/credential.0": b"somebody's"})
+    board = bench.boards[NAME]
+    release = release_tool.release(image.find_firmware())
+    before = board.flash.count.operations
+    changes: list[tuple[dict[str, object], str]] = [
+        ({"abi": 5}, "ABI 5.*pip install"),
+        ({"interpreters": (12400, 12799)}, "it is 1.29.0.*pip install"),
+        ({}, "is enrolled"),
+    ]
+    for change, words in changes:
+        former = {name: getattr(release.head, name) for name in change}
+        vars(release.head).update(change)
+        try:
+            with pytest.raises(OperatorError, match=words):
+                await asyncio.to_thread(_flash, board, release)
+        finally:
+            vars(release.head).update(former)
+    assert board.flash.count.operations == before
+
+
+async def test_what_is_read_back_otherwise_is_never_started(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(blank=True)
+    board = bench.boards[NAME]
+    wanted = layout.layout(release_tool.release(image.find_firmware()), "emulated")
+
+    def write() -> None:
+        with Repl(str(board.usb.path)) as repl:
+            writing.stopped(repl)
+
+            def progress(done: int, whole: int) -> None:
+                if done == whole:
+                    repl.run("f=open('/r/laterne_firmware/app.mpy','ab')\nf.write('x')\nf.close()")
+
+            writing.write(repl, wanted, progress)
+
+    with pytest.raises(OperatorError, match=r"/r/laterne_firmware/app\.mpy was read back"):
+        await asyncio.to_thread(write)
+    await board.power_off()
+    assert "/main.py" not in image.names(board.flash.image)

@@ -1,0 +1,291 @@
+"""`laterne flash`: what is typed, and in which order the parts do their work."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from laterne_protocol import credential, trust
+from laterne_protocol.release_file import Release
+from laterne_provisioning import authority as authorities
+from laterne_provisioning import (
+    enrol,
+    field,
+    files,
+    grant_commands,
+    grants,
+    keys,
+    label_commands,
+    labels,
+    output,
+    releases,
+)
+from laterne_provisioning.authority import Authority
+from laterne_provisioning.errors import OperatorError, UsageError
+from laterne_provisioning.flashing import ports, steps
+from laterne_provisioning.flashing.repl import NoRepl
+from laterne_provisioning.flashing.steps import Flashed
+from laterne_provisioning.grants import GrantFile
+from laterne_provisioning.line import Line
+from laterne_provisioning.placing import place_of
+from laterne_provisioning.registry import Place
+from laterne_provisioning.words import words
+
+Say = Callable[[str], None]
+Enroller = Callable[[Line, Say], enrol.Enrolment]
+
+
+def flash(
+    port: Annotated[
+        str | None, typer.Argument(metavar="PORT", help="The board's USB port. Left out: which ports there are.")
+    ] = None,
+    release_file: Annotated[
+        Path | None,
+        typer.Option("--release", metavar="FILE", help="What `release build` wrote and `release sign` signed."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="pico, pico2, esp32, emulated. [default: what the board says it is]")
+    ] = None,
+    board_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="Enrol it, too: what the board is called from now on.")
+    ] = None,
+    line_port: Annotated[
+        str | None, typer.Option("--line", metavar="PORT", help="With --id: the board's line, such as /dev/ttyUSB0.")
+    ] = None,
+    post: Annotated[str | None, typer.Option(help="The id of the post it hangs on.")] = None,
+    latitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-90, max=90)] = None,
+    longitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-180, max=180)] = None,
+    authority: Annotated[
+        Path | None, typer.Option("--authority", metavar="DIR", help="The authority's directory.")
+    ] = None,
+    pending: Annotated[bool, typer.Option("--pending", help="A second person has to accept the board.")] = False,
+    grant: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Away from the authority: what `grant issue` wrote.")
+    ] = None,
+    technician_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --grant: the key that it was issued for.")
+    ] = None,
+    journal: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --grant: what is done. [default: beside the grant]")
+    ] = None,
+    trust_file: Annotated[
+        Path | None, typer.Option("--trust", metavar="FILE", help="Without either: what `trust export` wrote.")
+    ] = None,
+    address: Annotated[int | None, typer.Option(min=1, max=32, help="On a bus with several boards.")] = None,
+    report_seconds: Annotated[int | None, typer.Option(min=5, max=3600, help="It closes reports this often.")] = None,
+    sample_ms: Annotated[
+        int | None, typer.Option(min=200, max=3_600_000, help="It reads its sensors this often.")
+    ] = None,
+    label: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --id: its label, as .pdf, .png or .svg.")
+    ] = None,
+    passphrase_file: Annotated[
+        Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The key's passphrase: first line of FILE.")
+    ] = None,
+    pin_file: Annotated[
+        Path | None, typer.Option("--pin-file", metavar="FILE", help="The token's PIN: first line of FILE.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Write a release onto the board on PORT, test and enrol it. If it is interrupted, give the same command again."""
+    if port is None:
+        _show_ports(as_json)
+        return
+    if release_file is None:
+        raise UsageError("Which release? Give --release FILE.")
+    place = place_of(post, latitude, longitude)
+    if board_id is None:
+        if place is not None or label is not None or pending:
+            raise UsageError("A place, --label and --pending are for a board that is enrolled: give --id, too.")
+    else:
+        if line_port is None:
+            raise UsageError(
+                "A board takes its credential over its line, not over USB: name that port with --line, or leave out "
+                "--id and enrol it later with `laterne board enrol`."
+            )
+        enrol.check_ids(board_id, place)
+    if label is not None and labels.suffix_of(label) not in labels.FORMATS:
+        raise UsageError(f"Labels are written as {', '.join(labels.FORMATS)}: give the file such a name.")
+    given = [name for name in (authority, grant, trust_file) if name is not None]
+    if len(given) != 1:
+        raise UsageError("Whom to believe? Give one of --authority DIR, --grant FILE and --trust FILE.")
+    if board_id is not None and trust_file is not None:
+        raise UsageError("A trust file enrols nobody: give --authority DIR or --grant FILE with --id.")
+    if grant is not None and board_id is not None and (technician_key is None or pending):
+        raise UsageError("Enrolling under --grant takes --technician-key, and is never --pending.")
+    opened = None if authority is None else authorities.open_authority(authority)
+    granted = None if grant is None else grants.read_file(grant)
+    release = releases.read(release_file)
+    releases.require_ours(release)
+    _require_signed(release, _trusted(opened, granted, trust_file))
+    settings = {"address": address, "report_s": report_seconds, "sample_ms": sample_ms}
+    set_now = {name: value for name, value in settings.items() if value is not None}
+    secrets = keys.Secrets(passphrase_file, pin_file)
+    enrolment = None
+    if line_port is not None:
+        with Line(line_port):
+            pass  # what is wrong with it is told before anything is written
+    with (
+        output.progress() as say,
+        _enroller(
+            opened,
+            granted,
+            board_id,
+            place,
+            pending,
+            secrets,
+            technician_key,
+            journal or (None if grant is None else grant.with_suffix(".journal")),
+        ) as enroller,
+    ):
+        flashed: Flashed | None = None
+        try:
+            flashed = steps.flashed(port, release, model, set_now or None, say)
+        except NoRepl:
+            # Three things may have happened:
+            # 1 - this command was stopped after the board had taken its credential: enrolling finishes it.
+            # 2 - it is another board, or enrolled by somebody else: enrolling says so.
+            # 3 - it is no board of ours: what has no REPL and is not enrolled is refused here.
+            if enroller is None or line_port is None:
+                raise
+            with Line(line_port) as line:
+                if enrol.identity(line) is not None:
+                    raise
+        if line_port is not None and enroller is not None:
+            with Line(line_port) as line:
+                enrolment = enroller(line, say)
+    _tell(port, release, flashed, enrolment, label, as_json)
+
+
+@contextmanager
+def _enroller(
+    opened: Authority | None,
+    granted: GrantFile | None,
+    board_id: str | None,
+    place: Place | None,
+    pending: bool,
+    secrets: keys.Secrets,
+    technician_key: Path | None,
+    journal: Path | None,
+) -> Iterator[Enroller | None]:
+    """What enrols the board on a line; None: it is not to be enrolled. Keys are opened, and what is missing is missed,
+    before anything is written."""
+    if board_id is None:
+        yield None
+    elif opened is not None:
+        key = opened.signing_key("enrolment", secrets)
+        key.open()
+        with opened.registry() as registry:
+            yield lambda line, say: enrol.enrol(
+                line, opened, registry, key, board_id, place, int(time.time()), say, pending
+            )
+    else:
+        assert granted is not None
+        assert technician_key is not None
+        assert journal is not None
+        signer = grant_commands.technicians_key(technician_key, granted.given, secrets)
+        with field.begun(granted, signer, journal) as errand:
+            yield lambda line, say: field.enrol_here(line, errand, board_id, place, int(time.time()), say)
+
+
+def _trusted(opened: Authority | None, granted: GrantFile | None, trust_file: Path | None) -> trust.Trust:
+    if opened is not None:
+        return opened.trusted
+    if granted is not None:
+        return granted.trusted
+    return authorities.read_trust(trust_file or Path())[1]
+
+
+def _require_signed(release: Release, trusted: trust.Trust) -> None:
+    verdict = releases.judged(release, trusted)
+    if not verdict.is_good:
+        raise OperatorError(
+            f"The release is not signed by {output.foreign(trusted.authority)}: {len(verdict.signers)} of "
+            f"{verdict.needed} signatures that are needed. Nothing was written. Sign it: laterne release sign."
+        )
+
+
+def _show_ports(as_json: bool) -> None:
+    found = ports.found()
+    if as_json:
+        output.print_json([vars(port) for port in found])
+        return
+    if not found:
+        raise OperatorError("No board and no adapter hangs on USB here: plug one in, or name its port.")
+    rows = [[port.device, output.foreign(port.what), output.foreign(port.serial)] for port in found]
+    output.print_table(("port", "what", "serial number"), rows)
+    typer.echo("Flash one of them: laterne flash PORT --release FILE …")
+
+
+def _tell(
+    port: str,
+    release: Release,
+    flashed: Flashed | None,
+    enrolment: enrol.Enrolment | None,
+    label: Path | None,
+    as_json: bool,
+) -> None:
+    if label is not None and enrolment is not None:
+        body = labels.file([labels.label(enrolment.board)], labels.suffix_of(label))
+        try:
+            files.write_public(label, body)
+        except OSError as why:
+            raise UsageError(
+                f"{label} cannot be written: {why.strerror}. The board is done: write its label later."
+            ) from why
+    if as_json:
+        output.print_json(document(port, release, flashed, enrolment, label))
+        return
+    if flashed is None:
+        typer.echo(f"The board on {port} runs laterne and is enrolled already: nothing was written.")
+    else:
+        what = f"release {output.foreign(release.head.version)} ({release.digest.hex()[:16]})"
+        written = flashed.written
+        typer.echo(f"The board on {port}, {flashed.model} with {flashed.found.dotted}, has {what}.")
+        typer.echo(
+            f"{written.written} of {written.files} files were written, {written.bytes} bytes; all were read back."
+        )
+        for reading in () if flashed.checked is None else flashed.checked.readings:
+            typer.echo(f"  {reading}")
+        if flashed.checked is not None and not flashed.checked.sensors:
+            typer.echo("  No sensor answers: look at the wiring.")
+    if enrolment is None:
+        typer.echo("It is not enrolled: laterne board enrol --port LINE --id ID --authority DIR")
+        return
+    board = enrolment.board
+    kid = credential.kid(board.sign_key)
+    typer.echo(f"{board.id} is {board.state}{' already' if enrolment.already else ''}. Its label:")
+    label_commands.draw(board)
+    typer.echo(f"{board.id}  {words(kid)}  {kid.hex()}")
+
+
+def document(
+    port: str, release: Release, flashed: Flashed | None, enrolment: enrol.Enrolment | None, label: Path | None
+) -> dict[str, object]:
+    """A flashing as `--json` shows it (provisioning/README.md, "A blank board")."""
+    checked = None if flashed is None else flashed.checked
+    return {
+        "port": port,
+        "release": release.digest.hex(),
+        "version": release.head.version,
+        "sequence": release.manifest.sequence,
+        "model": None if flashed is None else flashed.model,
+        "interpreter": None if flashed is None else flashed.found.dotted,
+        "abi": None if flashed is None else flashed.found.abi,
+        "machine": None if flashed is None else output.foreign(flashed.found.machine),
+        "files": None if flashed is None else flashed.written.files,
+        "written": 0 if flashed is None else flashed.written.written,
+        "bytes_written": 0 if flashed is None else flashed.written.bytes,
+        "sensors": None if checked is None else list(checked.sensors),
+        "readings": None
+        if checked is None
+        else [
+            {"channel": one.channel, "name": one.name, "value": one.value, "unit": one.unit, "quality": one.quality}
+            for one in checked.readings
+        ],
+        "board": None if enrolment is None else output.board_document(enrolment.board) | {"already": enrolment.already},
+        "label": None if label is None else str(label),
+    }

@@ -1,0 +1,172 @@
+"""The raw REPL of a board's USB port, by mpremote's transport.
+
+Only blank boards, and boards that are not enrolled, have one: an enrolled board lets no Ctrl-C in (firmware/README.md,
+"Who gets in by USB?"). The port is opened exclusively. What mpremote prints about its troubles is not shown.
+"""
+
+import contextlib
+import io
+import os
+import struct
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from laterne_provisioning import line, output
+from laterne_provisioning.errors import OperatorError, UsageError
+
+# A board that starts lets nobody in until its loader has read its slot: 200 KB, about 2 s on an RP2040.
+ATTEMPTS = 4
+ATTEMPT_S = 2.0
+ANSWER_WITHIN_S = 20.0  # between two bytes: the longest is a flash erase of 0.4 s, or the hash of some files
+BACK_WITHIN_S = 15.0  # a port after a reset: USB is there again after about 1 s, and udev has its turn
+LOOK_AGAIN_S = 0.1
+MAX_TRACEBACK = 300
+
+# The pause lets out what acknowledges the program before the port vanishes. Who opens the port meanwhile, as restart()
+# does, must not stop the reset by a Ctrl-C.
+_RESET = """
+import machine,micropython,time
+micropython.kbd_intr(-1)
+time.sleep_ms(100)
+machine.reset()
+"""
+
+
+class NoRepl(OperatorError):
+    """Whoever is on the port gives no REPL."""
+
+
+class BoardGone(OperatorError):
+    """The board has no power any more, or was unplugged, or reset itself."""
+
+
+class BoardFailed(OperatorError):
+    """A program failed on the board. last: the last line of its traceback."""
+
+    def __init__(self, what: str, last: str) -> None:
+        super().__init__(f"{what}: {last}")
+        self.last = last
+
+
+class Repl:
+    """The board on a port, its program interrupted. Use it in a `with`. Raises UsageError, NoRepl."""
+
+    def __init__(self, port: str) -> None:
+        self.port = port
+        self._transport: Any = None
+        self._connect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, why: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def run(self, program: str) -> bytes:
+        """What this program prints. Raises BoardFailed: it ended with an exception; BoardGone."""
+        from mpremote.transport import TransportError, TransportExecError  # type: ignore[import-untyped]
+
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                printed, failed = self._transport.exec_raw(program, timeout=ANSWER_WITHIN_S)
+        except (OSError, TransportError, TransportExecError, struct.error) as why:
+            raise self._gone(why) from why
+        if failed:
+            lines = failed.decode(errors="replace").strip().splitlines()
+            raise BoardFailed(f"The board on {self.port} has failed", output.foreign(lines[-1] if lines else "?"))
+        return bytes(printed)
+
+    def reset(self) -> None:
+        """Reset the board and let it run. The port is closed."""
+        from mpremote.transport import TransportError
+
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._transport.exec_raw_no_follow(_RESET)
+        except OSError:
+            pass  # a port that vanishes is what a reset looks like from here
+        except (TransportError, struct.error) as why:
+            raise self._gone(why) from why
+        finally:
+            self.close()
+
+    def restart(self) -> None:
+        """Reset the board and interrupt it again. Raises BoardGone, NoRepl."""
+        self.reset()
+        end = time.monotonic() + BACK_WITHIN_S
+        while True:
+            time.sleep(LOOK_AGAIN_S)
+            try:
+                self._connect()
+            except (
+                UsageError,
+                BoardGone,
+            ) as why:  # the port is not there yet, still goes, or has no rights by udev yet
+                if time.monotonic() > end:
+                    raise BoardGone(
+                        f"{self.port} has not come back after a reset: plug the board in again and repeat the command."
+                    ) from why
+            else:
+                return
+
+    def close(self) -> None:
+        if self._transport is None:
+            return
+        transport, self._transport = self._transport, None
+        try:
+            transport.close()
+        except OSError:  # of a port that has gone; closing it is all that is left
+            transport.serial.close()
+
+    def _connect(self) -> None:
+        try:
+            from mpremote.transport import TransportError
+            from mpremote.transport_serial import SerialTransport  # type: ignore[import-untyped]
+        except ImportError as why:
+            raise UsageError(f"Flashing needs mpremote ({why}): pip install 'laterne[emulator]'.") from why
+        _require_port(self.port)
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                self._transport = SerialTransport(self.port, line.BAUD, timeout=ATTEMPT_S)
+        except TransportError as why:
+            raise UsageError(
+                f"{self.port} is in use by another program, perhaps the gateway or a terminal: stop that first."
+            ) from why
+        for _ in range(ATTEMPTS):
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    self._transport.enter_raw_repl(soft_reset=False, timeout_overall=ATTEMPT_S)
+                self._transport.serial.timeout = ANSWER_WITHIN_S
+                return
+            except TransportError:
+                continue  # it starts just now, or lets nobody in
+            except OSError as why:
+                self.close()
+                raise BoardGone(f"{self.port} has gone away ({why}): plug the board in and repeat.") from why
+        self.close()
+        raise NoRepl(
+            f"What is on {self.port} gives no REPL: an enrolled board that runs laterne lets nobody in by USB. Update "
+            "it with `laterne campaign`; to begin anew, decommission it, or erase its flash (BOOTSEL, esptool), and "
+            "flash it again. If the board is new: is there MicroPython on it, and is this its USB port?"
+        )
+
+    def _gone(self, why: Exception) -> BoardGone:
+        self.close()
+        return BoardGone(
+            f"The board on {self.port} has gone away ({str(why)[:MAX_TRACEBACK]}): plug it in again and give the same "
+            "command; what is written stays."
+        )
+
+
+def _require_port(port: str) -> None:
+    """mpremote does not tell why a port cannot be opened. Raises UsageError."""
+    try:
+        found = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError as why:
+        raise UsageError(line.why_not(port, why)) from why
+    try:
+        if not os.isatty(found):
+            raise UsageError(f"{port} is no serial port: name the one that the board's USB is.")
+    finally:
+        os.close(found)
