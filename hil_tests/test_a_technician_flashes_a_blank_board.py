@@ -20,6 +20,7 @@ from tests.servers import Mosquitto
 from laterne_emulator import image, release_tool
 from laterne_emulator.control import Control
 from laterne_emulator.flash import Cut, Torn
+from laterne_emulator.lives import Ending
 from laterne_protocol.release_file import Release
 from laterne_provisioning.errors import OperatorError
 from laterne_provisioning.flashing import layout, steps, writing
@@ -164,11 +165,55 @@ async def test_power_that_fails_at_every_tenth_file_costs_nothing_but_a_repetiti
     board.flash.cut_power(None)
     async with asyncio.timeout(WITHIN_S):
         await board.usb.wait_for_print("waiting for enrolment")
+    # Now firmware and watchdog run: it is stopped for the next time, and nothing has to be written.
+    lives = len(board.lives)
+    again = await asyncio.to_thread(_flash, board, release)
+    assert (again.written.written, again.written.files) == (0, done.written.files)
+    async with asyncio.timeout(WITHIN_S):
+        await board.usb.wait_for_print("start 2 by reset")
+    assert {life.ending for life in board.lives[lives:]} == {Ending.RESET}
     await board.power_off()
     held = image.contents(board.flash.image)
     assert {path: held.get(path) for path in wanted} == wanted
     folders = ("/a/", "/b/", "/l/", "/r/")
     assert {path for path in held if path.startswith(folders)} == {path for path in wanted if path.startswith(folders)}
+
+
+async def test_a_killed_command_is_given_again_away_from_the_authority(
+    emulated_boards: "Benches", tmp_path: Path
+) -> None:
+    bench = await emulated_boards(blank=True, paced=False)
+    board = bench.boards[NAME]
+    office, release, key, grant = (tmp_path / name for name in ("office", "release", "key", "grant"))
+    await run(*LATERNE, "init", office, "--no-passphrase")
+    release.write_bytes(release_tool.release(image.find_firmware()).to_bytes())
+    await run(*LATERNE, "release", "sign", release, "--authority", office)
+    public, _ = await run(*LATERNE, "grant", "key", "-o", key, "--no-passphrase")
+    (tmp_path / "key.jwk").write_text(public)
+    await run(
+        *(*LATERNE, "grant", "issue", "--technician", "M. Lindqvist", "--key", tmp_path / "key.jwk", "--site", "quay"),
+        *("--ids", "LE-01*", "--number", 2, "--authority", office, "-o", grant),
+    )
+    office.rename(tmp_path / "far away")
+    flash = (
+        *("flash", board.usb.path, "--release", release, "--grant", grant, "--technician-key", key, "--json"),
+        *("--id", "LE-0101", "--post", "Quay-3", "--line", bench.lines[NAME].path),
+    )
+    for operations in (200, 600):
+        process = await asyncio.create_subprocess_exec(*LATERNE, *map(str, flash), stderr=subprocess.PIPE)
+        until = board.flash.count.operations + operations
+        while process.returncode is None and board.flash.count.operations < until:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+        assert process.returncode is None, "it was to be killed before it was done"
+        process.kill()
+        await process.communicate()
+    done = await laterne(*flash)
+    assert 0 < done["written"] < done["files"] - 1, "what was right already was not written again"
+    assert (done["board"]["id"], done["board"]["post"], done["board"]["already"]) == ("LE-0101", "Quay-3", False)
+    merged = await laterne(
+        "grant", "merge", grant.with_suffix(".journal"), "--authority", tmp_path / "far away", "--json"
+    )
+    assert (merged["merged"], merged["refused"]) == (1, 0)
 
 
 async def test_another_release_leaves_nothing_of_the_one_before(emulated_boards: "Benches") -> None:
