@@ -1,4 +1,4 @@
-"""laterne-gateway run | check | status | buffer | release | key | diag | install | uninstall.
+"""laterne-gateway run | check | status | buffer | dead | release | key | diag | install | uninstall.
 
 Exit codes: 0 done, 1 found wrong or failed, 2 bad usage or configuration. What a command needs is imported when it
 runs.
@@ -55,6 +55,11 @@ def run_command(arguments: list[str]) -> int:
 
         output = Path(asked.output) if asked.action == "export" else None
         return buffer_commands.run(config, asked.action, output, as_json=asked.json)
+    if asked.command == "dead":
+        from laterne_gateway import dead_commands
+
+        identifiers = asked.ids if asked.action == "retry" else []
+        return dead_commands.run(config, asked.action, asked.route, identifiers, as_json=asked.json)
     if asked.command == "release":
         from laterne_gateway import release_commands
 
@@ -127,6 +132,18 @@ def _parser() -> argparse.ArgumentParser:
         _add_options(action, as_json=True)
         if name == "export":
             action.add_argument("-o", "--output", required=True, metavar="FILE", help="a new file")
+    summary = "look after what platforms have refused for good"
+    dead = commands.add_parser("dead", help=summary, description=summary)
+    actions = dead.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, summary in (
+        ("list", "say what was refused, and why"),
+        ("retry", "let the running gateway send it again: all, those of a route, or those with these numbers"),
+    ):
+        action = actions.add_parser(name, help=summary, description=summary)
+        _add_options(action, as_json=True)
+        action.add_argument("--route", metavar="NAME", help="only those of this route")
+        if name == "retry":
+            action.add_argument("ids", nargs="*", type=int, metavar="NUMBER", help="as `dead list` gives them")
     summary = "bring releases for boards by hand, and look at those that are here"
     release = commands.add_parser("release", help=summary, description=summary)
     actions = release.add_subparsers(dest="action", required=True, metavar="ACTION")

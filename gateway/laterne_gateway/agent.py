@@ -22,8 +22,9 @@ from laterne_gateway.inbox import Inbox
 from laterne_gateway.orders import Orders
 from laterne_gateway.releases import Releases
 from laterne_gateway.roster import RosterKeeper
-from laterne_gateway.routes.mqtt import NAME as MQTT
+from laterne_gateway.route_settings import CivitasSettings
 from laterne_gateway.routes.mqtt import MqttRoute
+from laterne_gateway.routes.route import Route
 from laterne_gateway.serial_line import SerialLine
 from laterne_gateway.service import READY, STOPPING, ServiceManager, keep_alive
 from laterne_gateway.sessions import Sessions
@@ -53,7 +54,7 @@ async def run(config: Config, clock: Clock | None = None) -> None:
     lock.take()
     try:
         health = Health()
-        buffer = Buffer(config.gateway.directory, (MQTT,), config.buffer, health)
+        buffer = Buffer(config.gateway.directory, config.route_names, config.buffer, health)
         try:
             starting = asyncio.create_task(manager.ask_for_time("waiting for the buffer"))
             try:
@@ -85,18 +86,21 @@ async def _run(
         Bus(SerialLine(line, health), line.boards, roster, sessions, inbox, orders, updates, clock, health)
         for line in config.lines
     ]
-    route = MqttRoute(gateway, config.mqtt, buffer, orders, updates, clock, health, dates)
+    routes: list[Route] = [
+        MqttRoute(gateway, config.mqtt, buffer, orders, updates, clock, health, dates),
+        *_further_routes(config, buffer, roster, clock, health, dates),
+    ]
     status = StatusServer(config, buffer, roster, trusts, health, clock)
     log.info(
         "gateway %s: %d lines, %d boards in the roster, %d reports waiting",
         gateway.id,
         len(buses),
         roster.boards,
-        buffer.waiting(MQTT),
+        _waiting(buffer),
     )
     async with asyncio.TaskGroup() as parts:
         asking = [parts.create_task(bus.run()) for bus in buses]
-        delivering = parts.create_task(route.run())
+        delivering = [parts.create_task(route.run()) for route in routes]
         others = [
             parts.create_task(buffer.run()),
             parts.create_task(status.run()),
@@ -115,13 +119,36 @@ async def _run(
         # The order matters: ask nothing more, commit what was received, then tell the broker.
         await _end(asking)
         await inbox.settle()
-        await _end([delivering, *others])
-    log.info("gateway %s: stopped, %d reports waiting", gateway.id, buffer.waiting(MQTT))
+        await _end([*delivering, *others])
+    log.info("gateway %s: stopped, %d reports waiting", gateway.id, _waiting(buffer))
 
 
 def in_words(buffer: Buffer) -> str:
     """A line for `systemctl status`."""
-    return f"{buffer.waiting(MQTT)} reports wait for the broker" + (f"; {buffer.away}" if buffer.away else "")
+    waiting = [f"{buffer.waiting(route)} for {route}" for route in buffer.lanes]
+    return f"reports wait: {', '.join(waiting)}" + (f"; {buffer.away}" if buffer.away else "")
+
+
+def _waiting(buffer: Buffer) -> int:
+    """Reports that some route has not delivered, about."""
+    return max(map(buffer.waiting, buffer.lanes))
+
+
+def _further_routes(
+    config: Config, buffer: Buffer, roster: RosterKeeper, clock: Clock, health: Health, dates: Dates
+) -> list[Route]:
+    """Those of the [[route]] tables. What only they need is loaded only for them: aiohttp takes 10 MiB."""
+    made: list[Route] = []
+    for settings in config.routes:
+        if isinstance(settings, CivitasSettings):
+            from laterne_gateway.routes.civitas import CivitasRoute
+
+            made.append(CivitasRoute(config.gateway, settings, buffer, roster, clock, health, dates))
+        else:
+            from laterne_gateway.routes.sensorthings import SensorThingsRoute
+
+            made.append(SensorThingsRoute(config.gateway, settings, buffer, roster, clock, health, dates))
+    return made
 
 
 async def _reload(

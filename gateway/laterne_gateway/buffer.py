@@ -156,13 +156,22 @@ class Buffer:
         """What was kept under this kind is of no use any more. Raises StoreError."""
         await self._writer.write(lambda db, _: db.execute("delete from signed_file where kind = ?", (kind,)))
 
+    async def write(self, job: Job) -> object:
+        """What the job returned, once its group has been committed. Raises StoreError."""
+        return await self._writer.write(job)
+
+    async def read(self, job: Job) -> object:
+        """What the job returns; it waits while the disk is away."""
+        return await self._writer.read(job)
+
     async def tallies(self) -> dict[str, int]:
         """Numbers that survive restarts, how many are set aside, gaps not told, bytes in use; {} while it is away."""
         if self.away:
             return {}
         query = (
             "select name, value from tally where name not glob 'told *' "
-            "union all select 'set aside', count(*) from set_aside union all select 'gaps to tell', count(*) from gap"
+            "union all select 'set aside', count(*) from set_aside union all select 'gaps to tell', count(*) from gap "
+            "union all select 'dead letters', count(*) from dead_letter"
         )
         rows = await self._writer.read(lambda db, _: [*db.execute(query), ("bytes", ledger.used_bytes(db))])
         return dict(rows) if isinstance(rows, list) else {}

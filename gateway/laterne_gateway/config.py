@@ -12,6 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from laterne_gateway.route_settings import (
+    CIVITAS,
+    DEFAULT_MAX_BYTES,
+    DEFAULT_TOPIC,
+    KINDS,
+    MAX_MAX_BYTES,
+    MIN_MAX_BYTES,
+    MQTT_NAME,
+    CivitasSettings,
+    RouteSettings,
+    sensorthings_of,
+)
 from laterne_gateway.toml_lines import line_of
 from laterne_protocol import fields, frame
 from laterne_protocol.errors import ObjectError
@@ -109,6 +121,11 @@ class Config:
     mqtt: MqttSettings
     buffer: BufferSettings = BufferSettings()
     metrics_port: int | None = None
+    routes: tuple[RouteSettings, ...] = ()  # beside the one to the broker
+
+    @property
+    def route_names(self) -> tuple[str, ...]:
+        return (MQTT_NAME, *(route.name for route in self.routes))
 
 
 def load(file: Path) -> Config:
@@ -131,7 +148,7 @@ def load(file: Path) -> Config:
     return _Reader(file, text).config(found)
 
 
-class _Table:
+class Table:
     """One table of the file: takes settings out one by one, and what is left over is unknown."""
 
     def __init__(self, reader: "_Reader", name: str, index: int | None, values: dict[str, object]) -> None:
@@ -194,9 +211,13 @@ class _Table:
         return value
 
     def choice(self, setting: str, default: str, choices: tuple[str, ...]) -> str:
+        """default "": it may not be left out; "" after a problem."""
         value = self._left.pop(setting, default)
-        if not isinstance(value, str) or value not in choices:
-            self.problem(setting, f"is not one of {', '.join(choices)}: the default is {default}")
+        if value == "" and not default:
+            self.problem(None, f'"{setting}" is missing: give one of {", ".join(choices)}')
+        elif not isinstance(value, str) or value not in choices:
+            remedy = f"the default is {default}" if default else "give one of them"
+            self.problem(setting, f"is not one of {', '.join(choices)}: {remedy}")
             return default
         return value
 
@@ -236,24 +257,25 @@ class _Reader:
         if "buffer" in found:
             buffer = self._buffer(self._table(found, "buffer"))
         port = self._metrics(self._table(found, "metrics")) if "metrics" in found else None
+        routes = self._routes(found.pop("route", []))
         for name in found:
             line = line_of(self.text, name, None, None) or line_of(self.text, "", None, name)
             self.problems.append(
                 f"{self.file}:{line or 1}: {name}: is not a setting: remove it, or correct its name "
-                "([gateway], [[line]], [mqtt], [buffer], [metrics])"
+                "([gateway], [[line]], [mqtt], [buffer], [metrics], [[route]])"
             )
         if self.problems:
             raise ConfigError(self.problems)
-        return Config(self.file, gateway, lines, mqtt, buffer, port)
+        return Config(self.file, gateway, lines, mqtt, buffer, port, routes)
 
-    def _table(self, found: dict[str, object], name: str) -> _Table:
+    def _table(self, found: dict[str, object], name: str) -> Table:
         value = found.pop(name, None)
         if not isinstance(value, dict):
             self.problems.append(f"{self.file}: [{name}]: is missing: see laterne-gateway.example.toml")
             return _Absent(self, name, None, {})
-        return _Table(self, name, None, value)
+        return Table(self, name, None, value)
 
-    def _gateway(self, table: _Table) -> GatewaySettings:
+    def _gateway(self, table: Table) -> GatewaySettings:
         name = table.name("id", "give the gateway's id as in `laterne roster export --gateway ID`")
         tenant = table.name("tenant", 'give the part of the topic that is yours, such as "cityname"')
         directory = table.path("directory", "give the directory for the gateway's database")
@@ -275,7 +297,7 @@ class _Reader:
             return ()
         lines: list[LineSettings] = []
         for index, item in enumerate(value):
-            table = _Table(self, "line", index, item)
+            table = Table(self, "line", index, item)
             line = LineSettings(
                 table.name("name", "give the line a short name for the log"),
                 table.path("path", "give the port, such as /dev/serial/by-id/..."),
@@ -291,7 +313,33 @@ class _Reader:
             lines.append(line)
         return tuple(lines)
 
-    def _mqtt(self, table: _Table) -> MqttSettings:
+    def _routes(self, value: object) -> tuple[RouteSettings, ...]:
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            self.problems.append(f"{self.file}: [route]: write [[route]], once for each platform beside the broker")
+            return ()
+        routes: list[RouteSettings] = []
+        for index, item in enumerate(value):
+            table = Table(self, "route", index, item)
+            name = table.name("name", "give the route a short name; what it has delivered is kept under it")
+            if name in (MQTT_NAME, *(former.name for former in routes)):
+                table.problem("name", f'"{name}" is another route\'s: give each its own')
+            kind = table.choice("kind", "", KINDS)
+            if kind == CIVITAS:
+                routes.append(self._civitas(table, name))
+            elif kind:
+                routes.append(sensorthings_of(table, name))
+        return tuple(routes)
+
+    def _civitas(self, table: Table, name: str) -> CivitasSettings:
+        topic = table.optional_text("topic", "give the topic of the platform's data source, or leave it out")
+        if topic is not None and (set(topic) & set("+#\0") or topic.startswith("$")):
+            table.problem("topic", "is not a topic that can be published to: the default is " + DEFAULT_TOPIC)
+        prefix = table.optional_text("prefix", "give what begins every reference, or leave it out: the tenant and /")
+        max_bytes = table.integer("max_bytes", DEFAULT_MAX_BYTES, MIN_MAX_BYTES, MAX_MAX_BYTES)
+        mqtt = self._mqtt(table, "name, kind, topic, prefix, max_bytes, ")
+        return CivitasSettings(name, mqtt, topic or DEFAULT_TOPIC, prefix, max_bytes)
+
+    def _mqtt(self, table: Table, more: str = "") -> MqttSettings:
         host, port, tls = self._url(table)
         settings = MqttSettings(
             host,
@@ -313,10 +361,12 @@ class _Reader:
             for setting in ("ca_file", "certificate_file"):
                 if getattr(settings, setting) is not None:
                     table.problem(setting, 'is of no use without TLS: begin the url with "mqtts://"')
-        table.end("url, username, password_file, ca_file, certificate_file, key_file, in_flight, backlog_a_second")
+        table.end(
+            more + "url, username, password_file, ca_file, certificate_file, key_file, in_flight, backlog_a_second"
+        )
         return settings
 
-    def _buffer(self, table: _Table) -> BufferSettings:
+    def _buffer(self, table: Table) -> BufferSettings:
         settings = BufferSettings(
             table.integer("max_mib", DEFAULT_MAX_MIB, MIN_MAX_MIB, MAX_MAX_MIB),
             table.integer("max_days", 0, 1, MAX_MAX_DAYS) if table.has("max_days") else None,
@@ -326,12 +376,12 @@ class _Reader:
         table.end("max_mib, max_days, when_full, gather_s")
         return settings
 
-    def _metrics(self, table: _Table) -> int:
+    def _metrics(self, table: Table) -> int:
         port = table.integer("port", DEFAULT_METRICS_PORT, 1, 65535)
         table.end("port")
         return port
 
-    def _url(self, table: _Table) -> tuple[str, int, bool]:
+    def _url(self, table: Table) -> tuple[str, int, bool]:
         remedy = 'write "mqtts://host:8883", or "mqtt://host:1883" without TLS'
         url = table.text("url", remedy)
         if not url:
@@ -350,7 +400,7 @@ class _Reader:
         return host, port or (MQTTS_PORT if tls else MQTT_PORT), tls
 
 
-class _Absent(_Table):
+class _Absent(Table):
     """A table that is not there: said once, not once for each of its settings."""
 
     def problem(self, setting: str | None, sentence: str) -> None:

@@ -14,7 +14,7 @@ import os
 import sqlite3
 from pathlib import Path
 
-FORMAT = 2
+FORMAT = 3
 APPLICATION_ID = 0x4C54524E  # "LTRN": tells our file from another SQLite file
 PAGE_BYTES = 1024  # a commit of one report writes 8.5 KB, with pages of 4096 bytes 19 KB (make bench: wear)
 CACHE_KIB = 512  # a batch of 512 reports of 960 bytes; more would only be memory
@@ -75,6 +75,20 @@ create table set_aside (
     reason      text    not null,
     received_ms integer,
     body        blob    not null
+) strict;
+
+-- What a platform has refused for good (dead_letters.py). A row goes when it was sent again and taken.
+create table dead_letter (
+    id         integer primary key,
+    route      text    not null,
+    board      text    not null,
+    sequence   integer not null,
+    place      text    not null,    -- which of the report's observations: 'channel/index'; 'report': all of it
+    again      integer not null,    -- 1: an operator wants it to be sent again
+    reason     text    not null,
+    noticed_ms integer,             -- UTC; null while this machine's clock was not credible
+    body       blob    not null,    -- the observation as JSON; of a report its signed bytes
+    unique (route, board, sequence, place)
 ) strict;
 
 -- Numbers that must survive a restart; 'told <route>': the last gap that a route has told.

@@ -189,6 +189,8 @@ class _Found:
                 copy.execute("insert or ignore into report values (?, ?, ?, ?, ?, ?, ?)", (rowid, *values[1:]))
             elif len(self._damaged) < ledger.MAX_SET_ASIDE:
                 self._damaged.append(row)
+        elif re.fullmatch("nttitit[in]b", shape):
+            copy.execute("insert or ignore into dead_letter values (?, ?, ?, ?, ?, ?, ?, ?, ?)", (rowid, *values[1:]))
         elif re.fullmatch("nt[in]t[in]b", shape):
             copy.execute("insert or ignore into set_aside values (?, ?, ?, ?, ?, ?)", (rowid, *values[1:]))
         elif re.fullmatch("nt[in]it[in]", shape):

@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ import typer
 
 from laterne_emulator.broker import reach_broker, start_broker
 from laterne_emulator.control import Control, ControlRefused
+from laterne_emulator.demo_platform import NAMES, Platform
 from laterne_emulator.demo_update import Campaigns
 from laterne_emulator.demo_view import View
 from laterne_emulator.figures import Figures
@@ -47,10 +49,21 @@ def demo(
     update: Annotated[
         bool, typer.Option("--update", help="Send a good release to all boards, then a bad one.")
     ] = False,
+    platform: Annotated[
+        str | None, typer.Option(help=f"Start a platform and deliver there, too: {', '.join(NAMES)}.")
+    ] = None,
 ) -> None:
     """Signed readings from emulated boards through a gateway to a broker, verified on the other side."""
+    if platform is not None and platform not in NAMES:
+        print(f"demo: no platform {platform}: name one of {', '.join(NAMES)}", file=sys.stderr)
+        raise typer.Exit(2)
     place = _place(directory)
-    run = _Demo(boards, seconds, json_, place, broker, update)
+    try:
+        city = None if platform is None else Platform(place / "platform")
+    except ProcessFailed as why:
+        print(f"demo: {why}", file=sys.stderr)
+        raise typer.Exit(1) from None
+    run = _Demo(boards, seconds, json_, place, broker, update, city)
     try:
         asyncio.run(run.run())
     except ProcessFailed as why:
@@ -66,6 +79,9 @@ def demo(
         run.view.finish(run.summary(), place)
     if run.campaigns is not None and not run.campaigns.is_as_it_should_be:
         print("demo: the good release should be everywhere and the bad one stopped: see campaign.log", file=sys.stderr)
+        raise typer.Exit(1)
+    if platform is not None and run.summary()["observations_stored"] != figures.readings_delivered:
+        print("demo: the platform does not hold what was delivered: see gateway.log", file=sys.stderr)
         raise typer.Exit(1)
     # Who tries a release starts anew, and says how many readings went with that: none is lost unsaid.
     if figures.refused or (figures.readings_lost and run.campaigns is None):
@@ -93,8 +109,16 @@ class _Demo:
     """One run. What must not be lost decides who ends when: sampling, gateway, subscriber, boards."""
 
     def __init__(
-        self, boards: int, seconds: float | None, quiet: bool, place: Path, broker: str | None, update: bool
+        self,
+        boards: int,
+        seconds: float | None,
+        quiet: bool,
+        place: Path,
+        broker: str | None,
+        update: bool,
+        platform: Platform | None,
     ) -> None:
+        self._platform = platform
         self.campaigns: Campaigns | None = None
         self._update = update
         self.figures = Figures()
@@ -110,6 +134,8 @@ class _Demo:
     def summary(self) -> dict[str, object]:
         """The last line (design.md, 9)."""
         found = self.figures.summary(len(self._ids))
+        if self._platform is not None:
+            found["observations_stored"] = self._platform.stored
         return found if self.campaigns is None else found | {"campaigns": self.campaigns.results}
 
     async def run(self) -> None:
@@ -137,7 +163,7 @@ class _Demo:
             self._stop_sampling.set()
 
     async def _work(self) -> None:
-        async with Children() as children:
+        async with Children() as children, self._started_platform():
             if self._broker is None:
                 broker = await start_broker(children, self._place / "broker")
             else:
@@ -155,8 +181,24 @@ class _Demo:
                     await self._serve(control, updated)
                     updated.cancel()  # stopped by a person: the campaign is, too
                     await self._deliver(control)
+                    if self._platform is not None:
+                        self.view.step("reading back from the platform")
+                        await self._platform.read_back(self.figures.readings_taken)
                     gateway.cancel()
                     await subscriber.end(signal.SIGINT)
+
+    @contextlib.asynccontextmanager
+    async def _started_platform(self) -> AsyncIterator[None]:
+        if self._platform is None:
+            yield
+            return
+        self.view.step("starting a SensorThings server")
+        try:
+            await self._platform.start()
+            print(f"the platform is at {self._platform.url}/ while the demo runs", file=sys.stderr)
+            yield
+        finally:
+            self._platform.stop()
 
     # --- set-up -----------------------------------------------------------------------------------------------------
 
@@ -210,7 +252,7 @@ credential = "gateway.cbor"
 
 [mqtt]
 url = "{broker}"
-{lines}"""
+{lines}{"" if self._platform is None else self._platform.settings}"""
         )
         command = [console_script("laterne-gateway"), "key", "--config", str(self._place / "gateway.toml")]
         public = self._place / "gateway.jwk"

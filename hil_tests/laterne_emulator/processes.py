@@ -74,7 +74,7 @@ class Children:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:
             process = await asyncio.create_subprocess_exec(
-                *_dying_with_us(command),
+                *dying_with_us(command),
                 stdin=DEVNULL,
                 stdout=PIPE if piped else out,
                 stderr=out,
@@ -106,6 +106,7 @@ def console_script(name: str) -> str:
     return found
 
 
-def _dying_with_us(command: list[str]) -> list[str]:
+def dying_with_us(command: list[str]) -> list[str]:
+    """The command, which the kernel ends when the thread ends that starts it, however that happens."""
     setpriv = shutil.which("setpriv")
     return command if setpriv is None else [setpriv, "--pdeathsig", "TERM", *command]

@@ -86,6 +86,7 @@ class Parts:
         self, directory: Path, boards: Sequence[FakeBoard], pace: Pace = QUICK, clock: Clock | None = None
     ) -> None:
         self.pace = pace
+        self.routes: tuple[str, ...] = ("mqtt",)
         self.clock = clock or SystemClock()
         self.directory = directory
         self.authority = FakeAuthority(GATEWAY)
@@ -108,7 +109,7 @@ class Parts:
         self.dates = Dates()
 
     async def open(self) -> None:
-        self.buffer = Buffer(self.directory / "state", ("mqtt",), BufferSettings(), self.health)
+        self.buffer = Buffer(self.directory / "state", self.routes, BufferSettings(), self.health)
         self.trusts = TrustKeeper(self.trust_file, self.buffer, self.health)
         self.roster = RosterKeeper(GATEWAY, self.trusts, self.roster_file, self.buffer, self.health)
         await self.roster.load()

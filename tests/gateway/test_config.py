@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from laterne_gateway.config import BufferSettings, ConfigError, load
+from laterne_gateway.route_settings import CivitasSettings, SensorThingsSettings
 
 GOOD = """\
 [gateway]
@@ -28,6 +29,9 @@ path = "/dev/ttyS1"
 baud = 19200
 boards = [1, 2, 32]
 """
+
+ROUTE = '[1]\n[[route]]\nname = "city"\nkind = "sensorthings"\n'
+CIVITAS = '[1]\n[[route]]\nname = "city"\nkind = "civitas"\n'
 
 WRONG = [
     # (what is replaced, by what, line, what the sentence must hold)
@@ -59,6 +63,20 @@ WRONG = [
     ("/dev/ttyS1", "/dev/ttyS0", 18, ["[[line]] path", '"north" has this port']),
     ("[mqtt]", "[mqqt]", 9, ["mqqt", "not a setting"]),
     ("[mqtt]", 'colour = "red"\n[mqtt]', 9, ["[gateway] colour"]),
+    ("[1, 2, 32]", '[1]\n[[route]]\nkind = "sensorthings"', 21, ["[[route]]", '"name" is missing']),
+    ("[1, 2, 32]", '[1]\n[[route]]\nname = "city"', 21, ["[[route]]", '"kind" is missing', "sensorthings, civitas"]),
+    ("[1, 2, 32]", '[1]\n[[route]]\nname = "c"\nkind = "ngsi"', 23, ["[[route]] kind", "give one of"]),
+    ("[1, 2, 32]", ROUTE + 'url = "ftp://c"', 24, ["[[route]] url", "v1.1"]),
+    ("[1, 2, 32]", ROUTE + 'url = "http://me:word@c"', 24, ["[[route]] url", "secret_file"]),
+    ("[1, 2, 32]", ROUTE + 'url = "http://c"\nlevel = "sent"', 25, ["[[route]] level", "accepted, stored"]),
+    ("[1, 2, 32]", ROUTE + 'url = "http://c"\nusername = "me"', 25, ["[[route]] username", "secret_file"]),
+    ("[1, 2, 32]", ROUTE + 'url = "http://c"\nca_file = "ca"', 25, ["[[route]] ca_file", "https://"]),
+    ("[1, 2, 32]", ROUTE + 'url = "http://c"\nrows = 0', 25, ["[[route]] rows", "1..1000"]),
+    ("[1, 2, 32]", ROUTE + 'url = "http://c"\ntopic = "a"', 25, ["[[route]] topic", "not a setting"]),
+    ("[1, 2, 32]", ROUTE.replace("city", "mqtt") + 'url = "http://c"', 22, ["[[route]] name", "another route's"]),
+    ("[1, 2, 32]", CIVITAS + 'url = "mqtt://b"\ntopic = "a/#"', 25, ["[[route]] topic", "sensors/sta"]),
+    ("[1, 2, 32]", CIVITAS + 'url = "http://b"', 24, ["[[route]] url", "mqtts://host:8883"]),
+    ("[1, 2, 32]", CIVITAS + 'url = "mqtt://b"\nrows = 5', 25, ["[[route]] rows", "not a setting"]),
     ("[1, 2, 32]", "[1, 2", 20, ["not TOML", "correct that line"]),
 ]
 
@@ -94,6 +112,21 @@ def test_the_buffer_s_bounds_are_read(tmp_path: Path) -> None:
     assert load(file).buffer == BufferSettings(1024, None, "refuse", 0)
     file.write_text(GOOD + '[buffer]\nmax_mib = 16\nmax_days = 3\nwhen_full = "drop oldest"\ngather_s = 5\n')
     assert load(file).buffer == BufferSettings(16, 3, "drop oldest", 5)
+
+
+def test_routes_are_read_with_their_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        GOOD + '[[route]]\nname = "city"\nkind = "sensorthings"\nurl = "https://c/v1.1"\nsecret_file = "token"\n'
+        '[[route]]\nname = "core"\nkind = "civitas"\nurl = "mqtts://b"\n'
+    )
+    config = load(file)
+    city, core = config.routes
+    assert isinstance(city, SensorThingsSettings)
+    assert (city.level, city.rows, city.secret_file) == ("accepted", 100, tmp_path / "token")
+    assert isinstance(core, CivitasSettings)
+    assert (core.topic, core.max_bytes, core.mqtt.tls) == ("sensors/sta", 8000, True)
+    assert config.route_names == ("mqtt", "city", "core")
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:

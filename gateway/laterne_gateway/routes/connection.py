@@ -44,7 +44,7 @@ class Connection(aiomqtt.Client):
     """Use as `async with`. refused: the broker's reason for a message it did not take, else None."""
 
     def __init__(
-        self, settings: MqttSettings, identifier: str, will: aiomqtt.Will, context: ssl.SSLContext | None
+        self, settings: MqttSettings, identifier: str, will: aiomqtt.Will | None, context: ssl.SSLContext | None
     ) -> None:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = SESSION_EXPIRY_S

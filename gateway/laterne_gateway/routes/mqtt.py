@@ -32,6 +32,7 @@ from laterne_gateway.config import GatewaySettings, MqttSettings
 from laterne_gateway.dates import Dates
 from laterne_gateway.health import Health
 from laterne_gateway.orders import Orders
+from laterne_gateway.route_settings import MQTT_NAME
 from laterne_gateway.routes.connection import (
     ACCEPTED_BELOW,
     SESSION_TAKEN_OVER,
@@ -43,13 +44,14 @@ from laterne_gateway.routes.connection import (
 from laterne_gateway.routes.delivery import PUBACK_WITHIN_S, Delivery
 from laterne_gateway.routes.pace import Pace
 from laterne_gateway.routes.releases import ReleaseTopics
+from laterne_gateway.routes.route import SENT
 from laterne_gateway.routes.stream import user_property
 from laterne_gateway.updates import Updates
 from laterne_gateway.writer import AGAIN_S, StoreError
 
 log = logging.getLogger("laterne")
 
-NAME = "mqtt"
+NAME = MQTT_NAME
 BASE_S, CAP_S = 1.0, 300.0  # 500 gateways after an outage: about 1.7 connections a second (facts/gateway.md, 8)
 STABLE_S = 60.0
 TWIN_FLOOR_S = 20.0  # two gateways with one name would throw each other out as fast as they can
@@ -59,6 +61,8 @@ GOODBYE_WITHIN_S = 3.0  # the stopping gateway waits this long for a broker to t
 
 
 class MqttRoute:
+    name, kind, level = NAME, "mqtt", SENT
+
     def __init__(
         self,
         gateway: GatewaySettings,
@@ -99,7 +103,7 @@ class MqttRoute:
             try:
                 await self._connection()
             except* (aiomqtt.MqttError, OSError, ssl.SSLError) as group:
-                why = _first(group)
+                why = first_of(group)
             lasted_s = 0.0 if self._connected_s is None else self._clock.monotonic_s() - self._connected_s
             self._health.note(self._subject, "connected", False)
             pause_s = backoff.failed(lasted_s)
@@ -145,7 +149,7 @@ class MqttRoute:
                 log.info("%s: connected to %s, %d reports waiting", self._subject, self._broker, waiting)
                 slots = asyncio.Semaphore(client.window)
                 *backlog, live = self._buffer.part(NAME)
-                await _until_one_fails(
+                await until_one_fails(
                     self._listen(client),
                     self._tell_gaps(client, slots),
                     self._delivery(client, live, client.window, slots, None).run(),
@@ -278,7 +282,7 @@ async def _in_time(delivery: Coroutine[None, None, None]) -> None:
         raise aiomqtt.MqttError(f"no acknowledgement within {PUBACK_WITHIN_S:.0f} s") from None
 
 
-async def _until_one_fails(*works: Coroutine[None, None, None]) -> None:
+async def until_one_fails(*works: Coroutine[None, None, None]) -> None:
     """Runs them until one fails, and raises what that one raised.
 
     Not a TaskGroup: until Python 3.13 one that is ending with an error swallows a cancellation (cpython, issue 116720).
@@ -295,7 +299,7 @@ async def _until_one_fails(*works: Coroutine[None, None, None]) -> None:
         task.result()
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     why: BaseException = group
     while isinstance(why, BaseExceptionGroup):
         why = why.exceptions[0]

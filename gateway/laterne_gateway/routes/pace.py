@@ -14,11 +14,12 @@ class Pace:
         self._tokens = float(a_second)
         self._at_s = clock.monotonic_s()
 
-    async def next(self) -> None:
-        """Returns when another one may go. One waits at a time."""
-        await asyncio.sleep(max(0.0, 1.0 - self._filled()) / self._a_second)
+    async def next(self, count: int = 1) -> None:
+        """Returns when another one may go, or so many together. One waits at a time."""
+        # More together than a second has are let go when the bucket is full; those after them wait for it.
+        await asyncio.sleep(max(0.0, min(count, self._a_second) - self._filled()) / self._a_second)
         self._filled()
-        self._tokens -= 1.0
+        self._tokens -= count
 
     def _filled(self) -> float:
         now_s = self._clock.monotonic_s()

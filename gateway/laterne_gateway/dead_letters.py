@@ -1,0 +1,110 @@
+"""What platforms have refused for good: kept, shown, and sent again when an operator asks for it.
+
+A row is here before its route's lane passes the report, so nothing is ever neither here, nor waiting, nor delivered.
+A route that has MAX_DEAD_LETTERS of them takes no more and stops: a platform that refuses everything must not empty
+the buffer into a list.
+
+`laterne-gateway dead retry` marks rows from another process, in a transaction of its own; the route that runs looks
+for marked ones every LOOK_EVERY_S.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+
+from laterne_gateway.buffer import Buffer
+from laterne_gateway.clock import Clock
+
+MAX_DEAD_LETTERS = 10_000  # of a route; about 4 MiB
+MAX_REASON_BYTES = 300
+LOOK_EVERY_S = 10.0
+AGAIN_AT_ONCE = 100
+WHOLE_REPORT = "report"
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """place: which observation of the report, or WHOLE_REPORT. body: JSON, or the report's signed bytes. id 0: new."""
+
+    board: str
+    sequence: int
+    place: str
+    reason: str
+    body: bytes
+    noticed_ms: int | None = None
+    id: int = 0
+    again: bool = False
+    route: str = ""
+
+
+class DeadLetters:
+    """Those of one route."""
+
+    def __init__(self, route: str, buffer: Buffer, clock: Clock) -> None:
+        self._route = route
+        self._buffer = buffer
+        self._clock = clock
+
+    async def put(self, letter: DeadLetter) -> bool:
+        """Keeps it; one that was refused again has a new reason. False: there are too many. Raises StoreError."""
+        noticed_ms = self._clock.utc_ms()
+
+        def insert(db: sqlite3.Connection, _: object) -> bool:
+            count = db.execute("select count(*) from dead_letter where route = ?", (self._route,)).fetchone()[0]
+            if not letter.id and count >= MAX_DEAD_LETTERS:
+                return False
+            db.execute(
+                "insert into dead_letter (route, board, sequence, place, again, reason, noticed_ms, body) "
+                "values (?, ?, ?, ?, 0, ?, ?, ?) on conflict (route, board, sequence, place) do update set "
+                "again = 0, reason = excluded.reason, noticed_ms = excluded.noticed_ms, body = excluded.body",
+                (
+                    self._route,
+                    letter.board,
+                    letter.sequence,
+                    letter.place,
+                    letter.reason.encode()[:MAX_REASON_BYTES].decode(errors="replace"),
+                    noticed_ms,
+                    letter.body,
+                ),
+            )
+            return True
+
+        return bool(await self._buffer.write(insert))
+
+    async def to_send_again(self) -> list[DeadLetter]:
+        """Those that an operator wants to be sent again, AGAIN_AT_ONCE at most, the oldest first."""
+        found = await self._buffer.read(lambda db, _: rows(db, self._route, only_again=True, limit=AGAIN_AT_ONCE))
+        return found if isinstance(found, list) else []
+
+    async def taken(self, letter: DeadLetter) -> None:
+        """It was sent again and the platform has it. Raises StoreError: it will be sent once more."""
+        await self._buffer.write(lambda db, _: db.execute("delete from dead_letter where id = ?", (letter.id,)))
+
+    async def count(self) -> int:
+        query = "select count(*) from dead_letter where route = ?"
+        found = await self._buffer.read(lambda db, _: db.execute(query, (self._route,)).fetchone()[0])
+        return int(str(found))
+
+
+def rows(
+    db: sqlite3.Connection, route: str | None, *, only_again: bool = False, limit: int = MAX_DEAD_LETTERS
+) -> list[DeadLetter]:
+    """Dead letters of a route, or of all, the oldest first."""
+    found = db.execute(
+        "select board, sequence, place, reason, body, noticed_ms, id, again, route from dead_letter "
+        "where (?1 is null or route = ?1) and (again or not ?2) order by id limit ?3",
+        (route, only_again, limit),
+    )
+    return [
+        DeadLetter(board, sequence, place, reason, body, noticed_ms, identifier, bool(again), of_route)
+        for board, sequence, place, reason, body, noticed_ms, identifier, again, of_route in found
+    ]
+
+
+def mark(db: sqlite3.Connection, route: str | None, identifiers: list[int]) -> int:
+    """Marks those with these ids, or all of the route, to be sent again. How many were not marked before."""
+    wanted = ", ".join(str(int(one)) for one in identifiers)
+    return db.execute(
+        "update dead_letter set again = 1 where again = 0 and (?1 is null or route = ?1)"
+        + (f" and id in ({wanted})" if identifiers else ""),
+        (route,),
+    ).rowcount

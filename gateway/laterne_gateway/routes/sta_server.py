@@ -1,0 +1,202 @@
+"""An OGC SensorThings 1.1 server over HTTP (OGC 18-088): requests, and what their answers may mean.
+
+An answer tells one of three things. The server took it. It refuses this content, and always will (RefusedError). Or
+nobody knows: no connection, no answer in time, half an answer, 5xx. Then what was sent may be there (AwayError,
+FailedError), and only reading it back tells. What a server says is bounded before it is read.
+
+aiohttp is imported here and nowhere else, and this module only when a route needs it: 10 MiB.
+"""
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from laterne_gateway.route_settings import SensorThingsSettings
+
+MAX_ANSWER_BYTES = 4 * 1024 * 1024  # a page of 100 observations has 40 KiB
+PAGE = 100  # one server refuses more (facts/urban_platform.md, 8)
+MAX_PAGES = 1000
+# Statuses that say nothing of the content: credentials, address, too much at once. For the operator, or for later.
+NOT_ABOUT_CONTENT = {401, 403, 404, 405, 407, 408, 421, 425, 426, 429, 431, 451}
+SERVER_FAILS = 500
+
+Json = Any  # as json.loads() gives it: judged where it is read
+
+
+class AwayError(Exception):
+    """The server cannot be used now, or not as it is configured. after_s: when it wants to be asked again.
+
+    is_gone: it does not know what it was asked for (404).
+    """
+
+    def __init__(self, reason: str, after_s: float = 0.0, *, is_gone: bool = False) -> None:
+        super().__init__(reason)
+        self.after_s = after_s
+        self.is_gone = is_gone
+
+
+class FailedError(Exception):
+    """The server has failed with this request (5xx): it may have done it, or not."""
+
+
+class RefusedError(Exception):
+    """The server refuses this content (4xx), and will again. status: of HTTP."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(f"{status} {reason}")
+        self.status = status
+
+
+class Server:
+    """Use inside connected(). url: of the service, with its version: http://host/v1.1."""
+
+    def __init__(self, settings: SensorThingsSettings) -> None:
+        self._settings = settings
+        self._url = settings.url.rstrip("/")
+        self._session: aiohttp.ClientSession | None = None
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Meanwhile there are connections. Raises OSError, ssl.SSLError: a file of the settings cannot be used."""
+        loop = asyncio.get_running_loop()
+        headers, context = await loop.run_in_executor(None, _read_files, self._settings)
+        connector = aiohttp.TCPConnector(limit=self._settings.parallel + 2, ssl=context or True)
+        timeout = aiohttp.ClientTimeout(total=self._settings.answer_within_s)
+        async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
+            self._session = session
+            try:
+                yield
+            finally:
+                self._session = None
+
+    async def get(self, path: str, **options: str | int) -> Json:
+        """The answer's JSON. options: of OData, without the `$`."""
+        # Encoded by us, once: servers differ in what they take for a quoted slash or a plus.
+        query = "&".join(f"${name}={quote(str(value))}" for name, value in options.items())
+        _, found = await self._ask("GET", f"{path}?{query}" if query else path)
+        return found
+
+    async def all(self, path: str, **options: str | int) -> list[dict[str, Json]]:
+        """All entities of a collection, page by page."""
+        found: list[dict[str, Json]] = []
+        for _ in range(MAX_PAGES):
+            page = await self.get(path, **options, top=PAGE, skip=len(found))
+            values = page.get("value") if isinstance(page, dict) else None
+            if not isinstance(values, list) or not all(isinstance(one, dict) for one in values):
+                raise AwayError(f"{path}: the answer is no SensorThings collection: correct the url")
+            found += values
+            # Its own next link may lead past the proxy through which we have to go: the offset says the same.
+            if "@iot.nextLink" not in page or not values:
+                return found
+        raise AwayError(f"{path}: more than {MAX_PAGES} pages")
+
+    async def probe(self) -> bool:
+        """Whether it says that it knows DataArrays. Raises AwayError: it is no SensorThings server, or away."""
+        found = await self.get("")
+        if not isinstance(found, dict) or not isinstance(found.get("value"), list):
+            raise AwayError("this is no SensorThings service: the url ends in its version, such as .../v1.1")
+        settings = found.get("serverSettings")
+        conformance = settings.get("conformance") if isinstance(settings, dict) else None
+        return not isinstance(conformance, list) or any("data-array" in str(one) for one in conformance)
+
+    async def post(self, path: str, content: Json) -> tuple[str, Json]:
+        """The Location header, or "", and the answer's JSON, or None."""
+        return await self._ask("POST", path, content)
+
+    async def patch(self, path: str, content: Json) -> None:
+        await self._ask("PATCH", path, content)
+
+    async def _ask(self, method: str, path: str, content: Json = None) -> tuple[str, Json]:
+        assert self._session is not None, "outside of connected()"
+        data = None if content is None else json.dumps(content, separators=(",", ":")).encode()
+        headers = {"Content-Type": "application/json"} if data is not None else {}
+        url = f"{self._url}/{path}"
+        try:
+            async with self._session.request(
+                method, _as_it_is(url), data=data, headers=headers, allow_redirects=False
+            ) as answer:
+                body = await answer.content.read(MAX_ANSWER_BYTES)
+                while more := await answer.content.read(MAX_ANSWER_BYTES):  # read() gives what is there
+                    body += more
+                    if len(body) > MAX_ANSWER_BYTES:
+                        raise AwayError(f"{path}: an answer of more than {MAX_ANSWER_BYTES} bytes")
+        except TimeoutError as why:
+            raise AwayError(f"no answer within {self._settings.answer_within_s} s") from why
+        except (aiohttp.ClientError, OSError, ValueError) as why:
+            raise AwayError(f"{type(why).__name__}: {why}") from why
+        self._judge(answer.status, answer.headers.get("Retry-After", ""), path, body)
+        try:
+            return answer.headers.get("Location", ""), json.loads(body) if body.strip() else None
+        except ValueError as why:
+            raise AwayError(f"{path}: the answer is no JSON: correct the url") from why
+
+    def _judge(self, status: int, after: str, path: str, body: bytes) -> None:
+        said = " ".join(body[:200].decode(errors="replace").split())
+        after_s = float(after) if after.isdigit() and len(after) < 5 else 0.0
+        what = path.partition("?")[0]
+        if status >= SERVER_FAILS:
+            if status == 503 or after_s:
+                raise AwayError(f"{what}: {status} {said}", after_s)
+            raise FailedError(f"{status} {said}")
+        if status in NOT_ABOUT_CONTENT:
+            raise AwayError(f"{what}: {status} {said}", after_s, is_gone=status == 404)
+        if status >= 400:
+            raise RefusedError(status, said)
+        if status >= 300:
+            raise AwayError(f"{what}: {status}: it is somewhere else: correct the url")
+
+
+def _as_it_is(url: str) -> "str | Any":
+    from yarl import URL
+
+    return URL(url, encoded=True)
+
+
+def _read_files(settings: SensorThingsSettings) -> tuple[dict[str, str], ssl.SSLContext | None]:
+    headers: dict[str, str] = {"Accept": "application/json"}
+    if settings.secret_file is not None:
+        secret = settings.secret_file.read_text(encoding="utf-8").rstrip("\r\n")
+        if settings.username is not None:
+            headers["Authorization"] = aiohttp.BasicAuth(settings.username, secret, "utf-8").encode()
+        elif settings.header is not None:
+            headers[settings.header] = secret
+        else:
+            headers["Authorization"] = f"Bearer {secret}"
+    if not settings.url.startswith("https:"):
+        return headers, None
+    context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return headers, context
+
+
+def identifier_in(value: Json) -> str | int | None:
+    """An entity's id, as it stands in JSON."""
+    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def in_path(identifier: str | int) -> str:
+    """An id in a path: numbers as they are, texts in quotes (OData)."""
+    return str(identifier) if isinstance(identifier, int) else quote(f"'{identifier}'", safe="'")
+
+
+def quoted(text: str) -> str:
+    """A text in a filter (OData: quotes are doubled)."""
+    doubled = text.replace("'", "''")
+    return f"'{doubled}'"
+
+
+def at_link(link: str) -> str | int | None:
+    """The id at the end of a self link: .../Things(7) or .../Things('x')."""
+    head, _, tail = link.rpartition("(")
+    inside = tail.rstrip("/").removesuffix(")")
+    if not head or not inside:
+        return None
+    if inside.startswith("'") and inside.endswith("'"):
+        return inside[1:-1].replace("''", "'")
+    return int(inside) if inside.isdigit() else inside

@@ -1,0 +1,438 @@
+"""The sensorthings route on a real server, through what may happen on the way: once each, or a dead letter."""
+
+import asyncio
+import json
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from tests.gateway.fake_board import FakeBoard
+from tests.gateway.platform import (
+    CUT_BODY,
+    PASS,
+    REFUSE,
+    SLOW,
+    SWALLOW,
+    Done,
+    FaultyWay,
+    Request,
+    city,
+    sensorthings_server,
+    stored,
+)
+
+from laterne_emulator.sensorthings_server import SensorThingsServer
+from laterne_gateway.__main__ import run_command
+from laterne_gateway.buffer import LEFT_BEHIND
+from laterne_gateway.routes import beside, sensorthings, sta_queues
+from laterne_protocol.roster import Post
+
+Rule = Callable[[Request], str | int | Done]
+REPORTS, READINGS = 20, 6
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module", params=["takes all", "one of a time"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorThingsServer]:
+    """A server for all tests of its form: each has boards of its own."""
+    made = sensorthings_server(tmp_path_factory.mktemp("city"), is_strict=request.param == "one of a time")
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses as short as tests need them."""
+    monkeypatch.setattr(sensorthings, "BASE_S", 0.05)
+    monkeypatch.setattr(sensorthings, "CAP_S", 0.2)
+    monkeypatch.setattr(sta_queues, "REST_S", 0.02)
+    monkeypatch.setattr(sta_queues, "REST_CAP_S", 0.1)
+    monkeypatch.setattr(beside, "LOOK_EVERY_S", 0.05)
+
+
+def boards(how_many: int = 1) -> list[FakeBoard]:
+    return [FakeBoard(f"LE-{next(_numbers):04d}", number + 1) for number in range(how_many)]
+
+
+def first_creates(what: str | int | Done, how_many: int) -> Rule:
+    """The first so many requests with observations, then all is well."""
+    left = [how_many]
+
+    def rule(request: Request) -> str | int | Done:
+        if request.creates and left[0]:
+            left[0] -= 1
+            return what
+        return PASS
+
+    return rule
+
+
+def storm(request: Request) -> str | int | Done:
+    """Two of three requests fail, one of these after it was done, whatever they ask."""
+    if request.number >= 60 or request.number % 3 == 0:
+        return PASS
+    return 500 if request.number % 3 == 1 else Done(500)
+
+
+def cut_by_chance(request: Request) -> str | int | Done:
+    return CUT_BODY if random.Random(request.number).random() < 0.4 else PASS
+
+
+FAULTS: dict[str, tuple[Rule, dict[str, object]]] = {
+    "nothing": (lambda request: PASS, {}),
+    "slow": (lambda request: SLOW if request.creates else PASS, {}),
+    "a storm of 500": (storm, {}),
+    "503 with a pause": (first_creates(503, 5), {}),
+    "429": (first_creates(429, 5), {}),
+    "409 before it is done": (first_creates(409, 5), {}),
+    "409 when it is done": (first_creates(Done(409), 5), {}),
+    "401": (first_creates(401, 3), {}),
+    "reset before": (first_creates(REFUSE, 4), {}),
+    "timeout after the server has stored it": (first_creates(SWALLOW, 2), {"answer_within_s": 1}),
+    "cut amid the answer": (first_creates(CUT_BODY, 6), {}),
+    "answers cut by chance": (cut_by_chance, {}),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_each_observation_is_stored_once_whatever_happens_to_requests(
+    tmp_path: Path, server: SensorThingsServer, fault: str
+) -> None:
+    level = "stored" if server.is_strict else "accepted"
+    rule, settings = FAULTS[fault]
+    street = boards(2)
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
+        way.rule = rule
+        for board in street:
+            await here.put(board, REPORTS, READINGS)
+        async with here.delivering(level=level, **settings):
+            await here.delivered()
+        here.check(server)
+        assert await here.dead() == []
+        assert not [alarm for alarm in here.alarms() if "no coordinates" not in alarm], "over when it is over"
+
+
+async def test_a_server_that_was_away_gets_what_has_waited(tmp_path: Path, server: SensorThingsServer) -> None:
+    street = boards()
+    async with city(tmp_path, server.url, *street) as here:
+        await here.put(street[0], REPORTS, READINGS)
+        server.stop()
+        async with here.delivering():
+            await here.delivered_counts("requests failed", 3)
+            assert any("cannot be used" in alarm for alarm in here.alarms())
+            await asyncio.to_thread(server.start)
+            await here.delivered()
+        here.check(server)
+
+
+async def test_a_server_killed_again_and_again_has_each_observation_once(
+    tmp_path: Path, server: SensorThingsServer
+) -> None:
+    street = boards(3)
+    async with city(tmp_path, server.url, *street) as here:
+        for board in street:
+            await here.put(board, 100, READINGS)
+        async with here.delivering(rows=20):
+            for kill in range(3):
+                await here.delivered_counts("observations delivered", 300 * (kill + 1))
+                server.stop()
+                await asyncio.to_thread(server.start)
+            await here.delivered()
+        here.check(server)
+
+
+def refuses(sequence: int, position: int, status: int) -> Rule:
+    """The platform does not take one row, nor any request that has it."""
+    mark = f'"sequence":{sequence},"digest"'.encode()
+    place = f'"position":{position},'.encode()
+
+    def rule(request: Request) -> str | int | Done:
+        if not request.creates:
+            return PASS
+        bodies = request.body.split(b'"board"')
+        return status if any(mark in one and place in one for one in bodies) else PASS
+
+    return rule
+
+
+@pytest.mark.parametrize("status", [400, 409, 422])
+async def test_a_row_that_is_refused_is_a_dead_letter_and_the_others_are_delivered(
+    tmp_path: Path, server: SensorThingsServer, status: int
+) -> None:
+    street = boards(2)
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
+        way.rule = refuses(7, 3, status)
+        await here.put(street[0], 30, READINGS)
+        await here.put(street[1], 5, READINGS)
+        async with here.delivering():
+            await here.delivered()
+        bad = (street[0].name, 7, 3)
+        here.check(server, bad)
+        (letter,) = await here.dead()
+        assert (letter.board, letter.sequence, letter.place) == (street[0].name, 7, "air-temperature/3")
+        assert str(status) in letter.reason
+        assert any("dead list" in alarm for alarm in here.alarms())
+
+
+async def test_a_dead_letter_is_listed_and_sent_again_while_the_gateway_runs(
+    tmp_path: Path, server: SensorThingsServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        '[gateway]\nid = "gw-1"\ntenant = "testingen"\ndirectory = "state"\ntrust = "trust.cbor"\n'
+        'roster = "roster.cbor"\ncredential = "gateway.cbor"\n[mqtt]\nurl = "mqtt://b"\n'
+        '[[line]]\nname = "a"\npath = "a"\n[[route]]\nname = "city"\nkind = "sensorthings"\nurl = "http://c/v1.1"\n'
+    )
+
+    async def command(*words: str) -> tuple[int, str]:
+        capsys.readouterr()
+        status = await asyncio.to_thread(run_command, [*words, "--config", str(config), "--json"])
+        return status, capsys.readouterr().out
+
+    street = boards()
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
+        way.rule = refuses(3, 1, 422)
+        await here.put(street[0], 5, READINGS)
+        async with here.delivering():
+            await here.delivered()
+            status, out = await command("dead", "list")
+            (told,) = json.loads(out)
+            assert (status, told["board"], told["sequence"], told["again"]) == (0, street[0].name, 3, False)
+            assert told["body"]["value"] == here.values[street[0].name, 3, 1]
+            # Still refused: it stays, with a new number of tries and nothing lost.
+            assert await command("dead", "retry", str(told["id"])) == (0, '{"marked": 1}\n')
+            await here.delivered_counts("dead letters sent again", 1)
+            assert len(await here.dead()) == 1
+            way.rule = lambda request: PASS
+            await command("dead", "retry")
+            await here.delivered_counts("dead letters sent again", 2)
+            await asyncio.sleep(0)  # it is taken out in the next commit
+            await here.parts.buffer.write(lambda db, _: None)
+            assert await here.dead() == []
+        here.check(server)
+        assert (await command("dead", "retry"))[0] == 1, "nothing is left to send again"
+
+
+async def test_a_time_that_another_observation_has_holds_nothing_back(
+    tmp_path: Path, server: SensorThingsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two readings of one moment: the strict server fails on the second with 500, the other one stores both."""
+    monkeypatch.setattr(sensorthings, "FAILS", 2)
+    monkeypatch.setattr(sensorthings, "FAILS_FOR_S", 0.0)
+    street = boards()
+    async with city(tmp_path, server.url, *street) as here:
+        board = street[0]
+        for sequence in (1, 2):
+            board.utc_ms = 1_795_300_000_000
+            await here.put_report(board, sequence)
+        async with here.delivering():
+            for sequence in range(3, 7):  # what is written in between tells that it is the rows and not the server
+                board.utc_ms = 1_795_300_000_000 + 60_000 * sequence
+                await here.put_report(board, sequence)
+                await here.delivered_counts("observations delivered", 4 * (sequence - 1))
+            await here.delivered()
+        both = {one.sequence for one in stored(server, board.name)} >= {1, 2}
+        letters = await here.dead()
+        assert [one.sequence for one in letters] == ([] if both else [2, 2, 2, 2])
+        assert len(stored(server, board.name)) == 24 - len(letters)
+
+
+async def test_what_a_killed_process_had_sent_is_not_stored_again(tmp_path: Path, server: SensorThingsServer) -> None:
+    """Its lanes had not moved on the disk: the next process finds every report waiting."""
+    street = boards(2)
+    before = tmp_path / "disk.sqlite3"
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
+        for board in street:
+            await here.put(board, 100, READINGS)
+        await here.parts.reopen()
+        shutil.copy(tmp_path / "state" / "gateway.sqlite3", before)
+        # Killed amid it: what is under way is cut off.
+        async with here.delivering(rows=50):
+            await here.delivered_counts("observations delivered", 700)
+        await here.parts.buffer.close()
+        for file in (tmp_path / "state").glob("gateway.sqlite3*"):
+            file.unlink()
+        shutil.copy(before, tmp_path / "state" / "gateway.sqlite3")
+        await here.parts.open()
+        looks = len(way.requests)
+        async with here.delivering(rows=50):
+            await here.delivered()
+        here.check(server)
+        assert here.counted("observations that were there already") >= 700
+        read = [one for one in way.requests[looks:] if "/Observations?" in one.path]
+        assert len(read) < 2 * 100 * READINGS / 50 + 4, "it looks in requests' sizes, and not for what was never sent"
+
+
+async def test_entities_are_made_once_and_never_taken_by_name(tmp_path: Path, server: SensorThingsServer) -> None:
+    street = boards()
+    name = street[0].name
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
+        # Somebody else's Thing with our board's name.
+        async with here.delivering() as route, route._server.connected():
+            other = {"name": name, "description": "another's", "properties": {"reference": "another's"}}
+            await route._server.post("Things", other)
+        for _ in range(3):  # three processes, one after the other, and answers that get lost
+            way.rule = first_entities_lost()
+            await here.put(street[0], 2, READINGS)
+            async with here.delivering():
+                await here.delivered()
+        db = sqlite3.connect(server.database)
+        for entity, wanted in (("thing", 1), ("location", 1), ("sensor", 1), ("datastream", 1)):
+            table = f"sensorthings_v1_1_django_backend_{entity}"
+            rows = db.execute(f"select properties from {table}").fetchall()
+            mine = [one for (one,) in rows if one and f"testingen/{name}" in one]
+            assert len(mine) == wanted, entity
+        db.close()
+        here.check(server)
+
+
+def first_entities_lost() -> Rule:
+    left = [2]
+
+    def rule(request: Request) -> str | int | Done:
+        if request.method == "POST" and not request.creates and left[0]:
+            left[0] -= 1
+            return CUT_BODY if left[0] else Done(500)
+        return PASS
+
+    return rule
+
+
+async def test_a_board_is_shown_where_its_post_stands(tmp_path: Path, server: SensorThingsServer) -> None:
+    """This server passes over links in a PATCH: when the board moves a person is told, and observations go on."""
+    street = boards()
+    board = street[0]
+    places = [Post("Kai-14", 535_412_345, 99_876_543), Post("Kai-15", 535_499_999, 99_811_111)]
+    async with city(tmp_path, server.url, *street) as here:
+        for version, post in enumerate(places, 2):
+            entry = board.entry()
+            entry.post = post
+            here.parts.roster_file.write_bytes(here.parts.authority.roster_file([entry], version))
+            await here.parts.reload()
+            await here.put(board, 2, READINGS)
+            async with here.delivering():
+                await here.delivered()
+            (thing,) = await collection(server.url, f"Things?$filter=properties/board eq '{board.name}'")
+            assert thing["properties"]["post"] == post.name
+            (place,) = await collection(server.url, f"Things('{thing['@iot.id']}')/Locations")
+            assert place["location"]["coordinates"] == [9.9876543, 53.5412345]
+            assert [alarm for alarm in here.alarms() if "by hand" in alarm] == here.alarms()
+            assert len(here.alarms()) == version - 2
+        here.check(server)
+        (stream,) = await collection(server.url, f"Things('{thing['@iot.id']}')/Datastreams")
+        assert stream["unitOfMeasurement"]["definition"] == "http://unitsofmeasure.org/ucum#Cel"
+        (observed,) = await collection(
+            server.url, "ObservedProperties?$filter=properties/reference eq 'testingen/observed/air-temperature'"
+        )
+        assert observed["definition"].startswith("http://dd.eionet.europa.eu/")
+        assert observed["properties"]["name_de"] == "Lufttemperatur"
+
+
+async def collection(url: str, path: str) -> list[dict[str, Any]]:
+    """As somebody else's program reads it."""
+    async with ClientSession() as session, session.get(f"{url}/{path}") as answer:
+        found = await answer.json()
+        assert isinstance(found["value"], list)
+        return found["value"]
+
+
+async def test_a_datastream_that_was_removed_is_made_again(tmp_path: Path, server: SensorThingsServer) -> None:
+    street = boards()
+    async with city(tmp_path, server.url, *street) as here:
+        await here.put(street[0], 2, READINGS)
+        async with here.delivering():
+            await here.delivered()
+            db = sqlite3.connect(server.database)
+            with db:
+                row = db.execute(
+                    "select id from sensorthings_v1_1_django_backend_datastream where name like ?",
+                    (f"{street[0].name} %",),
+                ).fetchone()
+                db.execute("delete from sensorthings_v1_1_django_backend_observation where datastream_id = ?", row)
+                db.execute("delete from sensorthings_v1_1_django_backend_datastream where id = ?", row)
+            db.close()
+            for key in [one for one in here.values if one[1] <= 2]:
+                del here.values[key]
+            await here.put(street[0], 3, READINGS)
+            await here.delivered()
+        here.check(server)
+
+
+async def test_live_reports_overtake_what_an_outage_left_behind(tmp_path: Path, server: SensorThingsServer) -> None:
+    street = boards()
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
+        await here.put(street[0], LEFT_BEHIND + 100, 1)
+        async with here.delivering(backlog_a_second=50):
+            await here.delivered_counts("observations delivered", 1)
+            await here.put(street[0], 3, 1)
+            await here.delivered_counts("reports delivered", 3)
+            found = [one.sequence for one in stored(server, street[0].name)]
+            assert {LEFT_BEHIND + 101, LEFT_BEHIND + 102, LEFT_BEHIND + 103} <= set(found)
+            assert len(found) < LEFT_BEHIND, "the backlog goes at its own pace"
+
+
+async def test_one_request_at_a_time_is_under_way_for_a_datastream(tmp_path: Path, server: SensorThingsServer) -> None:
+    """The way counts what is between a request and its answer."""
+    street = boards(3)
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
+        for board in street:
+            await here.put(board, 60, READINGS)
+        async with here.delivering(rows=30, parallel=8):
+            await here.delivered()
+        here.check(server)
+        assert way.most_together == 1
+        assert all(len(json.loads(one.body)[0]["dataArray"]) <= 30 for one in way.requests if one.creates)
+
+
+async def test_a_gap_is_told_as_a_count_of_lost_reports(tmp_path: Path, server: SensorThingsServer) -> None:
+    street = boards()
+    async with city(tmp_path, server.url, *street) as here:
+        board = street[0]
+        await here.put(board, 2, READINGS)
+        board.utc_ms = 1_795_100_000_000
+        await here.put_report(board, 6, gaps=[[3, 5, 2]])
+        async with here.delivering():
+            await here.delivered()
+        (lost,) = [one for one in stored(server, board.name) if one.datastream.endswith("reports lost")]
+        assert (lost.value, lost.parameters["from"], lost.parameters["to"]) == (3.0, 3, 5)
+        assert lost.parameters["reason"] == "damaged on flash"
+
+
+async def test_a_report_without_a_time_is_a_dead_letter_until_its_start_is_dated(
+    tmp_path: Path, server: SensorThingsServer
+) -> None:
+    street = boards()
+    async with city(tmp_path, server.url, *street) as here:
+        board = street[0]
+        board.utc_ms = None
+        await here.put_report(board, 1)
+        async with here.delivering():
+            await here.delivered()
+            (letter,) = await here.dead()
+            assert (letter.place, stored(server, board.name)) == ("report", [])
+            here.parts.dates.learn((board.name, board.key.kid), board.boot, (0, 1_795_200_000_000, 20))
+            config = tmp_path / "state" / "gateway.sqlite3"
+            db = sqlite3.connect(config)
+            with db:
+                db.execute("update dead_letter set again = 1")
+            db.close()
+            await here.delivered_counts("dead letters sent again", 1)
+        found = stored(server, board.name)
+        assert len(found) == 4
+        assert {one.parameters["clock"] for one in found} == {"dated"}
+
+
+def test_a_gateway_without_such_a_route_does_not_load_http() -> None:
+    """aiohttp takes 10 MiB of the 48 that a gateway may have."""
+    code = "import sys, laterne_gateway.agent; print('aiohttp' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
