@@ -120,7 +120,7 @@ def square_repeatedly(number: int, times: int) -> "Generator[None, None, int]":
     return number
 
 
-def window_term(odd_multiples: bytes, scalar: int, doublings: int = 0) -> "Term":
+def window_term(odd_multiples: "tuple[bytes, ...]", scalar: int, doublings: int = 0) -> "Term":
     """scalar 2^doublings times a point whose `odd_multiples` are at hand: 65 digits of four neighbouring signs."""
     digits = bytearray()
     for byte in signs(scalar, _WINDOWS * _WINDOW_BITS).to_bytes(33, "little"):
@@ -129,7 +129,7 @@ def window_term(odd_multiples: bytes, scalar: int, doublings: int = 0) -> "Term"
     return odd_multiples, bytes(digits[:_WINDOWS]), _WINDOW_BITS, doublings
 
 
-def odd_multiples(x: int, y: int) -> "Generator[None, None, bytes]":
+def odd_multiples(x: int, y: int) -> "Generator[None, None, tuple[bytes]]":
     """1, 3 ... 15 times a point that is no secret, as a table for `_pick`.
 
     Its double (X, Y, Z) counts as (X, Y, 1) on the curve to which x -> x Z^2, y -> y Z^3 leads. Addition uses no
@@ -155,7 +155,7 @@ def odd_multiples(x: int, y: int) -> "Generator[None, None, bytes]":
         at = 64 * len(points)
         table[at : at + 32] = (x * square % P).to_bytes(32, "big")
         table[at + 32 : at + 64] = (y * square * one % P).to_bytes(32, "big")
-    return bytes(table)
+    return (bytes(table),)
 
 
 def right_side(x: int) -> int:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     Point = tuple[int, int, int]  # Jacobian: x = X/Z^2, y = Y/Z^3; Z = 0 is the point at infinity
     # Odd multiples of a point; digits, lowest first; doublings between two digits; doublings after the last.
-    Term = tuple[bytes, bytes, int, int]
+    Term = tuple[tuple[bytes, ...], bytes, int, int]
 
 P = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
 N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -69,13 +69,15 @@ def comb_term(scalar: int, doublings: int = 0) -> "Term":
     return BASE_POINTS, bytes(digits), 1, doublings
 
 
-def _pick(points: bytes, digit: int) -> "tuple[int, int]":
-    """The point that a digit stands for; as much work for every digit."""
-    half = len(points) // 64
+def _pick(points: "tuple[bytes, ...]", digit: int) -> "tuple[int, int]":
+    """The point that a digit stands for; as much work for every digit. points: eight of them in each piece."""
+    half = 8 * len(points)
     positive = digit // half
-    at = 64 * ((digit ^ (positive - 1)) & (half - 1))
-    y = int.from_bytes(points[at + 32 : at + 64], "big")
-    return int.from_bytes(points[at : at + 32], "big"), (P - y, y)[positive]
+    index = (digit ^ (positive - 1)) & (half - 1)
+    piece = points[index >> 3]
+    at = 64 * (index & 7)
+    y = int.from_bytes(piece[at + 32 : at + 64], "big")
+    return int.from_bytes(piece[at : at + 32], "big"), (P - y, y)[positive]
 
 
 def sum_of_multiples(terms: "tuple[Term, ...]", blind: int) -> "Generator[None, None, Point]":

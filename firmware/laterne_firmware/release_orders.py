@@ -6,6 +6,7 @@ and finds that it was executed. So each first looks whether its effect is there,
 
 from laterne_firmware import executed, ordered, orders
 from laterne_firmware.executed import Executed
+from laterne_firmware.identity import unload_arithmetic
 from laterne_firmware.memory import unload
 from laterne_firmware.orders import Refused
 from laterne_firmware.slots import State
@@ -69,6 +70,7 @@ def _arm(sessions: "Sessions", told: order.Order, digest: bytes, state: State, r
 
 
 def _damage(folder: str, index: bytes) -> "Work":
+    unload_arithmetic()  # it verified the order, and comes back for the receipt
     from laterne_firmware import slot_check
 
     steps = slot_check.whole(folder, index)

@@ -11,7 +11,7 @@ What is asked next at an address:
     a handshake step is due     that step
     an order for this board     the order, or that its receipt has arrived (orders)
     a session, board not known  hello in the session: which boot, which release, which trust?
-    it can follow to a newer    that trust, until the board has judged it; it is polled meanwhile
+    it can follow to a newer    that trust, until the board has judged it; nothing else is asked meanwhile
         trust
     otherwise                   a poll in the session
 
@@ -156,6 +156,9 @@ class Bus:
             pause_s = await self._questions.identify(contact, link.entry)
         elif (telling := self._questions.to_be_told(contact, now_s)) is not None:
             pause_s = await self._questions.tell_trust(contact, link.entry, telling)
+        elif contact.told and contact.trust_due_s > now_s:
+            # It judges. If the trust ends this session, anything but the trust again ends it before the answer came.
+            pause_s = contact.trust_due_s - now_s
         else:
             pause_s = await self._questions.poll(contact, link.entry, now_s)
         contact.due_s = self._clock.monotonic_s() + pause_s

@@ -27,6 +27,9 @@ BUSY_PAUSE_S = 1.0  # a board that says it is busy means seconds
 UNKNOWN_PAUSE_S = 5.0  # a board that is not enrolled, or not in the roster
 
 
+TRUST_FIRST_S = 1.0  # longer than the next repetition of the trust takes to be asked
+
+
 @dataclass
 class Contact:
     """What we know of an address. due_s: monotonic. identified: the session in which the board has said who it is."""
@@ -58,9 +61,14 @@ class Contact:
         return min(self.due_s, self.link.handshake.due_s)
 
     def next_update_s(self) -> float:
-        """When it is to be asked how far its update is: in a session in which it has said who it is."""
+        """When it is to be asked how far its update is: in a session in which it has said who it is.
+
+        Not while it judges a trust: if that one ends the session, anything but the trust again would end it at once.
+        """
         is_known = self.link.session is not None and self.identified is self.link.session
-        return self.update_due_s if is_known else math.inf
+        if not is_known:
+            return math.inf
+        return max(self.update_due_s, self.trust_due_s + TRUST_FIRST_S) if self.told else self.update_due_s
 
 
 class Asking:

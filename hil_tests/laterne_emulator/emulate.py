@@ -32,7 +32,7 @@ def emulate(
     sample_ms: Annotated[
         int | None, typer.Option(min=200, max=3_600_000, help="New boards read their sensors this often.")
     ] = None,
-    heap_kib: Annotated[int, typer.Option(min=64, help="Heap of a board's firmware, in KiB.")] = 152,
+    heap_kib: Annotated[int, typer.Option(min=64, help="Heap of a board's firmware, in KiB.")] = 160,
     bus: Annotated[bool, typer.Option("--bus", help="All boards on one half-duplex line, DIR/bus.")] = False,
     instant_flash: Annotated[
         bool, typer.Option("--instant-flash", help="Flash takes no time, and no UART is deaf meanwhile.")

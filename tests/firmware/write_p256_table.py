@@ -10,11 +10,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 P = 2**256 - 2**224 + 2**192 + 2**96 - 1
 TEETH = 6
 COLUMNS = 43  # positions between two teeth
+PIECE_BYTES = 512  # eight points
 TARGET = Path(__file__).parents[2] / "firmware/laterne_firmware/p256_table.py"
 
 Point = tuple[int, int]
 
 HEADER = '''"""Multiples of the base point of P-256 for the comb in p256_points: 32 points, big-endian x and y.
+
+In four pieces: a heap that was used for a while has no room for all of it in one.
 
 Entry i is (2^215 + sum over j < 5 of +-2^(43 j)) G, the sign being + where bit j of i is set. Do not edit:
 tests/firmware/write_p256_table.py writes this file, and a test computes it again.
@@ -57,7 +60,8 @@ def source() -> str:
     table = base_points()
     lines = []
     for start in range(0, len(table), 16):
-        lines.append('    b"' + "".join(f"\\x{byte:02x}" for byte in table[start : start + 16]) + '"\n')
+        comma = "," if (start + 16) % PIECE_BYTES == 0 else ""
+        lines.append('    b"' + "".join(f"\\x{byte:02x}" for byte in table[start : start + 16]) + f'"{comma}\n')
     return HEADER + "".join(lines) + ")\n"
 
 

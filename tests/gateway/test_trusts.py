@@ -89,12 +89,12 @@ async def test_a_board_follows_a_rotation_of_roots_and_roster_key_and_no_report_
         assert await gateway.stored() == {board.name: [1, 2, 3, 4, 5]}
 
 
-async def test_a_trust_is_told_once_and_reports_are_fetched_while_the_board_judges_it(
+async def test_a_trust_is_told_once_and_nothing_else_is_asked_while_the_board_judges_it(
     tmp_path: Path, line_of: MakeLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("laterne_gateway.questions.TRUST_AGAIN_S", 0.1)
     board = FakeBoard()
-    board.sessions.judging = 4
+    board.sessions.judging = 9
     line = line_of(board)
     async with parts(tmp_path, board, before=rotating) as gateway:
         made = gateway.authority
@@ -104,11 +104,12 @@ async def test_a_trust_is_told_once_and_reports_are_fetched_while_the_board_judg
             gateway.trust_file.write_bytes(made.rotate())
             sign(gateway, board, 2)
             await gateway.reload()
-            await until(lambda: board.sessions.judging == 2)
+            await until(lambda: board.sessions.judging == 7)
             board.close_reports(1)
-            await board.forgets(1)
-            assert board.sessions.counts["trusts taken"] == 0
+            await until(lambda: board.sessions.judging == 4)
+            assert board.acknowledged == 0
             await until(lambda: followed(gateway, board, 2))
+            await board.forgets(1)
         for _ in range(2):  # a new session, and a gateway that has started anew: the board says that it has followed
             board.restart()
             await gateway.reopen()
