@@ -15,7 +15,7 @@ micropython.kbd_intr(-1)
 import machine  # noqa: E402
 
 WATCHDOG_MS = 8000  # RP2040 counts to 8,388 at most
-LOADER_BYTES = 40960
+LOADER_BYTES = 65536  # what it takes on 64 bits with long names, and half as much again
 
 
 def enrolled() -> bool:

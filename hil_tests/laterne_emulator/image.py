@@ -134,14 +134,20 @@ def names(image: Path, folder: str = "/") -> list[str]:
 
 
 def contents(image: Path) -> dict[str, bytes]:
-    """All files of an image, by absolute path. One look: much quicker than read() for each of names()."""
+    """All files of an image, by absolute path. One look: much quicker than read() for each of names().
+
+    A file that a torn write has made unreadable is empty here: whoever needs it finds it missing.
+    """
     volume = _mounted(image)
     found = {}
     for where, _, files in volume.walk("/"):
         for name in files:
             path = f"{where.rstrip('/')}/{name}"
-            with volume.open(path, "rb") as file:
-                found[path] = file.read()
+            try:
+                with volume.open(path, "rb") as file:
+                    found[path] = file.read()
+            except LittleFSError:
+                found[path] = b""
     return found
 
 

@@ -81,7 +81,7 @@ async def test_the_installed_service_delivers_from_its_sandbox_and_comes_back_wh
         await it.run(f"systemctl enable --now {SERVICE} || {{ journalctl -u {SERVICE} | tail -30; exit 1; }}")
         assert await it.shown("ActiveState") == "active"  # Type=notify: it has said that it is ready
         await it.delivers()
-        assert "reports wait for the broker" in await it.shown("StatusText")
+        assert "reports wait: 0 for mqtt" in await it.shown("StatusText")
 
         # The sandbox is one: what the process itself sees.
         pid = await it.shown("MainPID")
