@@ -133,10 +133,10 @@ def names(image: Path, folder: str = "/") -> list[str]:
     return sorted(f"{where.rstrip('/')}/{name}" for where, _, found in _mounted(image).walk(folder) for name in found)
 
 
-def contents(image: Path) -> dict[str, bytes]:
+def contents(image: Path, *, torn: bool = False) -> dict[str, bytes]:
     """All files of an image, by absolute path. One look: much quicker than read() for each of names().
 
-    A file that a torn write has made unreadable is empty here: whoever needs it finds it missing.
+    torn: a file that a torn write has made unreadable is empty here. Otherwise it raises LittleFSError.
     """
     volume = _mounted(image)
     found = {}
@@ -147,6 +147,8 @@ def contents(image: Path) -> dict[str, bytes]:
                 with volume.open(path, "rb") as file:
                     found[path] = file.read()
             except LittleFSError:
+                if not torn:
+                    raise
                 found[path] = b""
     return found
 
