@@ -132,6 +132,7 @@ def theirs(folder: Path, devices: Devices) -> Run:
     try:
         counter = Counter(broker.port, [TELEMETRY, "v1/devices/me/rpc/request/+"], platform)
         while not counter.arrived:  # it says nowhere that it is ready
+            gateway.require_running()
             counter.say("devices/LE-warm/report", b'{"temperature": 1}')
             counter.listen(0.5)
         counter.listen(2.0)

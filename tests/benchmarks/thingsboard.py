@@ -26,7 +26,7 @@ REPORT_MS = 60_000
 
 
 def program() -> Path:
-    """Where it is installed; LATERNE_PEER names another place. Raises FileNotFoundError: `make bench` installs it."""
+    """Where it is installed; LATERNE_PEER names another program. Raises FileNotFoundError: `make bench` installs it."""
     found = Path(os.environ.get("LATERNE_PEER", PROGRAM))
     if not found.exists():
         raise FileNotFoundError(f"{found}: ThingsBoard Gateway is not installed there: make bench does it")
@@ -100,6 +100,12 @@ class ThingsBoardGateway:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([program()], cwd=self._folder, env=environment, stdout=log, stderr=log)
         return self.process.pid
+
+    def require_running(self) -> None:
+        """Raises RuntimeError, with what it said last, when it has ended by itself."""
+        if self.process is not None and self.process.poll() is not None:
+            said = self.log.read_text(errors="replace")[-2000:]
+            raise RuntimeError(f"{program()} ended with {self.process.returncode}: {said}")
 
     def end(self) -> None:
         if self.process is not None:
