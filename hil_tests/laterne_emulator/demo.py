@@ -37,9 +37,13 @@ NOTHING_NEW_S = 20.0  # nothing more has arrived for so long: what is missing is
 RESTART_AFTER_S = 1.0  # as the systemd unit does
 SERVICE_PIN = 22  # firmware/boards/emulated.py
 
+# Where the demo's lamp posts stand: Unter den Linden, Berlin, from the Schlossbruecke towards Pariser Platz (WGS 84).
+STREET, EAST_END, WEST_END = "Linden", (52.51750, 13.39650), (52.51650, 13.38100)
+MAX_BOARDS = 32  # one each 34 m
+
 
 def demo(
-    boards: Annotated[int, typer.Option(min=1, max=32, help="How many boards.")] = 3,
+    boards: Annotated[int, typer.Option(min=1, max=MAX_BOARDS, help="How many boards.")] = 3,
     seconds: Annotated[float | None, typer.Option(min=1.0, help="Sample for so long; default: until Ctrl-C.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="One JSON document with the figures as last line.")] = False,
     directory: Annotated[
@@ -225,12 +229,13 @@ class _Demo:
             await asyncio.sleep(0.05)
 
     async def _enrol(self, children: Children) -> None:
-        for name, board in self._ids.items():
+        for number, (name, board) in enumerate(self._ids.items()):
             self.view.step(f"enrolling {board}")
             port = self._place / "boards" / name / "uart"
             await self._laterne(
-                children, "board", "enrol", "--port", str(port), "--id", board, "--authority", str(self._authority)
-            )
+                children, "board", "enrol", "--port", str(port), "--id", board, "--authority", str(self._authority),
+                *_post(number),
+            )  # fmt: skip
         await self._laterne(
             children, "roster", "export", "--gateway", GATEWAY, "--authority", str(self._authority),
             "-o", str(self._place / "roster.cbor"),
@@ -376,6 +381,13 @@ url = "{broker}"
     async def _laterne(self, children: Children, *arguments: str) -> None:
         log = self._place / "set-up.log"
         await children.run(f"laterne {' '.join(arguments[:2])}", [console_script("laterne"), *arguments], log=log)
+
+
+def _post(number: int) -> list[str]:
+    """The options for the post of a board, counted from 0: its name and where it stands."""
+    share = number / (MAX_BOARDS - 1)
+    latitude, longitude = (east + (west - east) * share for east, west in zip(EAST_END, WEST_END, strict=True))
+    return ["--post", f"{STREET}-{number + 1}", "--latitude", f"{latitude:.6f}", "--longitude", f"{longitude:.6f}"]
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
