@@ -1,5 +1,6 @@
 """200 boards with the real firmware, from one CSV: stopped twice on the way, and nobody can tell afterwards."""
 
+import contextlib
 import json
 import os
 import pty
@@ -48,20 +49,20 @@ def laterne(*arguments: object) -> Any:
 def stopped_at(count: int, how: signal.Signals, arguments: list[str]) -> int:
     """Stop the command when it has told of so many boards on its terminal. Its exit code."""
     master, slave = pty.openpty()
-    command = subprocess.Popen([*LATERNE, *arguments], stdout=subprocess.DEVNULL, stderr=slave)
-    os.close(slave)
-    shown = b""
-    try:
-        while f"{count} of {BOARDS}: ".encode() not in shown:
-            shown += os.read(master, 4096)
-        command.send_signal(how)
-        while os.read(master, 4096):
-            pass
-    except OSError:
-        pass  # the terminal is closed: the command has ended
-    finally:
-        os.close(master)
-    return command.wait(WITHIN_S)
+    with subprocess.Popen([*LATERNE, *arguments], stdout=subprocess.DEVNULL, stderr=slave) as command:
+        os.close(slave)
+        shown = b""
+        try:
+            while f"{count} of {BOARDS}: ".encode() not in shown:
+                shown += os.read(master, 4096)
+            command.send_signal(how)
+            with contextlib.suppress(OSError):  # the terminal is closed: the command has ended
+                while os.read(master, 4096):
+                    pass
+            return command.wait(WITHIN_S)
+        finally:
+            command.kill()  # a test that fails does not wait for it
+            os.close(master)
 
 
 def test_200_boards_are_enrolled_from_a_csv_stopped_twice_with_the_same_result(

@@ -47,8 +47,10 @@ def test_what_put_returned_for_is_there_after_kill_9(tmp_path: Path) -> None:
         command = [sys.executable, str(Path(__file__).parent / "writer.py"), str(tmp_path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
             assert writer.stdout is not None
-            lines = [writer.stdout.readline() for _ in range(chance.randrange(1, 2000))]
-            writer.kill()
+            try:
+                lines = [writer.stdout.readline() for _ in range(chance.randrange(1, 2000))]
+            finally:
+                writer.kill()
             lines += writer.stdout.readlines()
         for line in lines:
             if line.endswith(b"\n"):  # the last may have been cut

@@ -1,8 +1,11 @@
 """`laterne` as an operator runs it: no terminal, what it printed, how it ended."""
 
+import contextlib
 import json
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,31 @@ def laterne(*arguments: object, code: int | None = 0, stdin: str | None = None) 
     if code is not None:
         assert done.returncode == code, done.stdout + done.stderr
     return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@contextlib.contextmanager
+def running(
+    *arguments: object, command: Sequence[str] = tuple(LATERNE), terminal: int | None = None, quiet: bool = False
+) -> "Iterator[subprocess.Popen[str]]":
+    """`laterne` while it runs, ended when the test is, however that ends: one that fails while it waits for something
+    must neither wait for the command nor leave it behind.
+
+    terminal: a descriptor; the command has a session of its own with it. quiet: what it says is not kept.
+    """
+    pipe = subprocess.DEVNULL if quiet else subprocess.PIPE
+    out = pipe if terminal is None else terminal
+    with subprocess.Popen(
+        [*command, *map(str, arguments)],
+        stdin=terminal,
+        stdout=out,
+        stderr=out,
+        text=True,
+        start_new_session=terminal is not None,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def killed_at(cut: int, *arguments: object) -> bool:

@@ -18,7 +18,7 @@ from laterne_protocol import cose, credential, frame, messages, report, trust
 from laterne_protocol.errors import MessageError
 
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-WAIT_S = 20.0  # for a command to get somewhere: processes start slowly on a loaded machine
+WAIT_S = 60.0  # for a command to get somewhere: processes start slowly on a loaded machine
 
 
 class Key:

@@ -1,14 +1,13 @@
 """Many boards from a CSV: stopped anywhere and given again, the result is the same."""
 
 import signal
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.provisioning.commands import LATERNE, WITHIN_S, Ended, enrol, laterne
+from tests.provisioning.commands import WITHIN_S, Ended, enrol, laterne, running
 from tests.provisioning.fake_board import WAIT_S, FakeBoard
 
 BOARDS = 200
@@ -53,12 +52,12 @@ def test_200_boards_from_a_csv_interrupted_twice_with_the_same_result(
     # Killed before a board has its credential, and stopped by Ctrl-C when one has it and nobody knows.
     for number, acted, how in ((60, False, signal.SIGKILL), (140, True, signal.SIGINT)):
         crowd[number].stop_at = (4, acted)
-        with subprocess.Popen([*LATERNE, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as command:
+        with running(*arguments) as command:
             assert crowd[number].stopped.wait(WITHIN_S)
             command.send_signal(how)
             _, said = command.communicate(timeout=WITHIN_S)
         assert command.returncode in (-signal.SIGKILL, 130)
-        assert b"Traceback" not in said
+        assert "Traceback" not in said
         crowd[number].go_on()
         for board in crowd:
             if board.credential is not None:
@@ -112,8 +111,8 @@ def test_rows_without_a_port_take_boards_in_their_order_and_boards_keep_what_the
     assert "There is no port" in batch(authority, table, "--port-from", tmp_path / "none*", code=2).err
     # The second is pending: its credential was lost on the way.
     three[0].stop_at = (4, False)
-    arguments = ["--port", three[0].port, "--id", "LE-0002", "--authority", str(authority)]
-    with subprocess.Popen([*LATERNE, "board", "enrol", *arguments], stderr=subprocess.DEVNULL) as command:
+    arguments = ("--port", three[0].port, "--id", "LE-0002", "--authority", authority)
+    with running("board", "enrol", *arguments, quiet=True) as command:
         assert three[0].stopped.wait(WAIT_S)
         command.kill()
     three[0].go_on()

@@ -3,11 +3,10 @@
 import os
 import pty
 import sqlite3
-import subprocess
 from pathlib import Path
 
 import pytest
-from tests.provisioning.commands import LATERNE, WITHIN_S, Ended, enrol, laterne
+from tests.provisioning.commands import WITHIN_S, Ended, enrol, laterne, running
 from tests.provisioning.fake_board import FakeBoard, Key
 from tests.provisioning.test_roster_export import read
 
@@ -86,15 +85,13 @@ def test_at_a_terminal_the_words_are_shown_and_asked_about(
 ) -> None:
     enrol(board, "LE-0001", authority, "--pending")
     master, slave = pty.openpty()
-    command = subprocess.Popen(
-        [*LATERNE, "board", "accept", "--all", "--authority", str(authority)], stdin=slave, stdout=slave, stderr=slave
-    )
-    os.close(slave)
-    shown = b""
-    while b"[y/N]" not in shown:
-        shown += os.read(master, 1000)
-    os.write(master, typed)
-    code = command.wait(WITHIN_S)
+    with running("board", "accept", "--all", "--authority", authority, terminal=slave) as command:
+        os.close(slave)
+        shown = b""
+        while b"[y/N]" not in shown:
+            shown += os.read(master, 1000)
+        os.write(master, typed)
+        code = command.wait(WITHIN_S)
     os.close(master)
     assert words(board.kid).encode() in shown
     assert (code == 0) == (state == "enrolled")

@@ -4,11 +4,10 @@ import fcntl
 import itertools
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
-from tests.provisioning.commands import LATERNE, enrol, laterne
+from tests.provisioning.commands import enrol, laterne, running
 from tests.provisioning.fake_board import WAIT_S, FakeBoard, Key
 
 from laterne_protocol import cose, credential, trust
@@ -61,8 +60,8 @@ def test_a_command_killed_when_the_board_has_a_message_is_finished_by_the_same_c
     authority: Path, board: FakeBoard, message: int, acted: bool
 ) -> None:
     board.stop_at = (message, acted)
-    arguments = ["board", "enrol", "--port", board.port, "--id", "LE-0001", "--authority", str(authority)]
-    with subprocess.Popen([*LATERNE, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as command:
+    arguments = ("board", "enrol", "--port", board.port, "--id", "LE-0001", "--authority", authority)
+    with running(*arguments, quiet=True) as command:
         assert board.stopped.wait(WAIT_S)
         command.send_signal(signal.SIGKILL)
     shown = laterne("board", "list", "--authority", authority, "--json").json()

@@ -4,14 +4,13 @@ import itertools
 import json
 import signal
 import stat
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.provisioning.commands import LATERNE, Ended, killed_at, laterne
+from tests.provisioning.commands import LATERNE, Ended, killed_at, laterne, running
 from tests.provisioning.fake_board import WAIT_S, FakeBoard, Key
 from tests.provisioning.technician import DAY, NOW, Technician, granted
 
@@ -131,13 +130,12 @@ def test_a_command_killed_in_the_field_is_finished_by_the_same_command(
 ) -> None:
     board.stop_at = (message, acted)
     grant, key_file, _ = kit
-    arguments = ["board", "enrol", "--grant", grant, "--technician-key", key_file, "--port", board.port]
+    arguments = ("board", "enrol", "--grant", grant, "--technician-key", key_file, "--port", board.port)
     # The grant is of another time: the command is run with its clock.
     program = f"import time; time.time = lambda: {NOW + 60}; from laterne_provisioning.__main__ import main; main()"
-    command = [LATERNE[0], "-c", program, *map(str, arguments), "--id", "LE-0101"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+    with running(*arguments, "--id", "LE-0101", command=(LATERNE[0], "-c", program), quiet=True) as command:
         assert board.stopped.wait(WAIT_S)
-        running.send_signal(signal.SIGKILL)
+        command.send_signal(signal.SIGKILL)
     # Before the board is given anything the journal holds it, and it says no more than is known.
     before = entries(kit)
     assert [type(entry.said).__name__ for entry in before] == (["Enrol"] if message == 4 else [])

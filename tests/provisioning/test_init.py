@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from tests.provisioning.commands import LATERNE, WITHIN_S, enrol, killed_at, laterne
+from tests.provisioning.commands import WITHIN_S, enrol, killed_at, laterne, running
 from tests.provisioning.fake_board import FakeBoard
 
 from laterne_protocol import trust
@@ -109,24 +109,22 @@ def test_keys_are_encrypted_with_the_passphrase_of_the_file(tmp_path: Path) -> N
 
 def test_at_a_terminal_the_passphrase_is_asked_for_twice_and_not_shown(tmp_path: Path) -> None:
     master, slave = pty.openpty()
-    command = subprocess.Popen(
-        [*LATERNE, "init", str(tmp_path / "a")], stdin=slave, stdout=slave, stderr=slave, start_new_session=True
-    )
-    os.close(slave)
-    shown = b""
-    for asked in (b"Passphrase of the new keys", b"Repeat"):
-        while asked not in shown:
-            shown += os.read(master, 1000)
-        while termios.tcgetattr(master)[3] & termios.ECHO:
-            os.sched_yield()  # what is typed before the echo is off would be thrown away
-        os.write(master, b"Kandelaber 7\n")
-    try:
-        while more := os.read(master, 1000):
-            shown += more
-    except OSError:
-        pass  # the terminal is closed: the command has ended
-    os.close(master)
-    assert command.wait(WITHIN_S) == 0, shown
+    with running("init", tmp_path / "a", terminal=slave) as command:
+        os.close(slave)
+        shown = b""
+        for asked in (b"Passphrase of the new keys", b"Repeat"):
+            while asked not in shown:
+                shown += os.read(master, 1000)
+            while termios.tcgetattr(master)[3] & termios.ECHO:
+                os.sched_yield()  # what is typed before the echo is off would be thrown away
+            os.write(master, b"Kandelaber 7\n")
+        try:
+            while more := os.read(master, 1000):
+                shown += more
+        except OSError:
+            pass  # the terminal is closed: the command has ended
+        os.close(master)
+        assert command.wait(WITHIN_S) == 0, shown
     assert b"Kandelaber" not in shown
     load_pem_private_key((tmp_path / "a" / "keys" / "roster.pem").read_bytes(), b"Kandelaber 7")
 

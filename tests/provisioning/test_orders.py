@@ -3,14 +3,13 @@
 import asyncio
 import base64
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
 import pytest
-from tests.provisioning.commands import LATERNE, Ended, killed_at, laterne
+from tests.provisioning.commands import Ended, killed_at, laterne, running
 from tests.provisioning.fake_board import WAIT_S, FakeBoard, Key
 from tests.provisioning.fake_gateway import GATEWAY, PREFIX, TENANT, FakeGateway
 from tests.provisioning.test_roster_export import read
@@ -286,12 +285,11 @@ def test_ctrl_c_while_a_board_is_waited_for_ends_with_130_and_the_order_stays(
     authority: Path, broker: Mosquitto, gateway: FakeGateway
 ) -> None:
     gateway.silent = True
-    command = ["board", "rotate", "LE-0001", "--authority", str(authority), "--broker", broker.url]
-    with subprocess.Popen([*LATERNE, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    with running("board", "rotate", "LE-0001", "--authority", authority, "--broker", broker.url) as command:
         assert gateway.got_order.wait(WAIT_S)
-        running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=WAIT_S)
-    assert running.returncode == 130
+        command.send_signal(signal.SIGINT)
+        _, err = command.communicate(timeout=WAIT_S)
+    assert command.returncode == 130
     assert "Traceback" not in err
     assert show(authority)["under_way"] == {"act": "rotate", "step": "asked"}
 

@@ -3,18 +3,17 @@
 import os
 import pty
 import signal
-import subprocess
 import termios
 from pathlib import Path
 
-from tests.provisioning.commands import LATERNE, WITHIN_S, enrol, laterne
+from tests.provisioning.commands import WITHIN_S, enrol, laterne, running
 from tests.provisioning.fake_board import WAIT_S, FakeBoard
 
 
 def test_ctrl_c_while_a_board_is_asked_ends_with_130_and_leaves_nothing(authority: Path, board: FakeBoard) -> None:
     board.stop_at = (2, False)
-    arguments = ["board", "enrol", "--port", board.port, "--id", "LE-0001", "--authority", str(authority)]
-    with subprocess.Popen([*LATERNE, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
+    arguments = ("board", "enrol", "--port", board.port, "--id", "LE-0001", "--authority", authority)
+    with running(*arguments) as command:
         assert board.stopped.wait(WAIT_S)
         command.send_signal(signal.SIGINT)
         out, err = command.communicate(timeout=WITHIN_S)
@@ -28,14 +27,14 @@ def test_ctrl_c_while_a_board_is_asked_ends_with_130_and_leaves_nothing(authorit
 
 def test_ctrl_c_at_the_passphrase_ends_with_130_and_leaves_nothing(tmp_path: Path) -> None:
     master, slave = pty.openpty()
-    command = subprocess.Popen([*LATERNE, "init", str(tmp_path / "a")], stdin=slave, stdout=slave, stderr=slave)
-    shown = b""
-    while b"Passphrase of the new keys" not in shown:
-        shown += os.read(master, 1000)
-    while termios.tcgetattr(slave)[3] & termios.ECHO:
-        os.sched_yield()
-    command.send_signal(signal.SIGINT)
-    assert command.wait(WITHIN_S) == 130
+    with running("init", tmp_path / "a", terminal=slave) as command:
+        shown = b""
+        while b"Passphrase of the new keys" not in shown:
+            shown += os.read(master, 1000)
+        while termios.tcgetattr(slave)[3] & termios.ECHO:
+            os.sched_yield()
+        command.send_signal(signal.SIGINT)
+        assert command.wait(WITHIN_S) == 130
     os.close(slave)
     os.close(master)
     assert list(tmp_path.iterdir()) == []

@@ -35,7 +35,11 @@ class Listening:
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def __enter__(self) -> "Listening":
-        assert self.line()["event"] == "subscribed"
+        try:
+            assert self.line()["event"] == "subscribed"
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
