@@ -5,13 +5,13 @@ do not know is a problem too: a misspelt one would otherwise be silently left at
 never values. Nothing of what the paths name is opened here; `check` and `run` do that.
 """
 
-import os
 import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from laterne_gateway.config_table import Absent, Source, Table
 from laterne_gateway.route_settings import (
     CIVITAS,
     DEFAULT_MAX_BYTES,
@@ -25,8 +25,6 @@ from laterne_gateway.route_settings import (
     sensorthings_of,
 )
 from laterne_gateway.toml_lines import line_of
-from laterne_protocol import fields, frame
-from laterne_protocol.errors import ObjectError
 
 MAX_CONFIG_BYTES = 262_144  # 32 boards on each of 256 lines stay far below
 MIN_BAUD, MAX_BAUD = 1200, 4_000_000  # slowest line that still carries a report a minute; fastest common adapter
@@ -39,7 +37,6 @@ MAX_MAX_DAYS = 3660
 MAX_GATHER_S = 60  # a minute's reports at once; a board's backlog holds many minutes
 REFUSE, DROP_OLDEST = "refuse", "drop oldest"
 DEFAULT_METRICS_PORT = 9110  # in the range that Prometheus exporters use; any free one does
-SECRETS = "credentials"  # a folder beside the configuration, readable by root alone
 KEY_NAME = "agree.key"  # in the gateway's directory unless another file is named
 MQTT_PORT, MQTTS_PORT = 1883, 8883  # IANA
 
@@ -148,106 +145,8 @@ def load(file: Path) -> Config:
     return _Reader(file, text).config(found)
 
 
-class Table:
-    """One table of the file: takes settings out one by one, and what is left over is unknown."""
-
-    def __init__(self, reader: "_Reader", name: str, index: int | None, values: dict[str, object]) -> None:
-        self._reader = reader
-        self._name = name
-        self._index = index
-        self._left = dict(values)
-        self.heading = f"[[{name}]]" if index is not None else f"[{name}]"
-
-    def problem(self, setting: str | None, sentence: str) -> None:
-        line = line_of(self._reader.text, self._name, self._index, setting)
-        where = f"{self._reader.file}:{line}" if line else f"{self._reader.file}"
-        what = self.heading if setting is None else f"{self.heading} {setting}"
-        self._reader.problems.append(f"{where}: {what}: {sentence}")
-
-    def has(self, setting: str) -> bool:
-        return setting in self._left
-
-    def text(self, setting: str, remedy: str) -> str:
-        """A required text; "" after a problem."""
-        value = self._left.pop(setting, None)
-        if value is None:
-            self.problem(None, f'"{setting}" is missing: {remedy}')
-        elif not isinstance(value, str) or not value:
-            self.problem(setting, f"is not a text: {remedy}")
-        else:
-            return value
-        return ""
-
-    def optional_text(self, setting: str, remedy: str) -> str | None:
-        return self.text(setting, remedy) if setting in self._left else None
-
-    def name(self, setting: str, remedy: str) -> str:
-        """A text that is safe in topics and paths, as ids of boards are."""
-        value = self.text(setting, remedy)
-        if value:
-            try:
-                return fields.board_id(value, "it")
-            except ObjectError as why:
-                self.problem(setting, f'"{value[:40]}": {why}: {remedy}')
-        return value
-
-    def path(self, setting: str, remedy: str) -> Path:
-        said = Path(self.text(setting, remedy))
-        # What only root may read systemd hands to the service (the unit's LoadCredential=laterne:..., systemd.exec(5)).
-        handed_over = os.environ.get("CREDENTIALS_DIRECTORY")
-        if handed_over and len(said.parts) == 2 and said.parts[0] == SECRETS:
-            return Path(handed_over) / f"laterne_{said.name}"
-        return self._reader.file.parent / said
-
-    def optional_path(self, setting: str, remedy: str) -> Path | None:
-        return self.path(setting, remedy) if setting in self._left else None
-
-    def integer(self, setting: str, default: int, low: int, high: int) -> int:
-        value = self._left.pop(setting, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            remedy = f"the default is {default}" if default >= low else "or leave it out"
-            self.problem(setting, f"is not a whole number in {low}..{high}: {remedy}")
-            return default
-        return value
-
-    def choice(self, setting: str, default: str, choices: tuple[str, ...]) -> str:
-        """default "": it may not be left out; "" after a problem."""
-        value = self._left.pop(setting, default)
-        if value == "" and not default:
-            self.problem(None, f'"{setting}" is missing: give one of {", ".join(choices)}')
-        elif not isinstance(value, str) or value not in choices:
-            remedy = f"the default is {default}" if default else "give one of them"
-            self.problem(setting, f"is not one of {', '.join(choices)}: {remedy}")
-            return default
-        return value
-
-    def addresses(self, setting: str) -> tuple[int, ...]:
-        remedy = (
-            f"list each board's address once, {frame.FIRST_BOARD}..{frame.LAST_BOARD}; leave it out on a line with one"
-        )
-        if setting not in self._left:
-            return ()
-        value = self._left.pop(setting)
-        addresses: list[int] = []
-        for item in value if isinstance(value, list) else ():
-            if isinstance(item, bool) or not isinstance(item, int):
-                break
-            if frame.FIRST_BOARD <= item <= frame.LAST_BOARD and item not in addresses:
-                addresses.append(item)
-        if not isinstance(value, list) or not value or len(addresses) != len(value):
-            self.problem(setting, f"is not a list of addresses: {remedy}")
-        return tuple(addresses)
-
-    def end(self, known: str) -> None:
-        for setting in self._left:
-            self.problem(setting, f"is not a setting: remove it, or correct its name ({known})")
-
-
-class _Reader:
-    def __init__(self, file: Path, text: str) -> None:
-        self.file = file.absolute()
-        self.text = text
-        self.problems: list[str] = []
+class _Reader(Source):
+    """Takes the tables out one by one."""
 
     def config(self, found: dict[str, object]) -> Config:
         gateway = self._gateway(self._table(found, "gateway"))
@@ -272,7 +171,7 @@ class _Reader:
         value = found.pop(name, None)
         if not isinstance(value, dict):
             self.problems.append(f"{self.file}: [{name}]: is missing: see laterne-gateway.example.toml")
-            return _Absent(self, name, None, {})
+            return Absent(self, name, None, {})
         return Table(self, name, None, value)
 
     def _gateway(self, table: Table) -> GatewaySettings:
@@ -398,10 +297,3 @@ class _Reader:
             table.problem("url", "holds a name or password: use username and password_file")
         tls = parts.scheme == "mqtts"
         return host, port or (MQTTS_PORT if tls else MQTT_PORT), tls
-
-
-class _Absent(Table):
-    """A table that is not there: said once, not once for each of its settings."""
-
-    def problem(self, setting: str | None, sentence: str) -> None:
-        return

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from laterne_gateway.config import MqttSettings, Table
+    from laterne_gateway.config import MqttSettings
+    from laterne_gateway.config_table import Table
 
 SENSORTHINGS, CIVITAS = "sensorthings", "civitas"
 KINDS = (SENSORTHINGS, CIVITAS)
