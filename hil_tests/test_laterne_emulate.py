@@ -53,14 +53,19 @@ async def test_laterne_emulate_runs_boards_until_it_is_told_to_stop(tmp_path: Pa
     assert sorted(path.name for path in (place / "board-01").iterdir()) == ["console.log", "flash.img"]
 
 
+def children(process: int) -> list[str]:
+    return Path(f"/proc/{process}/task/{process}/children").read_text().split()
+
+
 async def test_no_board_outlives_an_emulator_that_is_killed(tmp_path: Path) -> None:
     place = tmp_path / "boards"
     async with emulating(place, "--boards", "3", "--blank") as process:
         async with await Control.connect(place / "control", within_s=WITHIN_S) as control:
             await control.ask({"do": "status"})
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        assert len(children) == 3
-        watched = [os.pidfd_open(int(child)) for child in children]
+        (origin,) = children(process.pid)  # which forks for every life
+        boards = children(int(origin))
+        assert len(boards) == 3
+        watched = [os.pidfd_open(int(child)) for child in (origin, *boards)]
         process.kill()
         for pidfd in watched:
             ended, _, _ = select.select([pidfd], [], [], WITHIN_S)

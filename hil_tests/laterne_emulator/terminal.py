@@ -1,24 +1,57 @@
-"""The program that becomes a board's process: it takes the terminal on descriptor 0 for its own.
+"""The program of which every board's process is a copy: it has the interpreter loaded, and forks for each life.
 
-    python -I -S terminal.py FOLDER_OF_THE_WHEEL micropython-arguments...
+    python -I -S terminal.py FOLDER_OF_THE_WHEEL
 
-A new session with a controlling terminal is what makes Ctrl-C a SIGINT for the board and for nothing else.
-Doing it here, after the exec, is safe in a supervisor with threads; `preexec_fn` is not.
+A request on descriptor 0, a SEQPACKET socket, is the interpreter's arguments, with the board's terminal, its channel
+and its end of the UART as descriptors; the answer is the number of the new process. `w` and a number waits for the end
+of one: its status. There is one thread, so what runs between fork and the interpreter may be Python. A new session with
+a controlling terminal is what makes Ctrl-C a SIGINT for that board and for nothing else.
 """
 
 import fcntl
 import os
+import socket
 import sys
 import termios
 
+CONTROL_FD, UART_FD = 3, 4  # in a board's process
+WAIT = b"w"
+_MOST_BYTES = 65536
+
 
 def main() -> int:
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    os.setsid()  # a Ctrl-C for the supervisor is none for us; we end when it does
     sys.path.insert(0, sys.argv[1])
     from micropython_run import run_main  # type: ignore[import-not-found]  # the wheel's extension: the whole unix port
 
-    return int(run_main(["micropython", *sys.argv[2:]]))
+    requests = socket.socket(fileno=0)
+    while True:
+        request, handed, _, _ = socket.recv_fds(requests, _MOST_BYTES, 3)
+        if not request:
+            return 0
+        if request.startswith(WAIT):
+            _, status = os.waitpid(int(request[1:]), 0)
+            requests.send(b"%d" % os.waitstatus_to_exitcode(status))
+            continue
+        process = os.fork()
+        if not process:
+            os._exit(_become(handed, run_main, request.decode("utf-8", "surrogateescape").split("\0")))
+        for end in handed:
+            os.close(end)
+        requests.send(b"%d" % process)
+
+
+def _become(handed: "list[int]", run_main: object, arguments: "list[str]") -> int:
+    # Out of the way first: the numbers that they shall have may be theirs already.
+    high = [fcntl.fcntl(end, fcntl.F_DUPFD, 64) for end in handed]
+    for number, end in zip((0, CONTROL_FD, UART_FD), high, strict=True):
+        os.dup2(end, number)
+    os.dup2(0, 1)
+    os.dup2(0, 2)
+    os.closerange(UART_FD + 1, high[-1] + 64)
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    return int(run_main(arguments))  # type: ignore[operator]
 
 
 if __name__ == "__main__":

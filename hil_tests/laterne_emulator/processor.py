@@ -1,0 +1,81 @@
+"""The processes that are boards' processors: copies of one that has the interpreter loaded (terminal.py).
+
+A life begins in 2 ms; All boards of this process share that one, from the first board on until it ends.
+"""
+
+import atexit
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from laterne_emulator import interpreter
+from laterne_emulator.terminal import WAIT
+
+_TERMINAL = Path(__file__).parent / "terminal.py"
+
+
+class Processor:
+    """One life. pidfd: readable when it is over; closed by wait()."""
+
+    def __init__(self, origin: "_Origin", pid: int) -> None:
+        self._origin = origin
+        self._pid = pid
+        self.pidfd = os.pidfd_open(pid)
+
+    def kill(self) -> None:
+        """SIGKILL; nothing happens to one that has ended."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+    def wait(self) -> int:
+        """Its exit status, once; negative: the signal that ended it. It has ended, or will at once."""
+        os.close(self.pidfd)
+        return self._origin.ask(WAIT + b"%d" % self._pid)
+
+
+class _Origin:
+    """The process that forks. Asked by one thread at a time; each answer comes within a millisecond."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Lock()
+        self._requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(_TERMINAL), str(interpreter.wheel_folder())],
+            stdin=theirs.fileno(),
+            env=interpreter.environment(),
+            cwd="/",
+        )
+        theirs.close()
+
+    def ask(self, request: bytes, handed: "tuple[int, ...]" = ()) -> int:
+        with self._asked:
+            socket.send_fds(self._requests, [request], handed)
+            return int(self._requests.recv(64))
+
+    def close(self) -> None:
+        self._requests.close()
+        self._process.wait()
+
+
+_origins: list[_Origin] = []
+_beginning = threading.Lock()
+
+
+def start(arguments: list[str], terminal: int, channel: int, uart: int) -> Processor:
+    """A life of a board: these are its descriptors 0 to 2, 3 and 4. They may be closed when this returns.
+
+    Raises interpreter.EmulatorUnusable.
+    """
+    with _beginning:
+        if not _origins:
+            made = _Origin()
+            _origins.append(made)
+            atexit.register(made.close)
+    request = "\0".join(arguments).encode("utf-8", "surrogateescape")
+    return Processor(_origins[0], _origins[0].ask(request, (terminal, channel, uart)))
