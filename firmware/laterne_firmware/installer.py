@@ -66,12 +66,23 @@ def install(
     try:
         if not (yield from _is_whole(folder, index)):
             yield from _write(folder, running, envelope, index, size)
+        elif not _holds(folder + "/E", envelope):
+            # The same files under another sequence: M is there and good, and E says whose they are from now on.
+            replace(folder + "/E", envelope)
         return 0
     except Refused as why:
         return int(why.args[0])
     except OSError as why:
         log("flash refuses a release: %s" % why)
         return TOO_LARGE if why.errno == _NO_SPACE else FLASH_REFUSES
+
+
+def _holds(path: str, content: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(content) + 1) == content
+    except OSError:
+        return False
 
 
 def _is_whole(folder: str, index: bytes) -> "Answer":

@@ -32,6 +32,9 @@ def work(sessions: "Sessions", step: int, body: bytes) -> "Generator[None, None,
         sessions.log("gateway %s was introduced" % found.gateway)
         return bytes((INTRODUCED,)) + found.kid
     taken = yield from trust_in(body, sessions.log)
+    if taken:
+        # A release may have been signed by a key that is none any more: what is not armed yet is judged again.
+        sessions.begin_updating_anew()
     if sessions.gateway_digest and known_gateway.load() is None:
         sessions.gateway_digest = sessions.gateway_kid = b""
         sessions.following, sessions.leaving = None, True

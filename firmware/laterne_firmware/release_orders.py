@@ -23,6 +23,7 @@ def work(sessions: "Sessions", told: order.Order, digest: bytes) -> "Work":
     assert isinstance(told.argument, list)
     state = State()
     state.load()
+    state.floor = max(state.floor, sessions.floor)  # its nonce came from an answer that had found this one out
     release = bytes(told.argument[0])  # type: ignore[arg-type]
     if told.action == order.STAGE:
         return (yield from _stage(sessions, told, digest, state, release))

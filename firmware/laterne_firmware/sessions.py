@@ -148,7 +148,8 @@ class Sessions:
     to end when the answer has gone out. nonce: what the next order about a release must repeat, 8 bytes. updating: of
     the release that was ordered, while there is one; it may leave memory at any time, and leaves here what is costly
     to find again. judged: what came of the release's envelope, or of its install. staged: release, slot that is whole,
-    SHA-256 of its index, sequence.
+    SHA-256 of its index, sequence. blocks: of the release that were received since it was ordered, or since the start.
+    floor: of a board that has lost the record of it (`floors`), else 0.
     """
 
     def __init__(
@@ -176,6 +177,8 @@ class Sessions:
         self.updating: "Updating | None" = None
         self.judged = None  # type: Judged | None
         self.staged = None  # type: tuple[bytes, str, bytes, int] | None
+        self.blocks = 0
+        self.floor = 0
         known = known_gateway.load()
         self.gateway_digest = known.digest if known else b""
         self.gateway_kid = known.kid if known else b""
@@ -295,6 +298,7 @@ class Sessions:
         if self.updating is not None:
             self.updating.rest()
         self.updating = self.judged = self.staged = None
+        self.blocks = 0
         unload(*UPDATING)
 
     def make_room(self) -> None:

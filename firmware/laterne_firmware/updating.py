@@ -41,14 +41,18 @@ if TYPE_CHECKING:
 
 NOT_THE_ONE_ON_FLASH = 255  # as in release_check
 MAX_ENVELOPE_BYTES = 1024
+_BAD_FILE = const(23)
 _FAILED = const(25)
+# The largest release has 292, and the installer asks for each four times at most; but it may be begun again for want of
+# memory, as often as a gateway likes that has hands shaken meanwhile. What it sends must not wear the flash for ever.
+_MAX_BLOCKS = const(2048)
 _CHUNK_BYTES = const(1024)
 _WORK_MS = const(60)  # between question and answer; one piece more, at most 100 ms, may come after it
 
 
 class Updating:
     """release: digest of the release that is to be fetched, None when none is. slot: where it goes, never where one
-    runs or is to run at the next start; empty when none is left. floor: as in the record of the slots.
+    runs or is to run at the next start; empty when none is left. floor: as in the record of the slots, or `floors`.
     """
 
     def __init__(self, sessions: "Sessions") -> None:
@@ -76,7 +80,12 @@ class Updating:
         runs = sys.path[0][1:]
         target = slots.other(state.active)
         self.slot = "" if target == runs else target
-        self.floor = state.floor
+        if not state.slots and not sessions.floor:  # the record was lost, or there has never been one
+            from laterne_firmware import floors
+
+            sessions.floor = floors.found()
+            unload("laterne_firmware.floors")
+        self.floor = max(state.floor, sessions.floor)
         self._trial = state.trial is not None
         _, _, self._sequence = state.slots.get(runs, (b"", b"", 0))
         self._result = state.result
@@ -198,7 +207,8 @@ class Updating:
             self._envelope = b""
 
     def _install(self, judged: "Judged", now_ms: int) -> int:
-        clock = self._sessions.clock
+        sessions = self._sessions
+        clock = sessions.clock
         steps = self._steps
         if steps is None:
             gc.collect()  # what is made now stays for long
@@ -206,7 +216,7 @@ class Updating:
 
             _, _, envelope, index, size = judged
             folder = "/" + self.slot
-            steps = self._steps = installer.install(folder, sys.path[0], envelope, index, size, self._sessions.log)
+            steps = self._steps = installer.install(folder, sys.path[0], envelope, index, size, sessions.log)
         try:
             # No task comes in between: one that signs could have the memory of neither.
             while clock.now_ms() - now_ms < _WORK_MS:
@@ -214,6 +224,10 @@ class Updating:
                 if self._wanted is not None:
                     if not self._is_complete:
                         return RECEIVING
+                    sessions.blocks += 1
+                    if sessions.blocks > _MAX_BLOCKS:
+                        steps.close()
+                        return self._ends(judged, _BAD_FILE)
                     block = self._about[0], self._chunks, self._have
                     self._wanted = None
                     self._forget_parts()
@@ -222,7 +236,7 @@ class Updating:
         except StopIteration as finished:
             return self._ends(judged, finished.value)
         except MemoryError:
-            self._sessions.log("no memory to install a release: it begins again")
+            sessions.log("no memory to install a release: it begins again")
             self._drop()
         except Exception as why:
             # Whatever a gateway has sent, it must not end this start: the next one would ask for the same.

@@ -35,7 +35,7 @@ def encoded(head: release_index.Head, entries: "list[tuple[str, int, bytes]]") -
 
 
 def index_of(data: bytes) -> "tuple[release_index.Head, list[tuple[str, int, bytes]]]":
-    """Head and entries of a whole index. Raises CborError or ObjectError; also for a file that is a folder, too."""
+    """Head and entries of a whole index. Raises CborError or ObjectError."""
     at = 0
 
     def read(size: int) -> bytes:
@@ -44,12 +44,7 @@ def index_of(data: bytes) -> "tuple[release_index.Head, list[tuple[str, int, byt
         return data[at - size : at]
 
     head = release_index.head_of(read)
-    found = list(release_index.entries(read, head))
-    folders = {path[:end] for path, _, _ in found for end in range(len(path)) if path[end] == "/"}
-    for path, _, _ in found:
-        if path in folders:
-            raise ObjectError("%s is a file and a folder" % path)
-    return head, found
+    return head, list(release_index.entries(read, head))
 
 
 def text_bytes(description: str, bill_of_materials: bytes, base: bytes = b"\xa0") -> bytes:

@@ -92,6 +92,7 @@ def head_of(read: "Read") -> Head:
 def entries(read: "Read", head: Head) -> "Generator[tuple[str, int, bytes], None, None]":
     """(path, bytes, SHA-256) of each file; after the last one, that nothing follows. Raises CborError, ObjectError."""
     former = ""
+    above = []  # type: list[str]  # files whose paths the present one begins with; as folders they would be above it
     total = 0
     for _ in range(head.files):
         parts = fields.array(cbor.decode(_item(read)), "file of an index", 3, 3)
@@ -99,6 +100,12 @@ def entries(read: "Read", head: Head) -> "Generator[tuple[str, int, bytes], None
         if path <= former:
             raise ObjectError("the files of an index are out of order")
         former = path
+        while above and not path.startswith(above[-1]):
+            above.pop()
+        for file in above:
+            if path[len(file)] == "/":
+                raise ObjectError("%s is a file and a folder" % file)
+        above.append(path)
         size = fields.integer(parts[1], "size", 0, MAX_FILE_BYTES)
         total += size
         if total > MAX_RELEASE_BYTES:
