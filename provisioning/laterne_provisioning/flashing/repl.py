@@ -18,7 +18,9 @@ from laterne_provisioning.errors import OperatorError, UsageError
 # A board that starts lets nobody in until its loader has read its slot: 200 KB, about 2 s on an RP2040.
 ATTEMPTS = 4
 ATTEMPT_S = 2.0
+QUIET_S = 0.1  # then nothing of an earlier attempt is on its way any more
 ANSWER_WITHIN_S = 20.0  # between two bytes: the longest is a flash erase of 0.4 s, or the hash of some files
+RESET_WITHIN_S = 1.0  # after _RESET: its pause, and then the port vanishes, or an ESP32's ROM says something
 BACK_WITHIN_S = 15.0  # a port after a reset: USB is there again after about 1 s, and udev has its turn
 LOOK_AGAIN_S = 0.1
 MAX_TRACEBACK = 300
@@ -55,7 +57,11 @@ class Repl:
     def __init__(self, port: str) -> None:
         self.port = port
         self._transport: Any = None
-        self._connect()
+        try:
+            self._connect()
+        except BoardGone:
+            # A board that starts and is interrupted twice resets itself: when in doubt it is enrolled (main.py).
+            self._connect_again()
 
     def __enter__(self) -> Self:
         return self
@@ -84,6 +90,9 @@ class Repl:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 self._transport.exec_raw_no_follow(_RESET)
+                # Whoever opens the port next must not meet the board as it was before.
+                self._transport.serial.timeout = RESET_WITHIN_S
+                self._transport.serial.read(1)
         except OSError:
             pass  # a port that vanishes is what a reset looks like from here
         except (TransportError, struct.error) as why:
@@ -94,15 +103,16 @@ class Repl:
     def restart(self) -> None:
         """Reset the board and interrupt it again. Raises BoardGone, NoRepl."""
         self.reset()
+        self._connect_again()
+
+    def _connect_again(self) -> None:
+        """Wait for the port that vanishes in a reset. Raises BoardGone, NoRepl."""
         end = time.monotonic() + BACK_WITHIN_S
         while True:
             time.sleep(LOOK_AGAIN_S)
             try:
                 self._connect()
-            except (
-                UsageError,
-                BoardGone,
-            ) as why:  # the port is not there yet, still goes, or has no rights by udev yet
+            except (UsageError, BoardGone) as why:  # it is not there yet, goes just now, or udev has not been there
                 if time.monotonic() > end:
                     raise BoardGone(
                         f"{self.port} has not come back after a reset: plug the board in again and repeat the command."
@@ -136,6 +146,12 @@ class Repl:
         for _ in range(ATTEMPTS):
             try:
                 with contextlib.redirect_stdout(io.StringIO()):
+                    self._transport.enter_raw_repl(soft_reset=False, timeout_overall=ATTEMPT_S)
+                    # A board that starts answers each attempt, ours and those of a command that was killed, as soon
+                    # as it listens: what is left of these would be taken for the answer to a program.
+                    self._transport.serial.timeout = QUIET_S
+                    while self._transport.serial.read(line.READ_BYTES):
+                        pass
                     self._transport.enter_raw_repl(soft_reset=False, timeout_overall=ATTEMPT_S)
                 self._transport.serial.timeout = ANSWER_WITHIN_S
                 return

@@ -21,7 +21,8 @@ MAX_LISTED_BYTES = 1 << 16
 
 # What stays in the board's memory while it is flashed. _o _a _c: open, add, close and rename; _k copies; _h hashes;
 # _l lists a folder. A file that an earlier command has left open is closed first: closed later, by the collector, it
-# would be written over the new one (facts on littlefs, 1.4).
+# would be written over the new one (facts on littlefs, 1.4). The dots tell that something goes on: some fifty files go
+# with one program, and the slowest flash takes a second for each (400 ms for an erase).
 _PROGRAM = """
 import os,hashlib,binascii,gc
 try:_f.close()
@@ -40,6 +41,7 @@ def _a(s):_f.write(binascii.a2b_base64(s))
 def _c():
  _f.close()
  os.rename(_p+'.n',_p)
+ print('.')
 def _k(q,p):
  _o(p)
  with open(q,'rb') as g:
@@ -189,8 +191,8 @@ def _listed(repl: Repl) -> dict[str, list[str]]:
 def _remove(repl: Repl, listed: dict[str, list[str]], wanted: set[str]) -> None:
     """What is in our folders and in no plan: an older module beside the new ones could be loaded instead of one."""
     needed = {path[:at] for path in wanted for at, letter in enumerate(path) if letter == "/"}
-    rows = [f"os.remove({'/' + path!r})\n" for path in listed["f"] if path not in wanted]
-    rows += [f"os.rmdir({'/' + path!r})\n" for path in listed["d"] if path not in needed]
+    rows = [f"os.remove({'/' + path!r})\nprint('.')\n" for path in listed["f"] if path not in wanted]
+    rows += [f"os.rmdir({'/' + path!r})\nprint('.')\n" for path in listed["d"] if path not in needed]
     for at in range(0, len(rows), ASKED_AT_ONCE):
         repl.run("".join(rows[at : at + ASKED_AT_ONCE]))
 
