@@ -31,15 +31,15 @@ def run_command(arguments: list[str]) -> int:
 
         prefix = Path(asked.prefix) if asked.prefix else None
         return install.install(prefix) if asked.command == "install" else install.uninstall(prefix)
-    _log_to_stderr(asked.verbose)
     try:
         config = load(Path(asked.config))
     except ConfigError as why:
         for problem in why.problems:
             print(problem, file=sys.stderr)
         return BAD_CONFIGURATION
+    _log_to_stderr("debug" if asked.verbose else config.log_level)
     if asked.command == "run":
-        return _run(config)
+        return _run(config, asked.verbose)
     if asked.command == "key":
         return _key(config)
     if asked.command == "check":
@@ -69,7 +69,7 @@ def run_command(arguments: list[str]) -> int:
     return tell(config, as_json=asked.json)
 
 
-def _run(config: "Config") -> int:
+def _run(config: "Config", verbose: bool) -> int:
     import asyncio
 
     from laterne_gateway.agent import run
@@ -78,7 +78,7 @@ def _run(config: "Config") -> int:
 
     log = logging.getLogger("laterne")
     try:
-        asyncio.run(run(config))
+        asyncio.run(run(config, verbose=verbose))
     except (DatabaseError, RosterError) as why:
         log.error("%s", why)
         return BAD_CONFIGURATION
@@ -174,11 +174,11 @@ def _add_options(command: argparse.ArgumentParser, *, as_json: bool) -> None:
         command.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
-def _log_to_stderr(verbose: bool) -> None:
+def _log_to_stderr(level: str) -> None:
     # The journal has its own times.
     when = "" if "JOURNAL_STREAM" in os.environ else "%(asctime)s "
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=f"{when}%(levelname)s %(message)s")
-    logging.getLogger("laterne").setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("laterne").setLevel(level.upper())
 
 
 if __name__ == "__main__":

@@ -1,20 +1,22 @@
 """The agent: the one place that puts the gateway together and the one that decides what is fatal.
 
 All parts run in one TaskGroup. When one fails the agent ends, and the service manager starts it again: what was
-acknowledged is on disk, what was not is still on the boards. A full disk, a missing port, an absent broker or a bad
-roster are no failures: they are said, and the parts go on.
+acknowledged is on disk, what was not is still on the boards. A full disk, a missing port, an absent broker, a bad
+roster or a bad configuration are no failures: they are said, and the parts go on.
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from dataclasses import dataclass, replace
 
 from laterne_gateway import identity
 from laterne_gateway.buffer import Buffer
-from laterne_gateway.bus import Bus
+from laterne_gateway.changes import compare
 from laterne_gateway.clock import Clock, SystemClock
-from laterne_gateway.config import Config, GatewaySettings
+from laterne_gateway.config import Config, ConfigError, load
 from laterne_gateway.database import FILE_NAME, DirectoryLock
 from laterne_gateway.dates import Dates
 from laterne_gateway.health import Health
@@ -22,12 +24,10 @@ from laterne_gateway.inbox import Inbox
 from laterne_gateway.orders import Orders
 from laterne_gateway.releases import Releases
 from laterne_gateway.roster import RosterKeeper
-from laterne_gateway.route_settings import CivitasSettings
-from laterne_gateway.routes.mqtt import MqttRoute
-from laterne_gateway.routes.route import Route
-from laterne_gateway.serial_line import SerialLine
+from laterne_gateway.running import Running, Shared, end
 from laterne_gateway.service import READY, STOPPING, ServiceManager, keep_alive
 from laterne_gateway.sessions import Sessions
+from laterne_gateway.starts import Starts
 from laterne_gateway.status import StatusServer
 from laterne_gateway.trusts import TrustKeeper, read_bounded
 from laterne_gateway.updates import Updates
@@ -36,17 +36,37 @@ from laterne_protocol.trust import MAX_TRUST_BYTES
 
 log = logging.getLogger("laterne")
 
-ENDS_WITHIN_S = 5.0  # a part's last words: to the broker 3 s (routes/mqtt)
+OPEN_WITHIN_S = 10.0  # an adapter whose driver hangs must not keep the others from being served
+CONFIGURATION = "configuration"
 
 
-async def run(config: Config, clock: Clock | None = None) -> None:
+@dataclass(frozen=True)
+class Host:
+    """The machine around us: what it tells us (stop, hang_up), and what it is told."""
+
+    stop: asyncio.Event
+    hang_up: asyncio.Event
+    manager: ServiceManager
+    starts: Starts
+
+    @classmethod
+    def found(cls) -> "Host":
+        # From now on: while a buffer is repaired a signal would else end the process.
+        stop, hang_up = _on_signals(signal.SIGTERM, signal.SIGINT), _on_signals(signal.SIGHUP)
+        return cls(stop, hang_up, ServiceManager.found(), Starts.found())
+
+
+async def run(config: Config, clock: Clock | None = None, *, verbose: bool = False) -> None:
     """Until SIGTERM or SIGINT; then it returns, all that was received committed and the broker told.
 
-    Raises DatabaseError or RosterError before anything has started, and whatever a part failed with.
+    verbose: everything is logged, whatever the configuration says. Raises DatabaseError or RosterError before anything
+    has started, and whatever a part failed with.
     """
     clock = clock or SystemClock()
-    stop = _on_signals(signal.SIGTERM, signal.SIGINT)
-    manager = ServiceManager.found()
+    host = Host.found()
+    if not await _rested(host):
+        host.starts.ended_well()
+        return
     if not (config.gateway.directory / FILE_NAME).exists():  # else the last good ones in it may do
         read_bounded(config.gateway.trust, MAX_TRUST_BYTES)
         read_bounded(config.gateway.roster, MAX_ROSTER_BYTES)
@@ -56,22 +76,18 @@ async def run(config: Config, clock: Clock | None = None) -> None:
         health = Health()
         buffer = Buffer(config.gateway.directory, config.route_names, config.buffer, health)
         try:
-            starting = asyncio.create_task(manager.ask_for_time("waiting for the buffer"))
-            try:
-                opened = await _first_of(buffer.opened(), stop.wait())
-            finally:
-                starting.cancel()
+            async with _asking_for_time(host.manager, "waiting for the buffer"):
+                opened = await _first_of(buffer.opened(), host.stop)
             if opened:
-                await _run(config, buffer, health, clock, stop, manager)
+                await _run(config, verbose, buffer, health, clock, host)
         finally:
             await buffer.close()
+        host.starts.ended_well()
     finally:
         lock.release()
 
 
-async def _run(
-    config: Config, buffer: Buffer, health: Health, clock: Clock, stop: asyncio.Event, manager: ServiceManager
-) -> None:
+async def _run(config: Config, verbose: bool, buffer: Buffer, health: Health, clock: Clock, host: Host) -> None:
     gateway = config.gateway
     trusts = TrustKeeper(gateway.trust, buffer, health)
     roster = RosterKeeper(gateway.id, trusts, gateway.roster, buffer, health)
@@ -82,51 +98,35 @@ async def _run(
     inbox = Inbox(roster, buffer, clock, health, dates)
     orders = Orders(roster, lambda: trusts.all, clock, health)
     updates = Updates(Releases(gateway.directory, lambda: trusts.newest, health), inbox, roster, clock, health)
-    buses = [
-        Bus(SerialLine(line, health), line.boards, roster, sessions, inbox, orders, updates, clock, health)
-        for line in config.lines
-    ]
-    routes: list[Route] = [
-        MqttRoute(gateway, config.mqtt, buffer, orders, updates, clock, health, dates),
-        *_further_routes(config, buffer, roster, clock, health, dates),
-    ]
     status = StatusServer(config, buffer, roster, trusts, health, clock)
     log.info(
         "gateway %s: %d lines, %d boards in the roster, %d reports waiting",
         gateway.id,
-        len(buses),
+        len(config.lines),
         roster.boards,
         _waiting(buffer),
     )
     async with asyncio.TaskGroup() as parts:
-        asking = [parts.create_task(bus.run()) for bus in buses]
-        delivering = [parts.create_task(route.run()) for route in routes]
-        others = [
-            parts.create_task(buffer.run()),
-            parts.create_task(status.run()),
-            parts.create_task(_reload(gateway, roster, sessions, buses, buffer, health)),
-        ]
-        if config.metrics_port is not None:
-            from laterne_gateway.metrics import MetricsServer  # only for whom it is: it costs memory
-
-            server = MetricsServer(config.metrics_port, gateway.id, buffer, health, clock)
-            others.append(parts.create_task(server.run()))
-        others.append(parts.create_task(keep_alive(manager, health, lambda: buffer.turned_s, lambda: in_words(buffer))))
-        manager.tell(READY, f"STATUS={in_words(buffer)}")
-        await stop.wait()
-        manager.tell(STOPPING)
+        shared = Shared(buffer, roster, sessions, inbox, orders, updates, dates, clock, health)
+        running = Running(config, shared, parts)
+        running.begin()
+        others = [parts.create_task(one) for one in (buffer.run(), status.run(), host.starts.settle())]
+        if not await _first_of(_in_time(running.lines_tried()), host.stop):
+            log.info("gateway %s: told to stop before it was ready", gateway.id)
+        alive = keep_alive(host.manager, health, lambda: buffer.turned_s, running.in_words)
+        reloading = parts.create_task(_reload(running, verbose, roster, sessions, buffer, health, host.hang_up))
+        others.append(parts.create_task(alive))
+        host.manager.tell(READY, f"STATUS={running.in_words()}")
+        await host.stop.wait()
+        host.manager.tell(STOPPING)
         log.info("gateway %s: stopping", gateway.id)
-        # The order matters: ask nothing more, commit what was received, then tell the broker.
-        await _end(asking)
+        # The order matters: change and ask nothing more, commit what was received, then tell the broker.
+        await end([reloading])
+        await running.end_lines()
         await inbox.settle()
-        await _end([*delivering, *others])
+        await running.end()
+        await end(others)
     log.info("gateway %s: stopped, %d reports waiting", gateway.id, _waiting(buffer))
-
-
-def in_words(buffer: Buffer) -> str:
-    """A line for `systemctl status`."""
-    waiting = [f"{buffer.waiting(route)} for {route}" for route in buffer.lanes]
-    return f"reports wait: {', '.join(waiting)}" + (f"; {buffer.away}" if buffer.away else "")
 
 
 def _waiting(buffer: Buffer) -> int:
@@ -134,35 +134,21 @@ def _waiting(buffer: Buffer) -> int:
     return max(map(buffer.waiting, buffer.lanes))
 
 
-def _further_routes(
-    config: Config, buffer: Buffer, roster: RosterKeeper, clock: Clock, health: Health, dates: Dates
-) -> list[Route]:
-    """Those of the [[route]] tables. What only they need is loaded only for them: aiohttp takes 10 MiB."""
-    made: list[Route] = []
-    for settings in config.routes:
-        if isinstance(settings, CivitasSettings):
-            from laterne_gateway.routes.civitas import CivitasRoute
-
-            made.append(CivitasRoute(config.gateway, settings, buffer, roster, clock, health, dates))
-        else:
-            from laterne_gateway.routes.sensorthings import SensorThingsRoute
-
-            made.append(SensorThingsRoute(config.gateway, settings, buffer, roster, clock, health, dates))
-    return made
-
-
 async def _reload(
-    settings: GatewaySettings,
+    running: Running,
+    verbose: bool,
     roster: RosterKeeper,
     sessions: Sessions,
-    buses: list[Bus],
     buffer: Buffer,
     health: Health,
+    hang_up: asyncio.Event,
 ) -> None:
-    hang_up = _on_signals(signal.SIGHUP)
+    """At each SIGHUP: the configuration, and the files that it names. What is bad is said, what is in force stays."""
     while True:
         await hang_up.wait()
         hang_up.clear()
+        await _take_configuration(running, verbose, health)
+        settings = running.config.gateway
         problem = await roster.reload()
         try:
             sessions.identity = await identity.load_and_keep(settings, sessions.trusts.all, buffer, health)
@@ -170,28 +156,71 @@ async def _reload(
             # Boards decide by the trust that they hold: the one in use may serve them for long yet.
             health.alarm("gateway", identity.SUBJECT, f"{why}; the one in use stays")
         # Also when the roster is refused: trust and credential may be new.
-        for bus in buses:
-            bus.wake()
+        running.wake()
         log.info("gateway %s: files read again%s", settings.id, "" if problem is None else f": {problem}")
 
 
-async def _first_of(wanted: Coroutine[None, None, None], other: Coroutine[None, None, bool]) -> bool:
-    """Waits for either. Whether it was the first."""
-    first, second = asyncio.create_task(wanted), asyncio.create_task(other)
+async def _take_configuration(running: Running, verbose: bool, health: Health) -> None:
+    former = running.config
+    try:
+        new = load(former.file)
+    except ConfigError as why:
+        health.count(CONFIGURATION, "refused")
+        for problem in why.problems:
+            log.warning("%s: %s", CONFIGURATION, problem)
+        more = f" (and {len(why.problems) - 1} more in the log)" if len(why.problems) > 1 else ""
+        health.alarm(CONFIGURATION, "refused", f"{why.problems[0]}{more}; the one before stays in force")
+        return
+    health.clear(CONFIGURATION, "refused", "the file is good again")
+    changes = compare(former, replace(new, log_level=former.log_level) if verbose else new)
+    if changes.restart:
+        health.alarm(
+            CONFIGURATION,
+            "restart",
+            f"{', '.join(changes.restart)}: counts after a restart (systemctl restart laterne-gateway)",
+        )
+    else:
+        health.clear(CONFIGURATION, "restart", "nothing waits for a restart any more")
+    for sentence in changes.said:
+        log.info("%s: %s", CONFIGURATION, sentence)
+    await running.take(changes)
+
+
+async def _rested(host: Host) -> bool:
+    """After starts that have ended soon (starts.py). False: told to stop meanwhile."""
+    pause_s = host.starts.begin()
+    if not pause_s:
+        return True
+    log.warning("the gateway %s", host.starts.in_words(pause_s))
+    async with _asking_for_time(host.manager, host.starts.in_words(pause_s)):
+        return await _first_of(asyncio.sleep(pause_s), host.stop)
+
+
+@contextlib.asynccontextmanager
+async def _asking_for_time(manager: ServiceManager, why: str) -> AsyncIterator[None]:
+    asking = asyncio.create_task(manager.ask_for_time(why))
+    try:
+        yield
+    finally:
+        asking.cancel()
+
+
+async def _in_time(lines_tried: Coroutine[None, None, None]) -> None:
+    try:
+        async with asyncio.timeout(OPEN_WITHIN_S):
+            await lines_tried
+    except TimeoutError:
+        log.warning("a line's port has not opened within %.0f s: the others are served", OPEN_WITHIN_S)
+
+
+async def _first_of(wanted: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
+    """Waits for either. Whether what is wanted was the first."""
+    first, second = asyncio.create_task(wanted), asyncio.create_task(stop.wait())
     await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
     came = first.done()
     for task in (first, second):
         task.cancel()
     return came
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    pending: set[asyncio.Task[None]] = set(tasks)
-    while pending:
-        # Again: Python 3.11's wait_for, and so aiomqtt, loses a cancellation that meets the answer it waits for.
-        for task in pending:
-            task.cancel()
-        _, pending = await asyncio.wait(pending, timeout=ENDS_WITHIN_S)
 
 
 def _on_signals(*numbers: signal.Signals) -> asyncio.Event:

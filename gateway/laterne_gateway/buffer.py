@@ -24,6 +24,7 @@ from pathlib import Path
 from laterne_gateway import buffered, ledger, salvage
 from laterne_gateway.buffered import FULL, NOT_IN_TURN, STORED, Accepted, Chain, Gap, Lane, Refused, Row
 from laterne_gateway.config import BufferSettings
+from laterne_gateway.durations import Durations
 from laterne_gateway.health import Health
 from laterne_gateway.writer import AGAIN_S, Away, Broken, Committed, Job, News, Opened, StoreError, Writer
 
@@ -55,6 +56,7 @@ class Buffer:
         self._is_opened = False
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.commits = 0
+        self.commits_s = Durations()
         self.away = ""  # why there is no database now
         self.last_id = self.last_gap_id = 0
         self.lanes: dict[str, list[Lane]] = {route: [] for route in routes}  # oldest first, the one without end last
@@ -62,6 +64,11 @@ class Buffer:
         # The last reports that were committed, without a hole: the same as on the disk.
         self._fresh: deque[Row] = deque(maxlen=FRESH)
         self._writer = Writer(directory, routes, settings, self._hear, self._known)
+
+    def use(self, settings: BufferSettings) -> None:
+        """Other bounds, from the next commit on."""
+        self._settings = settings
+        self._writer.use(settings)
 
     async def opened(self) -> None:
         """Returns when the database has been opened for the first time, or repaired, or its thread has failed."""
@@ -353,6 +360,7 @@ class Buffer:
 
     def _hear_committed(self, news: Committed) -> None:
         self.commits += 1
+        self.commits_s.add(news.took_s)
         self.last_id, self.last_gap_id = news.last_id, news.last_gap_id
         self._fresh.extend(news.stored)
         while self._fresh and self._fresh[0].id <= news.dropped_to:

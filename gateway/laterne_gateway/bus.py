@@ -88,6 +88,7 @@ class Bus:
         ]
         self._burst_bytes = max(LEAST_BURST_BYTES, int(line.baud / BITS_A_BYTE * BURST_S))
         self._updates_rest_until_s = 0.0
+        self.tried = asyncio.Event()  # the port has been opened once, or was not there
 
     async def run(self) -> None:
         """Asks for ever; ends when cancelled, with the port closed."""
@@ -100,9 +101,11 @@ class Bus:
                     await self._line.open()
                     self._health.note(self._subject, "open", True)
                     self._health.clear(self._subject, "port")
+                    self.tried.set()
                     log.info("%s: open at %s, %d baud", self._subject, self._line.path, self._line.baud)
                     await self._ask_in_turn()
                 except LineLost as why:
+                    self.tried.set()
                     self._health.note(self._subject, "open", False)
                     self._health.count(self._subject, "lost")
                     self._health.alarm(self._subject, "port", f"{why}: check the plug and the path; it is tried again")
@@ -110,6 +113,10 @@ class Bus:
                 await asyncio.sleep(again.failed(self._clock.monotonic_s() - opened_s))
         finally:
             await self._line.close()
+
+    @property
+    def is_open(self) -> bool:
+        return self._line.is_open
 
     def wake(self) -> None:
         """The roster or our credential has changed: boards that were turned away are asked again at once."""

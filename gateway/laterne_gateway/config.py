@@ -36,6 +36,8 @@ DEFAULT_MAX_MIB, MIN_MAX_MIB, MAX_MAX_MIB = 1024, 16, 1_048_576  # a million rep
 MAX_MAX_DAYS = 3660
 MAX_GATHER_S = 60  # a minute's reports at once; a board's backlog holds many minutes
 REFUSE, DROP_OLDEST = "refuse", "drop oldest"
+LOG_LEVELS = ("warning", "info", "debug")
+DEFAULT_LOG_LEVEL = "info"
 DEFAULT_METRICS_PORT = 9110  # in the range that Prometheus exporters use; any free one does
 KEY_NAME = "agree.key"  # in the gateway's directory unless another file is named
 MQTT_PORT, MQTTS_PORT = 1883, 8883  # IANA
@@ -110,7 +112,7 @@ class BufferSettings:
 
 @dataclass(frozen=True)
 class Config:
-    """metrics_port: on loopback; None: no metrics."""
+    """metrics_port: on loopback; None: no metrics. log_level: one of LOG_LEVELS."""
 
     file: Path
     gateway: GatewaySettings
@@ -119,6 +121,7 @@ class Config:
     buffer: BufferSettings = BufferSettings()
     metrics_port: int | None = None
     routes: tuple[RouteSettings, ...] = ()  # beside the one to the broker
+    log_level: str = DEFAULT_LOG_LEVEL
 
     @property
     def route_names(self) -> tuple[str, ...]:
@@ -157,15 +160,16 @@ class _Reader(Source):
             buffer = self._buffer(self._table(found, "buffer"))
         port = self._metrics(self._table(found, "metrics")) if "metrics" in found else None
         routes = self._routes(found.pop("route", []))
+        log_level = self._log(self._table(found, "log")) if "log" in found else DEFAULT_LOG_LEVEL
         for name in found:
             line = line_of(self.text, name, None, None) or line_of(self.text, "", None, name)
             self.problems.append(
                 f"{self.file}:{line or 1}: {name}: is not a setting: remove it, or correct its name "
-                "([gateway], [[line]], [mqtt], [buffer], [metrics], [[route]])"
+                "([gateway], [[line]], [mqtt], [buffer], [metrics], [[route]], [log])"
             )
         if self.problems:
             raise ConfigError(self.problems)
-        return Config(self.file, gateway, lines, mqtt, buffer, port, routes)
+        return Config(self.file, gateway, lines, mqtt, buffer, port, routes, log_level)
 
     def _table(self, found: dict[str, object], name: str) -> Table:
         value = found.pop(name, None)
@@ -279,6 +283,11 @@ class _Reader(Source):
         port = table.integer("port", DEFAULT_METRICS_PORT, 1, 65535)
         table.end("port")
         return port
+
+    def _log(self, table: Table) -> str:
+        level = table.choice("level", DEFAULT_LOG_LEVEL, LOG_LEVELS)
+        table.end("level")
+        return level
 
     def _url(self, table: Table) -> tuple[str, int, bool]:
         remedy = 'write "mqtts://host:8883", or "mqtt://host:1883" without TLS'

@@ -41,6 +41,15 @@ class Health:
         """A part that is never idle for long has come round once more; from the first time on it is expected to."""
         self._progress_s[subject] = self._monotonic_s()
 
+    def forget(self, subject: str) -> None:
+        """It is not there any more: nothing is expected of it, nothing of it stands."""
+        for about in (self._progress_s, self._counts, self._values, self._alarms):
+            about.pop(subject, None)
+        for said in (self._said, self._logged):
+            for key in [one for one in said if one[0] == subject]:
+                said.pop(key, None)
+        self._unlogged = {key for key in self._unlogged if key[0] != subject}
+
     def silent(self, within_s: float) -> list[str]:
         """The parts that have not come round for so long."""
         now_s = self._monotonic_s()

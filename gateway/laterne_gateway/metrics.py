@@ -1,9 +1,12 @@
-"""Metrics for Prometheus, on loopback: what `status` says, by the conventions of OpenMetrics (prometheus.io/docs).
+"""Metrics for Prometheus, on loopback: what `status` says, by its conventions (prometheus.io/docs/practices/naming).
 
     laterne_events_total{kind="line|board|route|...", name="quay", event="frames damaged"}     every counter of Health
     laterne_alarms{kind, name}              alarms that stand
+    laterne_board_..., laterne_line_open, laterne_route_..., laterne_roster_...     last values, see VALUES
     laterne_reports_waiting{route}          reports that the route has not delivered
-    laterne_commits_total                   groups of reports that are on the disk
+    laterne_commits_total, laterne_commit_seconds        groups of reports that are on the disk, and how long each took
+    laterne_buffer_events_total{event="reports dropped"}     what the buffer has counted on the disk, over all starts
+    laterne_buffer_bytes, _set_aside, _gaps_untold, _dead_letters     what is in it
     laterne_disk_written_bytes_total        what wears the card (wear.py); since the process began
     laterne_buffer_away                     1 while there is no database
     laterne_clock_credible                  1 while this machine knows the time
@@ -14,25 +17,50 @@ there is no secret in it. Labels come from the configuration, the roster and our
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from laterne_gateway import VERSION, wear
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.clock import Clock
+from laterne_gateway.durations import BOUNDS_S, Durations
 from laterne_gateway.health import Health
+from laterne_gateway.writer import StoreError
 
 log = logging.getLogger("laterne")
 
 ADDRESS = "127.0.0.1"
 MAX_REQUEST_BYTES = 8192  # aiohttp's and nginx's bound for a request's head
 WITHIN_S = 5.0
+DISK_WITHIN_S = 1.0  # then the answer goes without what only the disk knows
 SUBJECT = "metrics"
 TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' exposition format
+
+# Last values of Health (kind of subject, what) -> (metric, its help, factor to the unit in its name).
+VALUES: dict[tuple[str, str], tuple[str, str, float]] = {
+    ("board", "heard_utc_ms"): ("laterne_board_heard_timestamp_seconds", "When it last answered, UTC.", 0.001),
+    ("board", "sequence"): ("laterne_board_sequence", "Its last report that is on the disk.", 1),
+    ("board", "waiting on the board"): ("laterne_board_reports_waiting", "Reports that it still has.", 1),
+    ("board", "boot"): ("laterne_board_boots", "How often it has started.", 1),
+    ("line", "open"): ("laterne_line_open", "Whether the port is open.", 1),
+    ("route", "connected"): ("laterne_route_connected", "Whether the platform answers.", 1),
+    ("roster", "version"): ("laterne_roster_version", "The roster that is in force.", 1),
+    ("roster", "boards"): ("laterne_roster_boards", "Boards that may be served.", 1),
+    ("trust", "version"): ("laterne_trust_version", "The trust that is in force.", 1),
+    ("gateway", "loop lag s"): ("laterne_loop_lag_seconds", "How late the event loop was when last looked at.", 1),
+}
+# What the buffer counts on the disk is an event but for these, which can go down again.
+STANDING = {
+    "bytes": ("laterne_buffer_bytes", "What the tables take."),
+    "set aside": ("laterne_buffer_set_aside", "Refused reports that are kept."),
+    "gaps to tell": ("laterne_buffer_gaps_untold", "Losses that some route has not told yet."),
+    "dead letters": ("laterne_buffer_dead_letters", "What platforms have refused for good."),
+}
 
 
 class Figures(Collector):
@@ -43,6 +71,7 @@ class Figures(Collector):
         self._buffer = buffer
         self._health = health
         self._clock = clock
+        self.tallies: dict[str, int] = {}  # what only the disk knows, as it was when last asked
 
     def collect(self) -> Iterator[Metric]:
         info = GaugeMetricFamily("laterne_gateway_info", "Which gateway, which release.", labels=("gateway", "version"))
@@ -50,21 +79,30 @@ class Figures(Collector):
         yield info
         events = CounterMetricFamily("laterne_events", "What was counted, refusals with their reasons.", labels=_LABELS)
         alarms = GaugeMetricFamily("laterne_alarms", "Alarms that a person should look at.", labels=("kind", "name"))
+        values = {name: GaugeMetricFamily(name, told, labels=("name",)) for name, told, _ in VALUES.values()}
         for subject, about in self._health.snapshot().items():
             kind, name = _kind_and_name(subject)
-            counts, standing = about["counts"], about["alarms"]
+            counts, standing, noted = about["counts"], about["alarms"], about["values"]
             assert isinstance(counts, dict)
             assert isinstance(standing, list)
+            assert isinstance(noted, dict)
             for event, count in counts.items():
                 events.add_metric((kind, name, event), count)
             alarms.add_metric((kind, name), len(standing))
+            for what, value in noted.items():
+                known = VALUES.get((kind, what))
+                if known is not None and isinstance(value, int | float):
+                    values[known[0]].add_metric((name,), value * known[2])
         yield events
         yield alarms
+        yield from values.values()
         waiting = GaugeMetricFamily("laterne_reports_waiting", "Reports not delivered yet.", labels=("route",))
         for route in self._buffer.lanes:
             waiting.add_metric((route,), self._buffer.waiting(route))
         yield waiting
         yield CounterMetricFamily("laterne_commits", "Groups of reports synced to the disk.", self._buffer.commits)
+        yield _histogram("laterne_commit_seconds", "How long each of them took.", self._buffer.commits_s)
+        yield from _of_the_buffer(self.tallies)
         away = 1 if self._buffer.away else 0
         yield GaugeMetricFamily("laterne_buffer_away", "Whether the database cannot be used now.", away)
         credible = 0 if self._clock.utc_ms() is None else 1
@@ -77,6 +115,22 @@ class Figures(Collector):
 _LABELS = ("kind", "name", "event")
 
 
+def _histogram(name: str, told: str, durations: Durations) -> Metric:
+    bounds = [*(str(bound_s) for bound_s in BOUNDS_S), "+Inf"]
+    buckets = [(bound, float(count)) for bound, count in zip(bounds, durations.counts, strict=True)]
+    return HistogramMetricFamily(name, told, buckets=buckets, sum_value=durations.total_s)
+
+
+def _of_the_buffer(tallies: Mapping[str, int]) -> Iterator[Metric]:
+    counted = CounterMetricFamily("laterne_buffer_events", "What the buffer has counted on disk.", labels=("event",))
+    for name, value in tallies.items():
+        if name in STANDING:
+            yield GaugeMetricFamily(*STANDING[name], value)
+        else:
+            counted.add_metric((name,), value)
+    yield counted
+
+
 def _kind_and_name(subject: str) -> tuple[str, str]:
     """ "line quay" is the line quay; "LE-0007" is a board; "buffer" is itself."""
     kind, _, name = subject.partition(" ")
@@ -85,7 +139,18 @@ def _kind_and_name(subject: str) -> tuple[str, str]:
     return (subject, "") if subject in _PARTS else ("board", subject)
 
 
-_PARTS = ("buffer", "credential", "gateway", "metrics", "orders", "releases", "roster", "status", "trust")
+_PARTS = (
+    "buffer",
+    "configuration",
+    "credential",
+    "gateway",
+    "metrics",
+    "orders",
+    "releases",
+    "roster",
+    "status",
+    "trust",
+)
 
 
 class MetricsServer:
@@ -95,7 +160,9 @@ class MetricsServer:
         self._port = port
         self._health = health
         self._registry = CollectorRegistry()
-        self._registry.register(Figures(gateway, buffer, health, clock))
+        self._buffer = buffer
+        self._figures = Figures(gateway, buffer, health, clock)
+        self._registry.register(self._figures)
         ProcessCollector(registry=self._registry)
 
     async def run(self) -> None:
@@ -107,6 +174,7 @@ class MetricsServer:
                 SUBJECT, "port", f"{ADDRESS}:{self._port}: {why.strerror}: choose another [metrics] port"
             )
             return
+        self._health.clear(SUBJECT, "port")
         async with server:
             await server.serve_forever()
 
@@ -114,12 +182,19 @@ class MetricsServer:
         try:
             async with asyncio.timeout(WITHIN_S):
                 head = await reader.readuntil(b"\r\n\r\n")
+                await self._ask_the_disk()
                 writer.write(self._answer(head.split(b" ", 2)[:2]))
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as why:
             log.debug("metrics: a request was dropped: %s", why)
         finally:
             writer.close()
+
+    async def _ask_the_disk(self) -> None:
+        self._figures.tallies = {}  # rather none than old ones
+        with contextlib.suppress(TimeoutError, StoreError):  # laterne_buffer_away says why they are not there
+            async with asyncio.timeout(DISK_WITHIN_S):
+                self._figures.tallies = await self._buffer.tallies()
 
     def _answer(self, asked: list[bytes]) -> bytes:
         if asked == [b"GET", b"/metrics"]:

@@ -72,6 +72,7 @@ async def keep_alive(
         began_s = time.monotonic()
         await asyncio.sleep(every_s)
         lag_s = time.monotonic() - began_s - every_s
+        health.note("gateway", "loop lag s", round(max(0.0, lag_s), 3))
         silent = health.silent(SILENT_AT_MOST_S)
         if time.monotonic() - disk_turned_s() > SILENT_AT_MOST_S:
             silent.append("the disk")

@@ -69,12 +69,16 @@ class Opened:
 
 @dataclass(frozen=True)
 class Committed:
-    """dropped_to: reports up to this id were dropped, for want of room or for their age. stored: now, in order."""
+    """dropped_to: reports up to this id were dropped, for want of room or for their age. stored: now, in order.
+
+    took_s: from the first statement to the end of the sync.
+    """
 
     last_id: int
     last_gap_id: int
     dropped_to: int
     stored: list[Row]
+    took_s: float
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,12 @@ class Writer:
                 self._moved_since_s = time.monotonic()
             self._moved[lane.route, lane.begins] = lane
             self._moved_rows += rows
+            self._condition.notify()
+
+    def use(self, settings: BufferSettings) -> None:
+        """Other bounds, from the next group on."""
+        with self._condition:
+            self._settings = settings
             self._condition.notify()
 
     async def close(self) -> None:
@@ -304,7 +314,9 @@ class Writer:
         self._unreadable = 0
         numbers = self._ledger
         stored, numbers.stored = numbers.stored, []
-        self._settle(results, Committed(numbers.last_id, numbers.last_gap_id, numbers.dropped_to, stored))
+        self._settle(
+            results, Committed(numbers.last_id, numbers.last_gap_id, numbers.dropped_to, stored, self._commit_s)
+        )
 
     def _make_room(self, db: sqlite3.Connection) -> None:
         """Sets no_room; drops the oldest reports instead where the settings say so."""

@@ -13,9 +13,10 @@ from tests.gateway.test_buffer import accepted, open_buffer
 from tests.gateway.wired import WiredLine
 from tests.servers import Mosquitto, free_port
 
+from laterne_gateway import ledger
 from laterne_gateway.clock import SystemClock
 from laterne_gateway.health import Health
-from laterne_gateway.metrics import ADDRESS, MAX_REQUEST_BYTES, MetricsServer
+from laterne_gateway.metrics import ADDRESS, MAX_REQUEST_BYTES, VALUES, MetricsServer
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -64,14 +65,49 @@ async def test_every_counter_and_alarm_is_there_under_its_name(tmp_path: Path) -
     health.count("line quay", "frames damaged", 3)
     health.count('LE-"7"', "refused: bad signature", 2)
     health.alarm("buffer", "away", "the disk fails")
+    health.note("LE-7", "heard_utc_ms", 1_790_000_000_500)
+    health.note("line quay", "open", True)
     async with serving(tmp_path, health) as port:
         found = await scraped(port)
     assert found["laterne_events_total", labelled(kind="line", name="quay", event="frames damaged")] == 3
     assert found["laterne_events_total", labelled(kind="board", name='LE-"7"', event="refused: bad signature")] == 2
     assert found["laterne_alarms", labelled(kind="buffer", name="")] == 1
     assert found["laterne_reports_waiting", labelled(route="mqtt")] == 1
-    assert found["laterne_commits_total", ()] >= 1
+    assert found["laterne_commits_total", ()] == found["laterne_commit_seconds_count", ()] >= 1
+    assert found["laterne_commit_seconds_bucket", labelled(le="+Inf")] == found["laterne_commits_total", ()]
+    assert found["laterne_board_heard_timestamp_seconds", labelled(name="LE-7")] == 1_790_000_000.5
+    assert found["laterne_line_open", labelled(name="quay")] == 1
+    assert found["laterne_buffer_bytes", ()] > 4096
+    assert found["laterne_buffer_set_aside", ()] == 0
     assert found["process_resident_memory_bytes", ()] > 1_000_000
+
+
+async def test_what_the_buffer_dropped_is_counted_over_all_starts(tmp_path: Path) -> None:
+    buffer = open_buffer(tmp_path)
+    await buffer.put(accepted(FakeBoard(), 1))
+    await buffer.write(lambda db, numbers: ledger.drop_oldest(db, numbers, None, "dropped: the buffer was full", None))
+    await buffer.close()
+    async with serving(tmp_path, Health()) as port:
+        found = await scraped(port)
+    assert found["laterne_buffer_events_total", labelled(event="reports dropped")] == 1
+    assert found["laterne_buffer_gaps_untold", ()] == 1
+
+
+async def test_names_keep_the_conventions_of_prometheus(tmp_path: Path) -> None:
+    """prometheus.io/docs/practices/naming: a prefix, base units, _total for counters and for nothing else."""
+    health = Health()
+    for (kind, what), _ in VALUES.items():
+        health.note(f"{kind} x" if kind in ("line", "route") else "LE-7" if kind == "board" else kind, what, 1)
+    async with serving(tmp_path, health) as port:
+        text = (await ask(port, b"GET /metrics HTTP/1.1\r\n\r\n")).partition(b"\r\n\r\n")[2].decode()
+    families = list(text_string_to_metric_families(text))
+    assert {name for name, _, _ in VALUES.values()} <= {family.name for family in families}
+    for family in families:
+        assert family.name.startswith(("laterne_", "process_"))
+        assert family.documentation
+        # The parser takes _total off counters.
+        assert not family.name.endswith(("_total", "_ms", "_milliseconds", "_kib", "_mib"))
+        assert family.type in ("counter", "gauge", "histogram")
 
 
 @pytest.mark.parametrize(

@@ -114,12 +114,15 @@ async def test_ready_is_said_when_boards_are_served_and_stopping_when_it_is_told
     with manager as heard:
         monkeypatch.setenv("NOTIFY_SOCKET", str(heard.path))
         gateway = GatewayProcess(tmp_path, [board], [line_of(board)], mosquitto)
+        gateway.config.write_text(gateway.config.read_text() + '[[line]]\nname = "away"\npath = "nowhere"\n')
         await gateway.start()
         try:
             await until(lambda: pings(heard) > 0)
             said = heard.heard
             assert any(re.match(r"EXTEND_TIMEOUT_USEC=\d+", one) for one in said)
             assert said.index(READY) < said.index(ALIVE)
+            # Not before the ports were opened, and also when one of them is away.
+            assert said[said.index(READY) + 1].startswith("STATUS=1 of 2 lines open; reports wait: ")
             assert (tmp_path / "state").is_dir()
             await gateway.stop()
             assert STOPPING in heard.lines()
