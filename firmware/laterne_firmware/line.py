@@ -66,9 +66,16 @@ class Line:
             if not count:  # rp2: a timeout is reported as None; a line that hangs up as 0
                 await asyncio.sleep_ms(10)
                 continue
-            for question in self._decoder.feed(view[:count]):
+            for question in self._frames(view[:count]):
                 if question.kind in _KINDS and question.destination in (self.address, frame.ANY_BOARD):
                     await self._take(question, now_ms, answer, beat)
+
+    def _frames(self, data: memoryview) -> "list[frame.Frame]":
+        try:
+            return self._decoder.feed(data)
+        except MemoryError:  # for a long one, of an update mostly: the gateway repeats it, in shorter ones
+            self._decoder.forget()
+            return []
 
     async def _take(self, question: frame.Frame, now_ms: int, answer: "Answer", beat: "Callable[[], None]") -> None:
         answered = await answer(question, now_ms, beat)

@@ -123,7 +123,7 @@ class Standing:
 
     sent: whether parts went out since it was asked. stuck: how often in vain. budget_bytes: as of budget_s.
     plain: items of its release that it asked for anew: no patches for them. deaf: questions without answer.
-    part_bytes: of one message; fewer when it fell silent over them.
+    part_bytes: of one message; fewer when it fell silent over them or took none.
     """
 
     progress: Progress | None = None
@@ -233,11 +233,14 @@ class Updates:
         """It did not answer this question. Seconds until it is asked again; whether it lives, polls will tell."""
         standing = self._standing(board)
         if standing.sent:
-            # A board short of memory has none for a long frame, and starts again; noise spares short ones, too.
-            standing.part_bytes = max(LEAST_PART_BYTES, standing.part_bytes // 2)
+            self._shorten(standing)
         standing.is_ready = standing.sent = False
         standing.deaf += 1
         return float(min(DEAF_CAP_S, DEAF_BASE_S * 2.0 ** min(standing.deaf - 1, 12)))
+
+    def _shorten(self, standing: Standing) -> None:
+        # A board short of memory has none for a long frame: it drops it, or starts again. Noise spares short ones, too.
+        standing.part_bytes = max(LEAST_PART_BYTES, standing.part_bytes // 2)
 
     def _standing(self, board: str) -> Standing:
         standing = self._standings.get(board)
@@ -262,8 +265,11 @@ class Updates:
     ) -> float:
         assert said.wanted is not None
         digest, item, block, offset = said.wanted
-        is_same = standing.sent and former is not None and former.wanted == said.wanted
-        standing.stuck = standing.stuck + 1 if is_same else 0
+        is_same = former is not None and former.wanted == said.wanted
+        in_vain = is_same and standing.sent
+        standing.stuck = standing.stuck + in_vain if is_same else 0
+        if in_vain:
+            self._shorten(standing)
         standing.sent = False
         if not self._has_budget(standing):
             self._health.count(board, "updates: put off")
@@ -274,7 +280,7 @@ class Updates:
             standing.plain.add((digest, item))
         former_code = standing.code
         if (
-            not is_same
+            not in_vain
             and former_code is not None
             and former_code.of == said.wanted[:3]
             and offset < len(former_code.data)
@@ -282,13 +288,15 @@ class Updates:
             standing.start = offset
         else:
             # It begins anew, which the board allows at any time.
-            plain = is_same or (digest, item) in standing.plain
+            plain = in_vain or (digest, item) in standing.plain
             standing.code = await self._code(said, release, plain=plain, raw=standing.stuck >= STUCK_TIMES)
             standing.start = 0
-        standing.is_ready = True
         standing.share = _share(release, item, block)
-        if standing.stuck <= STUCK_TIMES:
+        standing.is_ready = not in_vain or standing.stuck <= STUCK_TIMES
+        if standing.is_ready:
             return 0.0
+        # After the pause it is asked before it is sent anything. A board that is short of memory forgets with each
+        # report that it signs what it wanted, and would not know what these parts are for.
         self._health.count(board, "updates: parts in vain")
         return float(min(STUCK_CAP_S, STUCK_PAUSE_S * 2.0 ** min(standing.stuck - STUCK_TIMES, 10)))
 

@@ -58,10 +58,11 @@ class Frame:
 
 
 class FrameDecoder:
-    """Feed bytes as they come, get whole frames. It never raises: a line may carry anything.
+    """Feed bytes as they come, get whole frames. It never raises for what they are: a line may carry anything.
 
-    damaged: how many closed packets were refused (COBS, CRC, length). overlong: how many of them were longer
-    than a frame can be. unknown: how many were whole, but of another version. At most MAX_FRAME_BYTES are kept.
+    damaged: how many closed packets were refused (COBS, CRC, length). overlong: how many of them were longer than a
+    frame can be, or than there was memory for. unknown: how many were whole, but of another version. At most
+    MAX_FRAME_BYTES are kept.
     """
 
     def __init__(self) -> None:
@@ -70,6 +71,11 @@ class FrameDecoder:
         self.unknown = 0
         self._pending = bytearray()
         self._skipping = False  # an overlong packet is under way: nothing is kept until its delimiter
+
+    def forget(self) -> None:
+        """feed() has raised MemoryError: what it was at is lost, up to the next delimiter, and counts as overlong."""
+        self._pending = bytearray()
+        self._skipping = True
 
     def feed(self, data: "bytes | bytearray | memoryview") -> "list[Frame]":
         """The frames that these bytes complete, in order."""
@@ -90,25 +96,26 @@ class FrameDecoder:
                 self.overlong += 1
                 self.damaged += 1
             elif self._pending:  # two zeros in a row close nothing: a sender may put one ahead to clear the line
-                frame = self._close(bytes(self._pending))
-                self._pending = bytearray()
+                stuffed, self._pending = self._pending, bytearray()
+                frame = self._close(stuffed)
                 if frame is not None:
                     frames.append(frame)
         return frames
 
-    def _close(self, stuffed: bytes) -> "Frame | None":
+    def _close(self, stuffed: bytearray) -> "Frame | None":
         plain = _unstuff(stuffed)
         if plain is None or not _MIN_PLAIN_BYTES <= len(plain) <= _MAX_PLAIN_BYTES:
             self.damaged += 1
             return None
-        body = plain[:-CRC_BYTES]
+        # Views: a board that is short of memory has none for copies of a frame.
+        body = memoryview(plain)[:-CRC_BYTES]
         if binascii.crc32(body) != int.from_bytes(plain[-CRC_BYTES:], "little"):
             self.damaged += 1
             return None
         if body[0] >> 4 != VERSION:
             self.unknown += 1
             return None
-        return Frame(body[0] & 15, body[1], body[2], body[HEADER_BYTES:])
+        return Frame(body[0] & 15, body[1], body[2], bytes(body[HEADER_BYTES:]))
 
 
 def _stuff(whole: bytes) -> bytes:
@@ -137,7 +144,7 @@ def _stuff(whole: bytes) -> bytes:
     return bytes(out)
 
 
-def _unstuff(stuffed: bytes) -> "bytes | None":
+def _unstuff(stuffed: bytearray) -> "bytearray | None":
     out = bytearray()
     at = 0
     size = len(stuffed)
@@ -152,4 +159,4 @@ def _unstuff(stuffed: bytes) -> "bytes | None":
         at += code
         if code < 255 and at < size:
             out.append(0)
-    return bytes(out)
+    return out

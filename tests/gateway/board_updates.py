@@ -4,7 +4,9 @@ What lies on flash outlives restart(): the release that runs, whole files of the
 What is in RAM does not: envelope, index, an unfinished file.
 """
 
+import math
 import os
+import time
 from collections.abc import Callable
 from hashlib import sha256
 
@@ -14,7 +16,17 @@ from laterne_gateway import primitives
 from laterne_protocol import manifest, manifest_writing, messages, order, receipt, trust
 from laterne_protocol.errors import WireError
 from laterne_protocol.release_file import Release
-from laterne_protocol.update_messages import FAILED, IDLE, RECEIVING, STAGED, TRIAL, WORKING, Data, Progress
+from laterne_protocol.update_messages import (
+    FAILED,
+    IDLE,
+    MAX_PART_BYTES,
+    RECEIVING,
+    STAGED,
+    TRIAL,
+    WORKING,
+    Data,
+    Progress,
+)
 
 NOT_SIGNED, BAD_INDEX, BAD_FILE = 17, 22, 23  # results
 TIMES = 3  # a file comes at most
@@ -25,7 +37,9 @@ class BoardUpdates:
 
     blocks: what came whole, as (item, block, encoding, bytes of the code). working: so many answers it is at work.
     claims: what it says instead of what is true, to be a hostile one. flash_s: how long flash is busy with
-    so many bytes. busy_s: how long it is before the next answer, which comes late by as much.
+    so many bytes. busy_s: how long it is before the next answer, which comes late by as much. longest_part: of a longer
+    one it has no memory; forgets_after_s: since its last answer, or with such a part, it forgets what it wants, and the
+    block that has begun, until it is asked again.
     """
 
     def __init__(self) -> None:
@@ -49,6 +63,10 @@ class BoardUpdates:
         self.claims: dict[str, object] = {}
         self.flash_s: Callable[[int], float] = lambda size: 0.0
         self.busy_s = 0.0
+        self.longest_part = MAX_PART_BYTES
+        self.forgets_after_s = math.inf
+        self._answered_s = time.monotonic()
+        self._wants = True
         self._files: dict[bytes, bytes] = {}  # on flash, whole, by their digests
         self._forget()
 
@@ -102,7 +120,9 @@ class BoardUpdates:
         self.told.append(question.told)
         if self.trial and self.running is not None and question.told == self.running.digest:
             self.trial, self.floor = False, self.sequence
-        self._work()
+        if self._wants:
+            self._work()
+        self._answered_s, self._wants = time.monotonic(), True
         said = self._progress(question.number)
         for name, value in self.claims.items():
             setattr(said, name, value)
@@ -110,11 +130,15 @@ class BoardUpdates:
 
     def take(self, part: Data) -> None:
         """A part; dropped silently unless it is the next one that is wanted."""
+        if len(part.part) > self.longest_part or time.monotonic() - self._answered_s > self.forgets_after_s:
+            self._wants, self._begun = False, None
+            self._code.clear()
         block = len(self._content) // BLOCK_BYTES
         begun = (part.encoding, part.length)
         is_next = part.offset == len(self._code) and (part.offset == 0 or begun == self._begun)
         if (
             self._phase() != RECEIVING
+            or not self._wants
             or (part.item, part.block) != (self._item, block)
             or not (is_next or part.offset == 0)
         ):

@@ -153,6 +153,30 @@ async def test_a_board_that_falls_silent_over_long_parts_gets_shorter_ones(tmp_p
         assert 1 <= len(longest) <= 4
 
 
+async def test_a_board_that_drops_what_it_has_over_long_parts_gets_shorter_ones(
+    tmp_path: Path, line_of: LineOf
+) -> None:
+    """It lives and answers, and wants the same again."""
+    async with updating(tmp_path, line_of) as case:
+        case.board.updates.running, case.board.updates.longest_part = None, 300
+        async with case.parts.asking(case.line):
+            await case.staged()
+        assert case.parts.health.counted("LE-0007", "updates: parts in vain") == 0
+
+
+async def test_a_board_that_forgets_what_it_wants_is_asked_before_it_is_sent_parts_again(
+    tmp_path: Path, line_of: LineOf
+) -> None:
+    """Short of memory, it forgets with each report that it signs. After a pause parts would find nobody, for ever."""
+    async with updating(tmp_path, line_of) as case:
+        board = case.board.updates
+        board.forgets_after_s, board.longest_part = 0.4, 0
+        async with case.parts.asking(case.line):
+            await until(lambda: case.parts.health.counted("LE-0007", "updates: parts in vain") > 0)
+            board.longest_part = 200
+            await case.staged()
+
+
 async def test_a_board_without_memory_to_inflate_gets_blocks_as_they_are(tmp_path: Path, line_of: LineOf) -> None:
     async with updating(tmp_path, line_of) as case:
         case.board.updates.has_no_memory = True
@@ -350,8 +374,9 @@ async def test_a_board_that_flaps_between_parts_gets_twice_a_release_and_no_more
         claims = case.board.updates.claims
 
         def to_boards(one: frame.Frame) -> list[frame.Frame]:
-            items.reverse()
-            claims["wanted"] = (case.new.digest, items[0], 0, 0)
+            if len(one.payload) < 100:  # a question
+                items.reverse()
+                claims["wanted"] = (case.new.digest, items[0], 0, 0)
             return [one]
 
         case.line.to_boards = to_boards

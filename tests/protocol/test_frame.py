@@ -110,6 +110,15 @@ def test_endless_bytes_without_a_delimiter_take_no_more_memory_than_a_frame() ->
     assert (decoder.damaged, decoder.overlong) == (1, 1)
 
 
+def test_a_frame_for_which_there_was_no_memory_costs_that_frame_only() -> None:
+    decoder = FrameDecoder()
+    whole = SMALL.to_bytes()
+    decoder.feed(whole[:4])
+    decoder.forget()
+    assert list(map(parts, decoder.feed(whole[4:] + whole))) == [parts(SMALL)]
+    assert (decoder.damaged, decoder.overlong) == (1, 1)
+
+
 def test_single_bytes_without_a_delimiter_are_kept_up_to_the_longest_frame() -> None:
     decoder = FrameDecoder()
     for _ in range(MAX_FRAME_BYTES):
