@@ -12,7 +12,7 @@ folder that stands for what is frozen (hil_tests/README.md, boot="frozen").
 import os
 import shutil
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+HERE = os.getcwd()  # manifestfile.py goes there before it runs this, and there is no __file__
 MODEL = os.environ["LATERNE_MODEL"]  # a file in boards/
 
 include("$(MPY_DIR)/extmod/asyncio")
