@@ -4,99 +4,24 @@ What a release may contain is the next test's matter (test_a_release_that_lies_i
 are counted at the block device: the board takes readings and closes reports rarely here, so they would be an update's.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from tests.firmware.operator_end import Operator
-from tests.firmware.questions import Asker, asking
-from tests.firmware.release_end import Sender, SignedRelease, enrolled, running, told_to_stage
+from tests.firmware.attacked import MUCH_LATER, OTHER, SETTINGS, SMALL, attacked
+from tests.firmware.release_end import Sender, SignedRelease, running, told_to_stage
 from tests.gateway.fake_authority import ORDER, FakeAuthority, Key
 
 from laterne_emulator import image
-from laterne_emulator.board import EmulatedBoard
-from laterne_emulator.slots import Record, Release
-from laterne_protocol import cbor, cose, credential, fields, manifest, messages, order, receipt
-from laterne_protocol.update_messages import ENVELOPE, FAILED, IDLE, INDEX, RECEIVING, STAGED, TRIAL, WORKING
+from laterne_emulator.slots import Record
+from laterne_protocol import cbor, cose, credential, manifest, messages, order, receipt
+from laterne_protocol.update_messages import ENVELOPE, FAILED, IDLE, INDEX, STAGED, TRIAL, WORKING
 
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches
 
-NAME = "board-01"
-HEAP_BYTES = 168 * 1024
-SETTINGS = {"report_s": 3600, "sample_ms": 3600000}
-NOT_THE_ORDERED_ONE, NOT_SIGNED, FOR_OTHERS, TOO_OLD = 16, 17, 18, 20
-MUCH_LATER = 2_000_000_000
-SMALL = SignedRelease({"laterne_firmware/app.mpy": b"anything", "lib/more.mpy": b"more of it" * 600}, sequence=9)
-OTHER = SignedRelease({"laterne_firmware/app.mpy": b"other"}, "0.3.0", sequence=9)
-
-
-@dataclass
-class Victim:
-    """An enrolled board that runs its first release, and all who could do something to it."""
-
-    board: EmulatedBoard
-    asker: Asker
-    operator: Operator
-
-    @property
-    def authority(self) -> FakeAuthority:
-        return self.asker.authority
-
-    @property
-    def operations(self) -> int:
-        return self.board.flash.count.operations
-
-    def sender(self, envelope: bytes, release: SignedRelease = SMALL) -> Sender:
-        return Sender(self.asker, release, envelope)
-
-    async def judged(self, envelope: bytes, release: SignedRelease = SMALL) -> int | None:
-        """Orders the release and sends this as its envelope. Why it is refused, None when it is not.
-
-        Nothing is written to flash until then.
-        """
-        sender = self.sender(envelope, release)
-        assert (await told_to_stage(self.operator, sender)).outcome == receipt.DONE
-        count = self.operations
-        found = await sender.until(
-            lambda found: found.phase == FAILED or (found.wanted is not None and found.wanted[1] != ENVELOPE)
-        )
-        if found.phase != FAILED:
-            assert found.wanted is not None
-            assert found.wanted[0] == release.digest
-            return None
-        assert self.operations == count
-        assert found.result is not None
-        return found.result[0]
-
-    async def staged(self, envelope: bytes, release: SignedRelease = SMALL) -> Sender:
-        sender = self.sender(envelope, release)
-        assert (await told_to_stage(self.operator, sender)).outcome == receipt.DONE
-        assert (await sender.send_all()).phase == STAGED
-        return sender
-
-    async def ordered(self, action: int, *arguments: bytes | int) -> int | None:
-        """Why an order is refused, None when it is not."""
-        return (await self.operator.told(self.operator.order(action, list(arguments)))).reason
-
-
-@asynccontextmanager
-async def attacked(
-    emulated_boards: "Benches", authority: FakeAuthority | None = None, other: Release | None = None, **settings: int
-) -> AsyncIterator[Victim]:
-    """other: what lies in slot b."""
-    _, files = running({**SETTINGS, **settings})
-    files |= other.in_slot("b") if other is not None else {}
-    bench = await emulated_boards(files=files, paced=False, heap_bytes=HEAP_BYTES)
-    async with asking(bench.lines[NAME].path) as asker:
-        if authority is not None:
-            asker.authority = authority
-            asker.gateway = type(asker.gateway)(authority)
-        yield Victim(bench.boards[NAME], asker, await enrolled(bench, asker))
+NOT_THE_ORDERED_ONE, NOT_SIGNED, FOR_OTHERS = 16, 17, 18
 
 
 # Who has signed it -------------------------------------------------------------------------------------------------
@@ -359,66 +284,3 @@ async def test_nobody_confirms_or_disturbs_a_trial_but_its_gateway_by_its_name(e
         asker.session = None
         found = await sender.ask(told=release.digest)
         assert (found.phase, found.running, found.floor, found.result) == (IDLE, old.digest, 1, (5, release.digest))
-
-
-# Who sends it ------------------------------------------------------------------------------------------------------
-
-
-async def test_parts_that_are_not_wanted_cost_a_board_nothing(emulated_boards: "Benches") -> None:
-    async with attacked(emulated_boards) as victim:
-        envelope = SMALL.signed_by(victim.authority.release_key)
-        sender = victim.sender(envelope)
-        assert (await told_to_stage(victim.operator, sender)).outcome == receipt.DONE
-        assert (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 0)
-        count = victim.operations
-        data = messages.Data
-        for number in range(3):  # endless, but for this test's end
-            for wrong in (
-                data(number, INDEX, 0, 0, 4096, 0, bytes(900)),  # another item
-                data(number, 161, 7, 3, 4096, 3196, bytes(900)),  # the last one there could be
-                data(number, ENVELOPE, 1, 0, 900, 0, bytes(900)),  # another block
-                data(number, ENVELOPE, 0, 1, 300, 0, bytes(300)),  # another encoding
-                data(number, ENVELOPE, 0, 0, 1025, 0, bytes(900)),  # longer than any
-                data(number, ENVELOPE, 0, 0, 300, 0, bytes(30)),  # the first one, again and again
-                data(number, ENVELOPE, 0, 0, 300, 60, bytes(30)),  # not the next part
-                data(number, ENVELOPE, 0, 0, 299, 30, bytes(30)),  # the next part of something else
-            ):
-                await sender.data(wrong)
-        assert (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 30)
-        for offset in range(0, len(envelope), 7):  # slowly
-            part = envelope[offset : offset + 7]
-            await sender.data(data(0, ENVELOPE, 0, 0, len(envelope), offset, part))
-        assert victim.operations == count
-        assert (await sender.send_all()).phase == STAGED
-    assert len(victim.board.lives) == 1, "it has been on since it was enrolled"
-
-
-async def test_a_gateway_that_drops_or_delays_a_release_costs_no_reading(emulated_boards: "Benches") -> None:
-    """Drop-request, slow retrieval, freeze: the board goes on as it is, and says what it wants to whoever asks."""
-    async with attacked(emulated_boards, report_s=5, sample_ms=200) as victim:
-        sender = victim.sender(SMALL.signed_by(victim.authority.release_key))
-        assert (await told_to_stage(victim.operator, sender)).outcome == receipt.DONE
-        await victim.asker.wait_for_reports(1)
-        assert (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 0)
-        await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (3, 1))
-        await sender.send(3, 1, 0, SMALL.item(3)[4096:], most=100)
-        await victim.asker.wait_for_reports(1)
-        found = await sender.ask()
-        assert found.phase == RECEIVING
-        assert (await sender.send_all()).phase == STAGED
-        assert [one.sequence for one in victim.asker.reports] == list(range(1, len(victim.asker.reports) + 1))
-
-
-async def test_the_largest_sequence_that_a_release_key_signs_moves_no_floor_without_an_order(
-    emulated_boards: "Benches",
-) -> None:
-    """Fast-forward: who has the release key alone cannot bring a board beyond all sequences that are to come."""
-    async with attacked(emulated_boards) as victim:
-        huge = SignedRelease(SMALL.files, sequence=fields.MAX_UINT)
-        envelope = huge.signed_by(victim.authority.release_key)
-        sender = victim.sender(envelope, huge)
-        for told in (9, fields.MAX_UINT - 1):
-            assert (await told_to_stage(victim.operator, sender, sequence=told)).outcome == receipt.DONE
-            found = await sender.send_all()
-            assert (found.phase, found.result, found.floor) == (FAILED, (TOO_OLD, huge.digest), 1)
-        assert await victim.judged(envelope) == NOT_THE_ORDERED_ONE  # ordered was another one

@@ -3,9 +3,11 @@
 import functools
 import hashlib
 import io
+import random
 from collections.abc import Callable
 from typing import Any
 
+from tests.fuzz import envelopes
 from tests.fuzz.corpus import good, of_vectors, vectors
 
 from laterne_gateway import primitives
@@ -29,13 +31,13 @@ def signed_digests() -> frozenset[bytes]:
     return frozenset(one.digest for one in found if one.signatures and is_signed(one))
 
 
-def is_signed(envelope: manifest.Envelope) -> bool:
+def is_signed(envelope: manifest.Envelope, threshold: int = 1) -> bool:
     def valid(key: bytes, message: bytes, signature: bytes) -> "manifest.Verification":
         return primitives.valid(key, message, signature)
         yield
 
     try:
-        for _ in manifest.verified(envelope, release_keys(), 1, valid):
+        for _ in manifest.verified(envelope, release_keys(), threshold, valid):
             raise AssertionError("no steps")
     except SignatureError:
         return False
@@ -61,6 +63,25 @@ def read_envelope(data: bytes) -> None:
         assert hashlib.sha256(found.index).digest() == found.index_digest
     severed = manifest.envelope_of(found.severed())
     assert (severed.digest, severed.sequence, severed.index) == (found.digest, found.sequence, None)
+
+
+@functools.cache
+def severed() -> bytes:
+    """An envelope as boards get it, signed by two keys of two."""
+    (found,) = [one for one in vectors("envelope") if one["name"] == "the same severed"]
+    return bytes.fromhex(found["hex"])
+
+
+def read_forged(data: bytes) -> None:
+    """data: what a forger makes of the signed envelope, as a seed; none makes nothing. He never gets anything through.
+
+    The receiver is one that needs both signatures.
+    """
+    made = envelopes.mutated(severed(), random.Random(data)) if data else severed()
+    found = manifest.envelope_of(made)
+    if not is_signed(found, 2):
+        raise SignatureError("not signed by both")
+    assert made == severed(), "forged"
 
 
 def read_manifest(data: bytes) -> None:
@@ -126,6 +147,7 @@ def release_files() -> list[bytes]:
 
 TARGETS: dict[str, tuple[Callable[[bytes], None], Callable[[], list[bytes]]]] = {
     "envelope": (read_envelope, lambda: of_vectors("envelope")),
+    "forged-envelope": (read_forged, lambda: [b"", b"a", b"b", b"c"]),
     "manifest": (read_manifest, manifests),
     "index": (read_index, lambda: of_vectors("index")),
     "release-file": (read_release_file, release_files),
