@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import sys
 import time
 
@@ -9,9 +10,10 @@ import machine
 import micropython
 from micropython import const
 
+from laterne_firmware import RELEASE
 from laterne_firmware.memory import unload
 from laterne_firmware.sensors import fitted
-from laterne_firmware.supervisor import Supervisor, stepping
+from laterne_firmware.supervisor import Supervisor, is_working, stepping
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 _SERVICE_LOOK_MS = const(200)
 _HEALTHY_MS = const(600000)  # then the starts before do not count any more (slots)
 _GATEWAY_SILENT_MS = const(60000)  # then the LED says that nobody asks
+_TELL_EACH_S = const(5)
 _PAUSE_BEFORE_RESET_MS = const(3000)
 _GC_AT_START_BYTES = const(2048)  # what stays lies close together, not between garbage
 _GC_AT_BYTES = const(16384)  # collect after this much garbage, so that a collection is short
@@ -88,6 +91,7 @@ class Post:
         self._supervisor = Supervisor(watchdog, self._log, machine.reset)
         self._sensors = None  # type: list[Sensor] | None  # not asked for yet
         self._sessions: "Sessions | None" = None  # not before enrolment
+        self._row = []  # type: list[tuple[int, int | None, int]]  # as it was read last
         self._in_service = False
         self._second = 0
 
@@ -159,6 +163,7 @@ class Post:
             if self._sensors is None:  # not before: drivers and enrolment need not be in memory together
                 self._sensors = self._find_sensors()
             row = await fitted.row(self._sensors, self._log)
+            self._row = row
             if row:  # also when the switch was closed meanwhile: what was read goes into a report
                 await self._reporter.put(now_ms, row)
 
@@ -190,6 +195,34 @@ class Post:
             self._sessions.each_second()
         self._second += 1
         self._led_pin.value(self._led())
+        if self._second % _TELL_EACH_S == 0 and not is_working():
+            self._tell()
+
+    def _tell(self) -> None:
+        """README.md, "Who gets in by USB?": in one piece, as each piece may wait for who has USB open."""
+        try:
+            self._log("state " + json.dumps(self._state()))
+        except MemoryError:
+            self._log("no memory to tell the state")
+
+    def _state(self) -> "list[object]":
+        link = self._link
+        line = self._line
+        now_ms = self._clock.now_ms()
+        heard_ms = line.heard_ms
+        enrolled = self._identity.board is not None
+        by_power = machine.reset_cause() == machine.PWRON_RESET
+        sensors = None if self._sensors is None else [(sensor.name, sensor.failing) for sensor in self._sensors]
+        state = [1, RELEASE, sys.path[0], self._identity.trial, enrolled, link.about[1], link.about[0]]
+        state += [by_power, self._clock.boot, now_ms, self._clock.at(now_ms), link.backlog.waiting]
+        state += [
+            link.backlog.next_sequence,
+            None if heard_ms is None else now_ms - heard_ms,
+            line.damaged,
+            line.refused,
+        ]
+        state += [gc.mem_free(), self._random.noise is not None, self._in_service, self._sample_ms, sensors, self._row]
+        return state
 
     def _look_at_trial(self, now_ms: int) -> None:
         if self._identity.trial:

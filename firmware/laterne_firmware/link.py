@@ -48,7 +48,7 @@ class Link:
         address: int,
     ) -> None:
         self._identity = identity
-        self._backlog = backlog
+        self.backlog = backlog
         self._reporter = reporter
         self._clock = clock
         self._random = random
@@ -145,7 +145,7 @@ class Link:
         return (held[1], digest(payload)) if payload and isinstance(held, dict) else None
 
     def _poll(self, question: messages.Poll, now_ms: int) -> bytes:
-        backlog = self._backlog
+        backlog = self.backlog
         if self._identity.board is None:
             return messages.Refusal(question.number, messages.NOT_ENROLLED).to_bytes()
         if question.time is not None:

@@ -3,6 +3,7 @@
 import typer
 
 from laterne_provisioning import board_commands, enrol_command, label_commands, order_commands
+from laterne_provisioning.doctor import commands as doctor_commands
 
 app = typer.Typer(no_args_is_help=True, help="Enrol boards and see which there are.")
 for command in (
@@ -14,6 +15,8 @@ for command in (
     order_commands.decommission,
     label_commands.label,
     enrol_command.enrol,
+    doctor_commands.doctor,
+    doctor_commands.watch,
 ):
     app.command()(command)
 app.command("list")(board_commands.list_boards)

@@ -63,14 +63,15 @@ def checked(printed: bytes) -> Checked:
     """What the program has printed. Raises OperatorError."""
     try:
         names, rows = ast.literal_eval(printed[:MAX_PRINTED_BYTES].decode().strip())
-        return Checked(tuple(output.foreign(str(name)) for name in names), tuple(_reading(*row) for row in rows))
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as why:
+        return Checked(tuple(output.foreign(str(name)) for name in names), tuple(reading_of(*row) for row in rows))
+    except (ValueError, TypeError, ArithmeticError, SyntaxError, RecursionError, MemoryError) as why:
         raise OperatorError(
             f"The self-test has said nothing that can be read ({printed[:32].hex()}): repeat the command."
         ) from why
 
 
-def _reading(channel: int, value: int | None, quality: int) -> Reading:
+def reading_of(channel: int, value: int | None, quality: int) -> Reading:
+    """As a board has it: an integer of the channel's scale. Raises ValueError, TypeError, ArithmeticError."""
     name, unit, exponent = channels.describe(int(channel))
-    shown = None if value is None else int(value) * 10.0**exponent
+    shown = None if value is None else round(int(value) * 10.0**exponent, -exponent)
     return Reading(int(channel), name, shown, unit, int(quality))
