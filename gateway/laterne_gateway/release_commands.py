@@ -30,10 +30,13 @@ def run(config: Config, action: str, what: str, *, as_json: bool) -> int:
     releases = Releases(config.gateway.directory, lambda: trusted, Health())
     if action == "list":
         return _list(releases, as_json=as_json)
-    return _add(releases, Path(what), as_json=as_json) if action == "add" else _remove(releases, what, as_json=as_json)
+    return (
+        run_add(releases, Path(what), as_json=as_json) if action == "add" else _remove(releases, what, as_json=as_json)
+    )
 
 
-def _add(releases: Releases, file: Path, *, as_json: bool) -> int:
+def run_add(releases: Releases, file: Path, *, as_json: bool) -> int:
+    """Stores the release in the file, which is read once: what is judged is what is stored. Returns the exit code."""
     try:
         with file.open("rb") as source:
             data = source.read(release_file.MAX_RELEASE_FILE_BYTES + 1)

@@ -143,9 +143,7 @@ class ReleaseFetch:
     async def _gather(self, digest: bytes, subscribe: Callable[[bytes], Awaitable[None]]) -> None:
         try:
             await subscribe(digest)
-            stored = await self._releases.add(await self._arrived(), self._in_use())
-            if stored != digest:
-                raise ReleaseError(f"what lies at the broker under this name is {stored.hex()}")
+            await self._releases.add(await self._arrived(), self._in_use(), digest)
         except ReleaseError as why:
             count = self._tried.get(digest, (0, 0.0))[0]
             pause_s = min(AGAIN_CAP_S, AGAIN_S * 2.0 ** min(count, 10))

@@ -122,21 +122,24 @@ class Releases:
                     self._loaded.popitem(last=False)
             return release
 
-    async def add(self, data: bytes, keep: Collection[bytes]) -> bytes:
+    async def add(self, data: bytes, keep: Collection[bytes], only: bytes | None = None) -> bytes:
         """As add_file(), beside the loop: a card may take a second for it, and reports go on."""
-        digest = await asyncio.to_thread(self.add_file, data, keep)
+        digest = await asyncio.to_thread(self.add_file, data, keep, only)
         self._loaded.pop(digest, None)
         return digest
 
-    def add_file(self, data: bytes, keep: Collection[bytes] | None = None) -> bytes:
+    def add_file(self, data: bytes, keep: Collection[bytes] | None = None, only: bytes | None = None) -> bytes:
         """Judges and stores a release file; it is on disk when this returns. Its digest.
 
-        keep: releases that may not make room for it; None: none makes room. Raises ReleaseError.
+        keep: releases that may not make room for it; None: none makes room. only: the digest that was asked for: no
+        other release is stored in its place, or others would make room for what nobody wants. Raises ReleaseError.
         """
         try:
             found = judged(data, self._trusted())
         except WireError as why:
             raise ReleaseError(f"refused: {why}") from why
+        if only not in (None, found.digest):
+            raise ReleaseError(f"what lies under this name is {found.digest.hex()}")
         try:
             self._store(found.digest, data, keep)
         except OSError as why:

@@ -1,60 +1,8 @@
-"""The attacks on updates that facts and issue list, as a gateway meets them. What is decided elsewhere is pointed to.
+"""Attacks on updates as a gateway meets them. Which test shows which is a table in protocol/README.md, 11.6.
 
 A gateway judges all that it can and leaves to the board what the board knows better: its floor, its class, its nonce.
+"""
 
-attack                              shown by
-RFC 9124 IMG.EXPIRED                the floor is the board's; here: below, nothing is sent that no board wants
-RFC 9124 IMG.EXPIRED.OFFLINE        the same
-RFC 9124 IMG.INCOMPATIBLE           the class is the board's; here: below, a release for other hardware
-RFC 9124 IMG.FORMAT                 tests/gateway/test_releases.py::test_any_changed_byte_is_refused
-RFC 9124 IMG.LOCATION               tests/gateway/test_releases.py::test_a_release_under_the_name_of_another_is_not_sent
-RFC 9124 NET.REDIRECT               tests/gateway/test_release_fetch.py::test_what_is_not_the_release_is_not_stored_and_the_next_one_has_its_turn
-RFC 9124 NET.ONPATH                 the same, and tests/protocol/test_session.py::test_a_changed_byte_anywhere_and_any_cut_is_refused_and_the_record_itself_still_opens
-RFC 9124 IMG.REPLACE                tests/gateway/test_releases.py::test_what_the_card_has_changed_is_not_sent_and_is_repaired_by_the_same_release
-RFC 9124 IMG.NON_AUTH               tests/gateway/test_releases.py::test_a_release_that_not_enough_release_keys_have_signed_is_refused
-RFC 9124 UPD.WRONG_PRECURSOR        tests/gateway/test_updates.py::test_a_block_that_the_boards_flash_has_spoilt_comes_again_and_not_as_a_patch
-RFC 9124 UPD.UNAPPROVED             below, and tests/gateway/test_orders.py::test_what_no_order_key_has_signed_for_this_board_never_reaches_it
-RFC 9124 IMG.DISCLOSURE             on the line: tests/protocol/test_attacks.py::test_on_a_tapped_line_nothing_of_an_id_a_key_or_a_value_can_be_read; at the broker and on the card: not kept secret
-RFC 9124 MFST.OVERRIDE              tests/gateway/test_releases.py::test_any_changed_byte_is_refused
-RFC 9124 MFST.EXPOSURE              as IMG.DISCLOSURE
-RFC 9124 IMG.EXTRA                  tests/gateway/test_releases.py::test_a_file_too_many_one_too_few_and_endless_data_are_refused
-RFC 9124 KEY.EXPOSURE               tests/gateway/test_releases.py::test_a_release_is_not_sent_any_more_when_the_key_that_signed_it_is_retired
-RFC 9124 MFST.MODIFICATION          tests/gateway/test_releases.py::test_any_changed_byte_is_refused
-RFC 9124 MFST.TOCTOU                tests/gateway/test_releases.py::test_what_the_card_has_changed_is_not_sent_and_is_repaired_by_the_same_release
-TUF arbitrary installation          tests/gateway/test_releases.py::test_a_release_that_not_enough_release_keys_have_signed_is_refused
-TUF endless data                    tests/gateway/test_release_fetch.py::test_what_is_not_the_release_is_not_stored_and_the_next_one_has_its_turn
-TUF extraneous dependencies         tests/gateway/test_releases.py::test_a_file_too_many_one_too_few_and_endless_data_are_refused
-TUF fast-forward                    tests/gateway/test_releases.py::test_a_key_of_another_role_signs_no_release
-TUF indefinite freeze               tests/gateway/test_release_fetch.py::test_parts_that_never_come_are_given_up_and_asked_for_again
-TUF malicious mirrors               tests/gateway/test_release_fetch.py::test_what_is_not_the_release_is_not_stored_and_the_next_one_has_its_turn
-TUF mix-and-match                   the same
-TUF rollback                        tests/gateway/test_roster.py::test_an_older_roster_is_refused_after_a_restart_too; of releases the board's floor
-TUF key compromise                  tests/gateway/test_releases.py::test_a_release_that_not_enough_release_keys_have_signed_is_refused
-TUF wrong software                  below, a release for other hardware
-Uptane eavesdrop                    tests/protocol/test_attacks.py::test_on_a_tapped_line_nothing_of_an_id_a_key_or_a_value_can_be_read
-Uptane drop-request                 tests/gateway/test_updates.py::test_it_goes_on_where_frames_were_lost
-Uptane slow retrieval               tests/gateway/test_release_fetch.py::test_parts_that_never_come_are_given_up_and_asked_for_again
-Uptane freeze                       the same
-Uptane partial bundle               tests/gateway/test_releases.py::test_a_file_too_many_one_too_few_and_endless_data_are_refused
-Uptane rollback, endless data,
-    mix-and-match, arbitrary        as TUF
-order replayed, for another board   tests/gateway/test_orders.py::test_what_no_order_key_has_signed_for_this_board_never_reaches_it; replayed: the board's counter
-order with an old nonce             the board's
-order past not-after                tests/gateway/test_orders.py::test_an_order_to_try_a_release_waits_for_the_gateways_clock_and_is_not_relayed_after_its_end
-confirmation forged                 below
-confirmation of another trial       tests/gateway/test_updates.py::test_reports_from_before_a_restart_in_the_trial_do_not_confirm_it
-order as release, release as order  below, and tests/protocol/test_releases.py::test_a_signature_of_a_release_key_under_an_order_is_no_signature_of_a_release
-path escape, index size lie         below
-decompression bomb                  below
--7 with a key of another curve      the key is the trust's, P-256 always: tests/protocol/test_releases.py::test_no_change_of_a_signed_envelope_is_accepted
-kid of a retired root               tests/gateway/test_releases.py::test_a_key_of_another_role_signs_no_release
-second install during a trial       the board's; here: below, a board on trial is sent nothing
-hostile board                       tests/gateway/test_updates.py::test_a_board_that_wants_what_is_not_in_the_release_gets_nothing_and_is_asked_rarely
-hostile board: endless wants        tests/gateway/test_updates.py::test_a_board_that_flaps_between_parts_gets_twice_a_release_and_no_more
-hostile board: names a thousand     tests/gateway/test_release_fetch.py::test_a_board_wants_one_release_at_a_time_however_many_it_names
-"""  # noqa: E501 - a name of a test is as long as its sentence
-
-import re
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -75,17 +23,7 @@ from laterne_protocol import cbor, cose, manifest, manifest_writing, order, rele
 from laterne_protocol.errors import WireError
 from laterne_protocol.release_file import MAX_RELEASE_FILE_BYTES, Release, base_bytes
 
-REPOSITORY = Path(__file__).parents[2]
 LineOf = Callable[..., FakeLine]
-
-
-def test_every_test_that_the_table_points_to_is_there() -> None:
-    pointed = re.findall(r"(tests/\S+\.py)::(\w+)", __doc__ or "")
-    assert len(pointed) > 30
-    for file, name in pointed:
-        assert re.search(rf"^(async )?def {name}\(", (REPOSITORY / file).read_text(encoding="utf-8"), re.MULTILINE), (
-            name
-        )
 
 
 @pytest.fixture
