@@ -6,6 +6,7 @@ user by /usr/local/bin/laterne-gateway, wherever the checkout lies.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -129,6 +130,28 @@ class Booted:
                 if time.monotonic() > ends_s:
                     raise
                 time.sleep(0.2)
+
+    def pid_here(self, inside: int) -> int:
+        """The number that a process of the machine has outside."""
+        assert self._process is not None
+        place = f"--directory={self._directory / 'machine' / 'root'}".encode()
+        for status in Path("/proc").glob("[0-9]*/status"):
+            try:
+                numbers = re.findall(r"^NSpid:\t(.*)$", status.read_text(), re.MULTILINE)[0].split()
+            except (OSError, IndexError):
+                continue  # it has ended meanwhile
+            if len(numbers) > 1 and numbers[-1] == str(inside) and self._is_ours(int(numbers[0]), place):
+                return int(numbers[0])
+        raise AssertionError(f"no process {inside} in the machine")
+
+    @staticmethod
+    def _is_ours(number: int, place: bytes) -> bool:
+        """Whether this machine's nspawn is among its ancestors."""
+        while number > 1:
+            if place in Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0"):
+                return True
+            number = int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+        return False
 
     def _through(self, fifo: Path, data: bytes | None) -> None:
         # Without blocking for ever: the other end may have died.

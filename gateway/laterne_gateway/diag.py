@@ -1,7 +1,9 @@
 """`laterne-gateway diag`: one file for whoever is asked for help, with what they would ask for, and no secret.
 
 What goes in is named here, one by one; nothing is collected by a pattern. Keys, passwords and reports stay: of
-the files that the configuration names only the public ones (trust, roster, credential) are copied.
+the files that the configuration names only the public ones (trust, roster, credential) are copied. The configuration
+itself holds paths of secrets and never a secret, but somebody may have noted one in a comment, so it goes without its
+comments; of the unit only the properties that are named here, so nothing of its environment.
 """
 
 import contextlib
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +28,22 @@ DONE, WRONG = 0, 1
 LINES = 5000  # of the journal: some days of a quiet gateway, 1 MiB
 COMMAND_WITHIN_S = 30.0
 MAX_FILE_BYTES = 1_048_576
+UNIT = (
+    "ActiveState",
+    "SubState",
+    "Result",
+    "StatusText",
+    "NRestarts",
+    "ExecMainStartTimestamp",
+    "ExecMainCode",
+    "ExecMainStatus",
+    "WatchdogTimestamp",
+    "MemoryCurrent",
+    "MemoryMax",
+    "CPUUsageNSec",
+    "FragmentPath",
+    "DropInPaths",
+)
 LIBRARIES = ("aiomqtt", "aiohttp", "cbor2", "cryptography", "paho-mqtt", "prometheus-client", "serialx")
 
 
@@ -32,11 +51,13 @@ def diag(config: Config, output: Path) -> int:
     """Writes a .tar.gz. Returns the exit code; what could not be had stands in its place in the file."""
     members: dict[str, Callable[[], str]] = {
         "status.json": lambda: json.dumps(status.read(config.gateway.directory), indent=2),
-        "gateway.toml": lambda: config.file.read_text(encoding="utf-8"),
+        "gateway.json": lambda: json.dumps(tomllib.loads(config.file.read_text(encoding="utf-8")), indent=2),
         "check.txt": lambda: _check(config),
         "machine.txt": lambda: "\n".join(_machine(config)),
         "journal.txt": lambda: _said_by("journalctl", "--unit", UNIT_NAME, "--lines", str(LINES), "--no-pager"),
-        "unit.txt": lambda: _said_by("systemctl", "show", UNIT_NAME, "--no-pager"),
+        "unit.txt": lambda: _said_by(
+            "systemctl", "show", UNIT_NAME, "--no-pager", *(f"--property={one}" for one in UNIT)
+        ),
     }
     public = {"trust.cbor": config.gateway.trust, "roster.cbor": config.gateway.roster}
     public["gateway.cbor"] = config.gateway.credential

@@ -1,5 +1,6 @@
 """`laterne-gateway diag`: everything that helps, and no secret."""
 
+import json
 import tarfile
 from pathlib import Path
 
@@ -26,6 +27,7 @@ async def test_it_holds_status_and_files_of_a_running_gateway_and_no_secret(
     gateway = GatewayProcess(tmp_path, [board], [line], mosquitto)
     (tmp_path / "broker.password").write_text("correct horse battery staple")
     text = gateway.config.read_text()
+    text += '# the old one was "Laternenpfahl 9"\n'
     gateway.config.write_text(text.replace("[mqtt]\n", '[mqtt]\nusername = "gw"\npassword_file = "broker.password"\n'))
     board.close_reports(2)
     try:
@@ -39,12 +41,14 @@ async def test_it_holds_status_and_files_of_a_running_gateway_and_no_secret(
         await gateway.end()
         await line.close()
     assert b'"running": true' in found["status.json"]
+    assert json.loads(found["gateway.json"])["mqtt"]["password_file"] == "broker.password"
     assert b"good: trust" in found["check.txt"]
     assert b"cryptography" in found["machine.txt"]
     assert found["roster.cbor"] == (tmp_path / "roster.cbor").read_bytes()
     key = (tmp_path / "state" / "agree.key").read_bytes()
     for content in found.values():
         assert b"correct horse" not in content
+        assert b"Laternenpfahl" not in content
         assert key[40:80] not in content
         assert all(report not in content for report in board.taken.values())
 

@@ -3,15 +3,19 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.booted import Booted
+from tests.gateway.board_sessions import Bucket
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import GatewayProcess, Subscriber
 from tests.gateway.wired import WiredLine
 from tests.servers import Mosquitto
+
+from laterne_gateway.starts import FREE
 
 SERVICE = "laterne-gateway.service"
 CONFIG = "/etc/laterne/gateway.toml"
@@ -36,6 +40,19 @@ class Served:
     async def shown(self, what: str) -> str:
         return (await self.run(f"systemctl show --value -p {what} {SERVICE}")).strip()
 
+    async def start(self, drop_in: str = "") -> None:
+        """drop_in: more lines for the unit's [Service]."""
+        if drop_in:
+            file = f"/etc/systemd/system/{SERVICE}.d/test.conf"
+            await self.run(f"printf '[Service]\\n{drop_in}\\n' > {file}; systemctl daemon-reload")
+        await self.run(f"systemctl start {SERVICE} || {{ journalctl -u {SERVICE} | tail -30; exit 1; }}")
+
+    async def restarted(self, before: str) -> None:
+        """It runs again, as another process than this one."""
+        await self.until(
+            f'[ "$(systemctl show --value -p MainPID {SERVICE})" != {before} ] && systemctl is-active {SERVICE}'
+        )
+
     async def delivers(self) -> None:
         """New reports arrive."""
         self.board.close_reports(5)
@@ -46,6 +63,8 @@ class Served:
 @contextlib.asynccontextmanager
 async def served(tmp_path: Path, broker: Mosquitto) -> AsyncIterator[Served]:
     board = FakeBoard()
+    # A gateway that was killed comes back without a session: real boards let it wait if that comes often.
+    board.sessions.replace_after_s, board.sessions.bucket = 0.0, Bucket(size=100.0)
     line = WiredLine(tmp_path / "quay", [board], seed=1)
     files = tmp_path / "files"
     files.mkdir()
@@ -93,9 +112,7 @@ async def test_the_installed_service_delivers_from_its_sandbox_and_comes_back_wh
 
         # Killed: it is back, and nothing is lost.
         await it.run(f"kill -KILL {pid}")
-        await it.until(
-            f'[ "$(systemctl show --value -p MainPID {SERVICE})" != {pid} ] && systemctl is-active {SERVICE}'
-        )
+        await it.restarted(pid)
         await it.delivers()
 
         # Hung: the watchdog ends it.
@@ -127,3 +144,103 @@ async def test_secrets_are_handed_over_by_systemd(tmp_path: Path, mosquitto: Mos
         await it.delivers()
         # The service's user may not read the file itself.
         await it.run("runuser -u laterne -- cat /etc/laterne/credentials/broker.password && exit 1; true")
+
+
+async def test_starved_of_memory_it_is_killed_and_started_again_and_nothing_is_lost(
+    tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    async with served(tmp_path, mosquitto) as it:
+        await it.start("RestartSec=1")
+        await it.delivers()
+        pid = await it.shown("MainPID")
+        with no_more_memory(it.machine, int(pid)):
+            it.board.close_reports(200)  # what it needs for them it does not get
+            await it.restarted(pid)
+        await it.delivers()
+        assert await it.shown("NRestarts") != "0"
+
+
+async def test_a_full_disk_is_no_reason_to_be_killed_and_over_when_there_is_space(
+    tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    state = "/var/lib/laterne-gateway"
+    async with served(tmp_path, mosquitto) as it:
+        await it.run(
+            f"cp -a {state} /tmp/state; mount -t tmpfs -o size=24m,mode=700,uid=laterne,gid=laterne tmpfs {state}\n"
+            f"cp -a /tmp/state/. {state}/"
+        )
+        await it.start("WatchdogSec=3")
+        await it.delivers()
+        pid = await it.shown("MainPID")
+        await it.run(f"dd if=/dev/zero of={state}/fill bs=64k 2>/dev/null; true")
+        acknowledged = it.board.acknowledged
+        it.board.close_reports(50)
+        status = f"laterne-gateway status --config {CONFIG}"
+        await it.until(f"{status} | grep 'ALARM: the disk is full'")
+        await it.run(f"! {status}")  # an alarm stands: exit 1
+        # Longer than the watchdog would wait for a process that hangs.
+        await it.until(
+            f"{status} --json | python3 -c 'import json, sys; sys.exit(json.load(sys.stdin)[\"uptime_s\"] < 8)'"
+        )
+        assert it.board.acknowledged < acknowledged + 50, "no report is let go that is not on the disk"
+        assert (await it.shown("MainPID"), await it.shown("ActiveState")) == (pid, "active")
+        await it.run(f"rm {state}/fill")
+        await it.delivers()
+        assert await it.shown("MainPID") == pid
+
+
+async def test_one_that_dies_at_once_again_and_again_is_started_for_ever_and_rests_in_between(
+    tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    async with served(tmp_path, mosquitto) as it:
+        await it.start("RestartSec=100ms")
+        for _ in range(FREE):
+            pid = await it.shown("MainPID")
+            await it.run(f"kill -KILL {pid}")
+            await it.until(f'case "$(systemctl show --value -p MainPID {SERVICE})" in 0|{pid}) exit 1; esac')
+            await it.until(
+                f"systemctl show --value -p StatusText {SERVICE} | grep -E 'lines open|soon after its start'"
+            )
+        assert f"has ended {FREE} times in a row soon after its start" in await it.shown("StatusText")
+        assert await it.shown("ActiveState") == "activating"
+        # Who restarts it by hand need not wait.
+        await it.run(f"systemctl restart {SERVICE}")
+        await it.delivers()
+
+
+async def test_systemctl_reload_takes_what_has_changed_and_refuses_what_is_wrong(
+    tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    async with served(tmp_path, mosquitto) as it:
+        await it.start()
+        await it.delivers()
+        pid = await it.shown("MainPID")
+        await it.run(f"printf '[buffer]\\nwhen_full = \"burn\"\\n' >> {CONFIG}; systemctl reload {SERVICE}")
+        await it.until(f"journalctl -u {SERVICE} | grep 'when_full: is not one of refuse, drop oldest'")
+        await it.run(
+            f"sed -i s/burn/refuse/ {CONFIG}; printf 'gather_s = 1\\n' >> {CONFIG}; systemctl reload {SERVICE}"
+        )
+        await it.until(f"journalctl -u {SERVICE} | grep '.buffer. has other settings'")
+        await it.delivers()
+        assert await it.shown("MainPID") == pid
+
+
+@contextlib.contextmanager
+def no_more_memory(machine: Booted, pid: int) -> Iterator[None]:
+    """Meanwhile this process of the machine gets 256 KiB more, and the kernel kills it when it needs more than that.
+
+    In such a container the unit's MemoryMax counts only where this machine's cgroups are of version 2.
+    """
+    first_version = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+    if not first_version.exists():
+        machine.run(f"systemctl set-property --runtime {SERVICE} MemoryMax=16M")
+        yield
+        return
+    group = first_version.parent / f"laterne-{os.getpid()}-{pid}"
+    group.mkdir()
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(256 * 1024))
+        (group / "cgroup.procs").write_text(str(machine.pid_here(pid)))
+        yield
+    finally:
+        group.rmdir()
