@@ -4,8 +4,8 @@
     make submodules BOARD=RPI_PICO
     LATERNE_MODEL=pico make BOARD=RPI_PICO FROZEN_MANIFEST=/path/to/laterne/firmware/manifest.py
 
-Not built by this repository's tests, which have no sources of MicroPython. Emulated boards run the same files from a
-folder that stands for what is frozen (hil_tests/README.md, boot="frozen").
+Built and run once by hand (README.md, "Who mounts the flash"); a test runs this file as MicroPython does. Emulated
+boards run the same files from a folder that stands for what is frozen (hil_tests/README.md, boot="frozen").
 """
 # ruff: noqa: F821 - tools/manifestfile.py of MicroPython runs this and has include, module and package
 
