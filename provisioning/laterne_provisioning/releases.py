@@ -10,7 +10,7 @@ from laterne_protocol import cose, credential, fields, manifest, manifest_writin
 from laterne_protocol.errors import SignatureError, WireError
 from laterne_protocol.release_file import Release, release_of
 from laterne_protocol.release_index import Head
-from laterne_provisioning import audit, keys, primitives
+from laterne_provisioning import audit, keys, output, primitives
 from laterne_provisioning.authority import Authority
 from laterne_provisioning.compiling.mpy import CrossCompiler, abi_of
 from laterne_provisioning.compiling.shortening import NotShortened, shortened
@@ -238,6 +238,16 @@ class Verdict:
     @property
     def is_good(self) -> bool:
         return len(self.signers) >= self.needed
+
+
+def require_signed(release: Release, trusted: trust.Trust) -> None:
+    """Raises OperatorError: fewer signatures of this trust's release keys than it needs."""
+    verdict = judged(release, trusted)
+    if not verdict.is_good:
+        raise OperatorError(
+            f"The release is not signed by {output.foreign(trusted.authority)}: {len(verdict.signers)} of "
+            f"{verdict.needed} signatures that are needed. Nothing was written. Sign it: laterne release sign."
+        )
 
 
 def require_ours(release: Release) -> None:

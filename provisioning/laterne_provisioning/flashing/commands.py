@@ -25,7 +25,7 @@ from laterne_provisioning import (
 )
 from laterne_provisioning.authority import Authority
 from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.flashing import ports, steps
+from laterne_provisioning.flashing import box, box_command, ports, steps
 from laterne_provisioning.flashing.repl import NoRepl
 from laterne_provisioning.flashing.steps import Flashed
 from laterne_provisioning.grants import GrantFile
@@ -82,6 +82,23 @@ def flash(
     label: Annotated[
         Path | None, typer.Option(metavar="FILE", help="With --id: its label, as .pdf, .png or .svg.")
     ] = None,
+    in_box: Annotated[
+        bool, typer.Option("--batch", help="A box of boards: flash and enrol each as it is plugged in.")
+    ] = False,
+    table: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="With --batch: id,post,latitude,longitude.")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="With --batch instead: so many boards, their ids counted from --id on.")
+    ] = None,
+    port_from: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="With --batch: the USB ports. [default: all]  '/dev/bench-*-usb'"),
+    ] = None,
+    wait: Annotated[
+        float | None,
+        typer.Option(min=0.1, metavar="SECONDS", help="With --batch: end when none comes for so long."),
+    ] = None,
     passphrase_file: Annotated[
         Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The key's passphrase: first line of FILE.")
     ] = None,
@@ -91,6 +108,22 @@ def flash(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Write a release onto the board on PORT, test and enrol it. If it is interrupted, give the same command again."""
+    if label is not None and labels.suffix_of(label) not in labels.FORMATS:
+        raise UsageError(f"Labels are written as {', '.join(labels.FORMATS)}: give the file such a name.")
+    secrets = keys.Secrets(passphrase_file, pin_file)
+    settings = _settings(address, report_seconds, sample_ms)
+    if in_box:
+        if port is not None or release_file is None or authority is None or line_port is None or post is not None:
+            raise UsageError(
+                "--batch takes --release, --authority and --line, and no PORT: boards are taken as they are plugged "
+                "in. Posts stand in --csv."
+            )
+        options = box_command.Options(board_id, count, table, line_port, port_from, label, wait, as_json)
+        way = box.Way(releases.read(release_file), model, settings, pending)
+        box_command.flash_box(authorities.open_authority(authority), way, secrets, options)
+        return
+    if table is not None or count is not None or port_from is not None or wait is not None:
+        raise UsageError("--csv, --count, --port-from and --wait are for a box of boards: give --batch, too.")
     if port is None:
         _show_ports(as_json)
         return
@@ -107,8 +140,6 @@ def flash(
                 "--id and enrol it later with `laterne board enrol`."
             )
         enrol.check_ids(board_id, place)
-    if label is not None and labels.suffix_of(label) not in labels.FORMATS:
-        raise UsageError(f"Labels are written as {', '.join(labels.FORMATS)}: give the file such a name.")
     given = [name for name in (authority, grant, trust_file) if name is not None]
     if len(given) != 1:
         raise UsageError("Whom to believe? Give one of --authority DIR, --grant FILE and --trust FILE.")
@@ -120,10 +151,7 @@ def flash(
     granted = None if grant is None else grants.read_file(grant)
     release = releases.read(release_file)
     releases.require_ours(release)
-    _require_signed(release, _trusted(opened, granted, trust_file))
-    settings = {"address": address, "report_s": report_seconds, "sample_ms": sample_ms}
-    set_now = {name: value for name, value in settings.items() if value is not None}
-    secrets = keys.Secrets(passphrase_file, pin_file)
+    releases.require_signed(release, _trusted(opened, granted, trust_file))
     enrolment = None
     if line_port is not None:
         with Line(line_port):
@@ -143,7 +171,7 @@ def flash(
     ):
         flashed: Flashed | None = None
         try:
-            flashed = steps.flashed(port, release, model, set_now or None, say)
+            flashed = steps.flashed(port, release, model, settings, say)
         except NoRepl:
             # Three things may have happened:
             # 1 - this command was stopped after the board had taken its credential: enrolling finishes it.
@@ -157,7 +185,15 @@ def flash(
         if line_port is not None and enroller is not None:
             with Line(line_port) as line:
                 enrolment = enroller(line, say)
+            if flashed is not None:
+                steps.require_same(flashed.hardware, enrolment.board.hardware, enrolment.board.id, port, line_port)
     _tell(port, release, flashed, enrolment, label, as_json)
+
+
+def _settings(address: int | None, report_seconds: int | None, sample_ms: int | None) -> dict[str, int] | None:
+    """As in /settings.json; None: the board keeps those that it has."""
+    given = {"address": address, "report_s": report_seconds, "sample_ms": sample_ms}
+    return {name: value for name, value in given.items() if value is not None} or None
 
 
 @contextmanager
@@ -197,15 +233,6 @@ def _trusted(opened: Authority | None, granted: GrantFile | None, trust_file: Pa
     if granted is not None:
         return granted.trusted
     return authorities.read_trust(trust_file or Path())[1]
-
-
-def _require_signed(release: Release, trusted: trust.Trust) -> None:
-    verdict = releases.judged(release, trusted)
-    if not verdict.is_good:
-        raise OperatorError(
-            f"The release is not signed by {output.foreign(trusted.authority)}: {len(verdict.signers)} of "
-            f"{verdict.needed} signatures that are needed. Nothing was written. Sign it: laterne release sign."
-        )
 
 
 def _show_ports(as_json: bool) -> None:

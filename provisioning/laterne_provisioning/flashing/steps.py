@@ -12,20 +12,28 @@ from dataclasses import dataclass
 
 from laterne_protocol.release_file import Release
 from laterne_provisioning import output
+from laterne_provisioning.errors import OperatorError
 from laterne_provisioning.flashing import checking, interpreter, layout, writing
 from laterne_provisioning.flashing.checking import Checked
 from laterne_provisioning.flashing.interpreter import Interpreter
 from laterne_provisioning.flashing.repl import Repl
 
+# As firmware/laterne_firmware/board.py tells it with the proof of its keys.
+_HARDWARE = "import machine,binascii\nprint(binascii.hexlify(machine.unique_id()[:16]).decode())"
+
 
 @dataclass(frozen=True)
 class Flashed:
-    """A board after its flash was written. found: its interpreter. checked: None where the release tests nothing."""
+    """A board after its flash was written.
+
+    found: its interpreter. checked: None where the release tests nothing. hardware: the chip's own number.
+    """
 
     model: str
     found: Interpreter
     written: writing.Written
     checked: Checked | None
+    hardware: bytes
 
 
 def flashed(
@@ -42,6 +50,7 @@ def flashed(
         chosen = interpreter.model_of(found, model, layout.models(release))
         say(f"A board of the model {chosen} with {found}")
         interpreter.require_fits(found, release.head, chosen, port)
+        hardware = _hardware(repl)
         writing.require_not_enrolled(repl)
         wanted = layout.layout(release, chosen, settings)
         writing.stopped(repl)
@@ -53,4 +62,24 @@ def flashed(
         writing.finish(repl, wanted)
         say("Starting it")
         repl.reset()
-    return Flashed(chosen, found, written, checked)
+    return Flashed(chosen, found, written, checked, hardware)
+
+
+def _hardware(repl: Repl) -> bytes:
+    told = repl.run(_HARDWARE)
+    try:
+        return bytes.fromhex(told.decode().strip())
+    except ValueError as why:
+        raise OperatorError(f"The board on {repl.port} tells no number of its own ({told[:32].hex()}).") from why
+
+
+def require_same(flashed: bytes | None, enrolled: bytes, board_id: str, port: str, line: str) -> None:
+    """That the board on the line is the one on USB, by the chips' own numbers; None: nothing was flashed.
+
+    Raises OperatorError.
+    """
+    if flashed is not None and flashed != enrolled:
+        raise OperatorError(
+            f"The board on {line} was enrolled as {board_id}, and the one on {port} is another: label that one, "
+            "connect the line to the board that you flash, and repeat the command for that one."
+        )
