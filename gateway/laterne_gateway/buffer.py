@@ -21,12 +21,13 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from laterne_gateway import buffered, ledger, salvage
+from laterne_gateway import buffered, drops, ledger, salvage
 from laterne_gateway.buffered import FULL, NOT_IN_TURN, STORED, Accepted, Chain, Gap, Lane, Refused, Row
 from laterne_gateway.config import BufferSettings
+from laterne_gateway.disk_news import Away, Broken, Committed, News, Opened
 from laterne_gateway.durations import Durations
 from laterne_gateway.health import Health
-from laterne_gateway.writer import AGAIN_S, Away, Broken, Committed, Job, News, Opened, StoreError, Writer
+from laterne_gateway.writer import AGAIN_S, Job, StoreError, Writer
 
 log = logging.getLogger("laterne")
 
@@ -217,7 +218,7 @@ class Buffer:
         )
         while True:  # a lane must not pass it before its loss is stated
             try:
-                await self._writer.write(lambda db, numbers: ledger.take_out(db, numbers, row, None))
+                await self._writer.write(lambda db, numbers: drops.take_out(db, numbers, row, None))
                 return
             except StoreError as why:
                 log.debug("%s: report %d is not set aside yet: %s", row.board, row.sequence, why)
@@ -291,9 +292,9 @@ class Buffer:
             return
         keep = self._settings.max_days * HOURS_A_DAY
         try:
-            old = await self._writer.write(lambda db, numbers: ledger.mark_hour(db, numbers, keep))
+            old = await self._writer.write(lambda db, numbers: drops.mark_hour(db, numbers, keep))
             if isinstance(old, int):
-                job: Job = lambda db, numbers: ledger.drop_oldest(db, numbers, old, buffered.TOO_OLD, None)  # noqa: E731
+                job: Job = lambda db, numbers: drops.drop_oldest(db, numbers, old, buffered.TOO_OLD, None)  # noqa: E731
                 while await self._writer.write(job):
                     pass
         except StoreError as why:

@@ -34,18 +34,26 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 
-from laterne_gateway import primitives
 from laterne_gateway.buffer import Buffer, NotInTurnError
 from laterne_gateway.buffered import OTHER, PAST, STORED, Accepted, Refused
 from laterne_gateway.clock import Clock
 from laterne_gateway.dates import Dates
+from laterne_gateway.examination import (
+    ANOTHER,
+    RefusedReport,
+    check_chain,
+    examine,
+    key_for,
+    kid_of,
+    stated,
+    unstated,
+)
 from laterne_gateway.health import Health
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.writer import StoreError
-from laterne_protocol import cose, credential, report, report_reading
-from laterne_protocol.errors import CoseError, WireError
+from laterne_protocol import report
 from laterne_protocol.roster import Entry
 
 log = logging.getLogger("laterne")
@@ -56,25 +64,7 @@ MAX_STEP = 64  # a gap of 10,000 reports before a damaged one is crossed in 157 
 # Of one board: each costs a synced commit, and a forger could have one every 3 s. Enough to cross that gap in an hour.
 MAX_SET_ASIDE_AN_HOUR, HOUR_S = 160, 3600.0
 
-ANOTHER = "speaks for another"
-
 ACCEPTED, REFUSED, REPEATED, AWAITS_ROSTER = "accepted", "refused", "repeated", "awaits the roster"
-
-_kid = lru_cache(maxsize=primitives.KEYS_KEPT)(credential.kid)  # of public keys, report after report
-
-
-class RefusedReport(Exception):
-    """Why a report is not believed. sequence: its own claim, or None. signed: whether the board made it.
-
-    kid: of the key that it names, if that is none of the board's.
-    """
-
-    def __init__(self, reason: str, detail: str, sequence: int | None, signed: bool, kid: bytes = b"") -> None:
-        super().__init__(detail)
-        self.kid = kid
-        self.reason = reason
-        self.sequence = sequence
-        self.signed = signed
 
 
 @dataclass
@@ -93,60 +83,6 @@ class Intake:
     refusals: int = 0
     last_set_aside: bytes = b""
     set_aside_s: "deque[float]" = field(default_factory=lambda: deque(maxlen=MAX_SET_ASIDE_AN_HOUR))
-
-
-def examine(body: bytes, entry: Entry) -> tuple[report.Report, bytes]:
-    """The report in a board's signed bytes and its payload's digest. Raises RefusedReport."""
-    try:
-        signed = cose.parse(body, report.MAX_REPORT_BYTES)
-    except WireError as why:
-        raise RefusedReport("not a signed object", str(why), None, False) from why
-    try:
-        claimed: report.Report | None = report_reading.report_of(signed.payload)
-        malformed = ""
-    except WireError as why:
-        claimed, malformed = None, str(why)
-    sequence = None if claimed is None else claimed.sequence
-    key = _key_for(entry, sequence)
-    kid = _kid(key)
-    try:
-        if signed.kid != kid:
-            raise CoseError(f"it names key {signed.kid.hex()}, the roster {kid.hex()}")
-        cose.verify(signed, cose.REPORT, partial(primitives.valid, key))
-    except CoseError as why:
-        if claimed is not None and claimed.board != entry.board:
-            raise RefusedReport(ANOTHER, f"it hands over a report of {claimed.board}", None, False) from why
-        raise RefusedReport("signature", str(why), sequence, False, signed.kid if signed.kid != kid else b"") from why
-    if claimed is None:
-        raise RefusedReport("malformed payload", malformed, None, True)
-    if claimed.board != entry.board:
-        raise RefusedReport(ANOTHER, f"it says it is {claimed.board}", None, True)
-    return claimed, report.digest(signed.payload)
-
-
-def _key_for(entry: Entry, sequence: int | None) -> bytes:
-    """The key that signs the board's report with this number; the present one when it says none."""
-    for one in entry.former:
-        if sequence is not None and sequence <= one.last:
-            return one.sign_key
-    return entry.sign_key
-
-
-def check_chain(found: report.Report, intake: Intake) -> None:
-    """Whether the report follows the one before. Raises RefusedReport.
-
-    No check after a gap or a report that was passed over: nobody here knows the digest of the one before.
-    """
-    if found.sequence != intake.received + 1:
-        return
-    expected = intake.credential if intake.follows is None else intake.digest
-    if expected is not None and found.previous != expected:
-        raise RefusedReport(
-            "chain broken",
-            f"it names {found.previous.hex()} as the one before, we have {expected.hex()}",
-            found.sequence,
-            True,
-        )
 
 
 class Inbox:
@@ -194,7 +130,8 @@ class Inbox:
             found, digest = examine(body, entry)
             if found.sequence <= intake.received:
                 return self._old(entry, intake, found, digest, body)
-            check_chain(found, intake)
+            expected = intake.credential if intake.follows is None else intake.digest
+            check_chain(found, intake.received, expected)
         except RefusedReport as why:
             if self._roster.awaits(entry.board, why.kid):
                 self._health.alarm(
@@ -206,7 +143,7 @@ class Inbox:
         intake.refusals = 0
         former = intake.received
         accepted = self._accepted(entry, intake, found, digest, body)
-        self.dates.learn_of(found, _kid(_key_for(entry, found.sequence)))
+        self.dates.learn_of(found, kid_of(key_for(entry, found.sequence)))
         intake.received, intake.digest, intake.follows = found.sequence, digest, found.sequence
         self._put(entry, intake, accepted, partial(self._note_stored, entry, intake, accepted, former, found))
         return ACCEPTED
@@ -242,7 +179,7 @@ class Inbox:
             self._clock.utc_ms(),
             found.clock[1],
             body,
-            _unstated(found, intake.received),
+            unstated(found, intake.received),
         )
 
     def _old(self, entry: Entry, intake: Intake, found: report.Report, digest: bytes, body: bytes) -> str:
@@ -407,28 +344,16 @@ class Inbox:
         if missing == 0:
             return
         first, last = former + 1, found.sequence - 1
-        stated = _stated(found, first, last)
-        if begins and stated < missing:
+        said = stated(found, first, last)
+        if begins and said < missing:
             # Not lost here: the board was with another gateway before, or this one's database is new.
-            self._health.count(board, "reports before the first here", missing - stated)
+            self._health.count(board, "reports before the first here", missing - said)
             log.info("%s: its first report here is %d", board, found.sequence)
             return
         self._health.count(board, "reports missing", missing)
-        self._health.count(board, "reports missing, stated by the board", min(stated, missing))
+        self._health.count(board, "reports missing, stated by the board", min(said, missing))
         reasons = sorted({report.REASONS.get(gap[2], f"reason {gap[2]}") for gap in found.gaps})
-        said = f"says: {', '.join(reasons)}" if stated >= missing else "does not say why"
+        why = f"says: {', '.join(reasons)}" if said >= missing else "does not say why"
         self._health.say(
-            board, "missing", f"{board}: reports {first} to {last} are missing, the board {said}", logging.WARNING
+            board, "missing", f"{board}: reports {first} to {last} are missing, the board {why}", logging.WARNING
         )
-
-
-def _stated(found: report.Report, first: int, last: int) -> int:
-    """How many of these missing reports the board itself says it has lost."""
-    return sum(max(0, min(last, gap[1]) - max(first, gap[0]) + 1) for gap in found.gaps)
-
-
-def _unstated(found: report.Report, received: int) -> str | None:
-    """Why reports before this one are missing, where the board does not say it in its signed words."""
-    missing = found.sequence - received - 1
-    stated = _stated(found, received + 1, found.sequence - 1)
-    return None if stated >= missing else "missing, and the board does not say why"

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from laterne_gateway.buffered import (
-    CARD,
     FULL,
     LOST_TRACK,
     NOT_IN_TURN,
@@ -32,7 +31,6 @@ from laterne_protocol.errors import WireError
 MAX_SET_ASIDE = 1000  # about 1 MiB
 MAX_GAPS = 10_000  # about 1 MiB; far more than an outage makes, as neighbours are joined
 ROWS_A_STATEMENT = (16, 4, 1)  # as many statements are kept prepared, for each table
-DROP_AT_ONCE = 256  # reports that go together when there must be room: about 0.25 MiB
 
 OVERLAPPING = (
     "select board from chain where exists "
@@ -42,7 +40,6 @@ OVERLAPPING = (
 # Tallies.
 SET_ASIDE_DROPPED = "set aside and dropped"  # what MAX_SET_ASIDE cost
 GAPS_DROPPED = "gaps never told"  # what MAX_GAPS cost
-DROPPED = "reports dropped"
 DAMAGED = "reports damaged in the buffer"
 REPAIRS = "repairs"
 
@@ -312,51 +309,6 @@ def used_bytes(db: sqlite3.Connection) -> int:
     return pages * PAGE_BYTES
 
 
-def drop_oldest(db: sqlite3.Connection, ledger: Ledger, up_to_id: int | None, reason: str, now_ms: int | None) -> int:
-    """Drops the oldest reports, DROP_AT_ONCE at most and none after up_to_id, and states them. How many."""
-    write(db, ledger)
-    rows = db.execute(
-        "select id, board, sequence from report where id <= ? order by id limit ?",
-        (ledger.last_id if up_to_id is None else up_to_id, DROP_AT_ONCE),
-    ).fetchall()
-    if not rows:
-        return 0
-    for board, first, last in runs((board, sequence) for _, board, sequence in rows):
-        add_gap(db, ledger, Gap(board, first, last, reason, now_ms))
-    last_id = rows[-1][0]
-    db.execute("delete from report where id <= ?", (last_id,))
-    move_lanes(
-        db,
-        ledger,
-        [
-            Lane(lane.route, lane.begins, last_id if lane.upto is None else min(last_id, lane.upto), lane.upto)
-            for lane in list(ledger.lanes.values())
-            if lane.delivered < last_id
-        ],
-    )
-    add_tally(db, DROPPED, len(rows))
-    ledger.dropped_to = last_id
-    return len(rows)
-
-
-def take_out(db: sqlite3.Connection, ledger: Ledger, row: Row, now_ms: int | None) -> None:
-    """A report that the card has changed is set aside and stated: nobody could believe it."""
-    refused = Refused(row.board, row.sequence, CARD, b"", None, now_ms, None, row.body)
-    set_aside(db, ledger, refused)
-    add_gap(db, ledger, Gap(row.board, row.sequence, row.sequence, CARD, now_ms))
-    db.execute("delete from report where id = ?", (row.id,))
-    add_tally(db, DAMAGED, 1)
-
-
-def mark_hour(db: sqlite3.Connection, ledger: Ledger, keep: int) -> int | None:
-    """Another hour has passed. The last report that has waited for `keep` hours or longer, None: none has."""
-    ledger.last_hour += 1
-    db.execute("insert into hour values (?, ?)", (ledger.last_hour, ledger.last_id))
-    found = db.execute("select max(last_id) from hour where number <= ?", (ledger.last_hour - keep,)).fetchone()[0]
-    db.execute("delete from hour where number < ?", (ledger.last_hour - keep,))
-    return None if found is None else int(found)
-
-
 def add_tally(db: sqlite3.Connection, name: str, by: int) -> None:
     if by:
         db.execute(
@@ -382,20 +334,6 @@ def move_chain(
             ledger.overlapping.add(board)
     ledger.chains[board] = Chain(credential, sequence, digest)
     ledger.moved.add(board)
-
-
-def runs(numbers: Iterable[tuple[str, int]]) -> list[tuple[str, int, int]]:
-    """[(board, first, last)] of neighbouring sequences, in the order of their beginning."""
-    runs: list[tuple[str, list[int]]] = []
-    of_board: dict[str, list[int]] = {}
-    for board, sequence in numbers:
-        run = of_board.get(board)
-        if run is not None and run[1] + 1 == sequence:
-            run[1] = sequence
-        else:
-            of_board[board] = run = [sequence, sequence]
-            runs.append((board, run))
-    return [(board, first, last) for board, (first, last) in runs]
 
 
 def _number(db: sqlite3.Connection, query: str) -> int:

@@ -27,7 +27,7 @@ import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from laterne_gateway import buffered, ledger
+from laterne_gateway import buffered, drops, ledger
 from laterne_gateway.buffered import Chain, Lane, Row
 from laterne_gateway.database import FILE_NAME, PAGE_BYTES, make_tables, sync_directory
 from laterne_gateway.database_pages import NotReadableError, Pages, records
@@ -223,7 +223,7 @@ class _Found:
         if has_lanes:
             missing += f" and exists (select 1 from lane where {_BEFORE.format('named.id')})"
         lost = copy.execute(f"{missing} order by board, sequence").fetchall()
-        for board, first, last in ledger.runs(lost):
+        for board, first, last in drops.runs(lost):
             ledger.add_gap(copy, numbers, buffered.Gap(board, first, last, buffered.CARD, None))
         for row in self._damaged:
             refused = buffered.Refused(row.board, row.sequence, buffered.CARD, b"", None, None, None, row.body)

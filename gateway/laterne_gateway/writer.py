@@ -22,14 +22,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from laterne_gateway import buffered, ledger, salvage
-from laterne_gateway.buffered import Lane, Row
+from laterne_gateway import buffered, disk_errors, drops, ledger, salvage
+from laterne_gateway.buffered import Lane
 from laterne_gateway.config import DROP_OLDEST, BufferSettings
 from laterne_gateway.database import PAGE_BYTES, DatabaseError, open_database
+from laterne_gateway.disk_news import Away, Broken, Committed, News, Opened
 from laterne_gateway.ledger import Ledger
 
 log = logging.getLogger("laterne")
@@ -44,7 +44,7 @@ TURN_WITHIN_S = 5.0  # so often an idle thread comes round: service.py sees that
 AGAIN_S = 5.0  # how often a database that failed is opened anew
 REPAIR_AT_MOST_EVERY_S = 60.0
 UNREADABLE_TIMES = 3  # a place that cannot be read so often is taken for damaged
-MAX_DROPS = 16  # times ledger.DROP_AT_ONCE in a group: a limit that was lowered is reached in steps
+MAX_DROPS = 16  # times drops.DROP_AT_ONCE in a group: a limit that was lowered is reached in steps
 MIB = 1024 * 1024
 
 # Of the size that the tables may have, and of what is free on the disk, this is not for reports: lanes must move, gaps
@@ -59,43 +59,6 @@ class StoreError(Exception):
     """
 
 
-@dataclass(frozen=True)
-class Opened:
-    """The database is open. ledger: as it is on the disk."""
-
-    ledger: Ledger
-    repaired: salvage.Outcome | None
-
-
-@dataclass(frozen=True)
-class Committed:
-    """dropped_to: reports up to this id were dropped, for want of room or for their age. stored: now, in order.
-
-    took_s: from the first statement to the end of the sync.
-    """
-
-    last_id: int
-    last_gap_id: int
-    dropped_to: int
-    stored: list[Row]
-    took_s: float
-
-
-@dataclass(frozen=True)
-class Away:
-    """There is no database. why: a sentence for the operator."""
-
-    why: str
-
-
-@dataclass(frozen=True)
-class Broken:
-    """The thread has ended of what is no error of the disk."""
-
-    why: Exception
-
-
-News = Opened | Committed | Away | Broken
 Job = Callable[[sqlite3.Connection, Ledger], object]
 Then = Callable[[object], None]  # told what became of a job, in the event loop: its result or a StoreError
 Waiting = tuple[Job, Then]
@@ -150,7 +113,7 @@ class Writer:
     def _raise_if_denied(self, why: Exception) -> None:
         # A directory that this user may not use will not be better tomorrow; a read-only or full disk may.
         denied = isinstance(why, PermissionError | NotADirectoryError | FileExistsError)
-        if _code(why) == sqlite3.SQLITE_CANTOPEN:  # SQLite does not say why
+        if disk_errors.code(why) == sqlite3.SQLITE_CANTOPEN:  # SQLite does not say why
             try:
                 tempfile.TemporaryFile(dir=self._directory).close()
             except OSError as reason:
@@ -303,9 +266,9 @@ class Writer:
                 if not self._moved:
                     self._moved_since_s = time.monotonic()
                 self._moved = {**moved, **self._moved}
-            sentence = _in_words(why)
+            sentence = disk_errors.in_words(why)
             self._settle([(then, StoreError(sentence)) for _, then in writes])
-            if _code(why) not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
+            if disk_errors.code(why) not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY):
                 raise
             if db.in_transaction:
                 db.execute("rollback")
@@ -322,7 +285,7 @@ class Writer:
         """Sets no_room; drops the oldest reports instead where the settings say so."""
         self.no_room = self._lacks(db)
         for _ in range(MAX_DROPS if self._settings.when_full == DROP_OLDEST else 0):
-            if not self.no_room or not ledger.drop_oldest(db, self._ledger, None, buffered.TOO_MANY, None):
+            if not self.no_room or not drops.drop_oldest(db, self._ledger, None, buffered.TOO_MANY, None):
                 return
             self.no_room = self._lacks(db)
 
@@ -342,11 +305,11 @@ class Writer:
         if self._db is not None:
             self._db.close()
             self._db = None
-        self._away = _in_words(why)
+        self._away = disk_errors.in_words(why)
         self._again_s = time.monotonic() + AGAIN_S
-        if _code(why) == sqlite3.SQLITE_IOERR and "read" in _name(why).lower():
+        if disk_errors.code(why) == sqlite3.SQLITE_IOERR and "read" in disk_errors.name(why).lower():
             self._unreadable += 1
-        damaged = _code(why) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        damaged = disk_errors.code(why) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
         self._say(Away(self._away))
         soon = time.monotonic() - self._repaired_s < REPAIR_AT_MOST_EVERY_S  # it did not help: not again at once
         if (damaged or self._unreadable >= UNREADABLE_TIMES) and not soon:
@@ -414,22 +377,3 @@ def _set(future: "asyncio.Future[object]", result: object) -> None:
         future.set_exception(result)
     else:
         future.set_result(result)
-
-
-def _code(why: Exception) -> int | None:
-    """SQLite's primary result code (sqlite.org/rescode.html)."""
-    code = getattr(why, "sqlite_errorcode", None)
-    return None if code is None else int(code) & 0xFF
-
-
-def _name(why: Exception) -> str:
-    return str(getattr(why, "sqlite_errorname", ""))
-
-
-def _in_words(why: Exception) -> str:
-    code = _code(why)
-    if code == sqlite3.SQLITE_FULL:
-        return "the disk is full"
-    if code == sqlite3.SQLITE_BUSY:
-        return "another program holds the database"
-    return f"the disk fails ({why}{f', {_name(why)}' if _name(why) else ''})"

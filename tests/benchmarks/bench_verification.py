@@ -20,7 +20,7 @@ from tests.gateway.fake_board import FakeBoard
 from tests.protocol.oracles import Oracle
 
 from laterne_gateway import primitives
-from laterne_gateway.inbox import examine
+from laterne_gateway.examination import examine
 from laterne_protocol import cose
 
 PAYLOAD_BYTES = (64, 300, 900)

@@ -11,7 +11,7 @@ import pytest
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import limit_pages
 
-from laterne_gateway import ledger
+from laterne_gateway import drops, ledger
 from laterne_gateway.buffer import FRESH, Buffer
 from laterne_gateway.buffered import OTHER, PAST, REPEATED, STORED, TOO_OLD, Accepted, Refused
 from laterne_gateway.config import BufferSettings
@@ -276,7 +276,7 @@ async def test_what_was_dropped_is_not_delivered_from_memory_either(tmp_path: Pa
     board, buffer = FakeBoard(), open_buffer(tmp_path)
     for sequence in (1, 2, 3, 4):
         await buffer.put(accepted(board, sequence))
-    await buffer._writer.write(lambda db, numbers: ledger.drop_oldest(db, numbers, 2, TOO_OLD, None))
+    await buffer._writer.write(lambda db, numbers: drops.drop_oldest(db, numbers, 2, TOO_OLD, None))
     assert [row.sequence for row in await buffer.oldest(0, 20)] == [3, 4]
     await buffer.close()
 

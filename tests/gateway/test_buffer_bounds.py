@@ -13,7 +13,7 @@ from tests.gateway.test_buffer import accepted, delivered, open_buffer
 from tests.gateway.test_damaged_database import gaps, stated
 from tests.servers import Mosquitto
 
-from laterne_gateway import buffered, ledger
+from laterne_gateway import buffered, drops, ledger
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.buffered import PAST, STORED, Gap, Lane, Refused
 from laterne_gateway.config import DROP_OLDEST, BufferSettings
@@ -66,7 +66,7 @@ async def test_where_told_so_the_oldest_goes_and_every_one_of_them_is_stated(tmp
     assert kept | stated(found) == {(board.name, number) for board in boards for number in range(1, count + 1)}
     assert not kept & stated(found)
     assert len(found) == len(boards), "neighbours are joined"
-    assert (await buffer.tallies())[ledger.DROPPED] == len(stated(found))
+    assert (await buffer.tallies())[drops.DROPPED] == len(stated(found))
     assert buffer.waiting("mqtt") == len(kept)
     assert (tmp_path / FILE_NAME).stat().st_size < (SMALL + 1) * MIB
     # A route that had some of them under way says so late: that moves nothing back.

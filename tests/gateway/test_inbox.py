@@ -9,6 +9,7 @@ from tests.gateway.fake_authority import ORDER, Key
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import Parts, limit_pages, parts
 
+from laterne_gateway.examination import RefusedReport, examine
 from laterne_gateway.inbox import (
     ACCEPTED,
     ASK_TIMES,
@@ -16,8 +17,6 @@ from laterne_gateway.inbox import (
     MAX_STEP,
     REFUSED,
     REPEATED,
-    RefusedReport,
-    examine,
 )
 from laterne_protocol import cose, report
 

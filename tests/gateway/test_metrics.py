@@ -13,7 +13,7 @@ from tests.gateway.test_buffer import accepted, open_buffer
 from tests.gateway.wired import WiredLine
 from tests.servers import Mosquitto, free_port
 
-from laterne_gateway import ledger
+from laterne_gateway import drops
 from laterne_gateway.clock import SystemClock
 from laterne_gateway.health import Health
 from laterne_gateway.metrics import ADDRESS, MAX_REQUEST_BYTES, VALUES, MetricsServer
@@ -85,7 +85,7 @@ async def test_every_counter_and_alarm_is_there_under_its_name(tmp_path: Path) -
 async def test_what_the_buffer_dropped_is_counted_over_all_starts(tmp_path: Path) -> None:
     buffer = open_buffer(tmp_path)
     await buffer.put(accepted(FakeBoard(), 1))
-    await buffer.write(lambda db, numbers: ledger.drop_oldest(db, numbers, None, "dropped: the buffer was full", None))
+    await buffer.write(lambda db, numbers: drops.drop_oldest(db, numbers, None, "dropped: the buffer was full", None))
     await buffer.close()
     async with serving(tmp_path, Health()) as port:
         found = await scraped(port)

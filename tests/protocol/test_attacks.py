@@ -71,7 +71,7 @@ from tests.protocol.edhoc_pair import BOARD, C_I, EVERYBODY, GATEWAY, board, gat
 from tests.protocol.edhoc_primitives import PRIMITIVES, agree, new_key, run
 
 from laterne_gateway import primitives
-from laterne_gateway.inbox import RefusedReport, examine
+from laterne_gateway.examination import RefusedReport, examine
 from laterne_protocol import cbor, cose, credential, edhoc, messages, report_reading, roster, session, trust
 from laterne_protocol.edhoc_keys import Primitives
 from laterne_protocol.edhoc_messages import EdhocError
