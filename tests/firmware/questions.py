@@ -142,6 +142,8 @@ class Asker:
             while True:
                 received = await self.exchange(sent)
                 if received is not None and received.kind == frame.HANDSHAKE:
+                    if received.payload[0] == edhoc.INTRODUCED and step != edhoc.INTRODUCTION:
+                        continue  # late: the introduction was asked for twice
                     return received.payload[0], received.payload[1:]
                 if not repeated:
                     return None
