@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.firmware.release_end import SignedRelease, code_of, zlib_of
+from tests.fuzz import mutate
 from tests.gateway.fake_authority import Key
 
 from laterne_emulator import image, slots
+from laterne_emulator.board import EmulatedBoard
 from laterne_gateway import patches
 from laterne_protocol import cbor, manifest, release_index
 from laterne_protocol.update_messages import BLOCK_BYTES, PATCH, RAW, ZLIB, ZLIB_PATCH
 
 if TYPE_CHECKING:
-    from laterne_emulator.pytest_plugin import Benches
+    from laterne_emulator.pytest_plugin import Benches, FaultSweeps
 
 MAIN = Path(__file__).parent / "firmware_for_tests" / "installing.py"
 HEAP_BYTES = 256 * 1024
@@ -195,21 +197,31 @@ CONTENTS = {
 assert all(len(code) <= BLOCK_BYTES + 1 for one in CONTENTS.values() for code in one.codes.values())
 
 
-async def installed(emulated_boards: "Benches", attack: Attack) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """All files of the board before and after it has met the attack, but those that came with it."""
+async def a_board(emulated_boards: "Benches", more: dict[str, bytes]) -> EmulatedBoard:
     made = image.firmware_files(image.find_firmware(), short=False)
     kept = {path: content for path, content in made.items() if path.startswith(("a/", "boot"))}
     kept |= {"main.py": MAIN.read_bytes(), f"a/{PATH}": BASE, "log/reports": b"that wait" * 50}
     kept |= OLD.in_slot("b") | {"b/E": OLD.signed_by(Key())}
-    bench = await emulated_boards(files=kept | attack.files(), powered=False, heap_bytes=HEAP_BYTES, blocks=BLOCKS)
-    board = bench.boards["board-01"]
-    before = image.contents(board.flash.image)
+    bench = await emulated_boards(files=kept | more, powered=False, heap_bytes=HEAP_BYTES, blocks=BLOCKS)
+    return bench.boards["board-01"]
+
+
+async def live(board: EmulatedBoard) -> int:
+    """What an install ends with."""
+    (board.folder / "console.log").unlink(missing_ok=True)
     async with asyncio.timeout(WITHIN_S):
         await board.power_on()
         await board.usb.wait_for_print("done")
         await board.power_off()
-    said = board.usb.printed().splitlines()
-    assert f"ended {attack.result}" in said, said
+    (said,) = [line for line in board.usb.printed().splitlines() if line.startswith("ended ")]
+    return int(said.split()[1])
+
+
+async def installed(emulated_boards: "Benches", attack: Attack) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """All files of the board before and after it has met the attack."""
+    board = await a_board(emulated_boards, attack.files())
+    before = image.contents(board.flash.image)
+    assert await live(board) == attack.result
     # Four passes of two blocks, and what a file system needs besides: whatever would have come out of the code.
     assert board.flash.count.bytes_programmed < 200_000
     return before, image.contents(board.flash.image)
@@ -250,3 +262,28 @@ async def test_the_same_files_under_a_new_sequence_keep_their_slot_and_get_its_e
     assert manifest.envelope_of(before.pop("/b/E")).sequence == OLD.sequence
     assert after.pop("/b/E") == b"an envelope"
     assert after == before
+
+
+async def test_no_index_that_is_made_up_writes_outside_of_its_slot(
+    emulated_boards: "Benches", fault_sweep: "FaultSweeps"
+) -> None:
+    """As if release keys had signed whatever comes; for every file that is asked for comes one byte."""
+    honest = index_of([["deep/er/new.mpy", 700, ABC], [PATH, len(GOOD), ABC], ["main.py", 3, ABC]])
+    codes = {f"x/{item}-{block}": raw(b"x") for item in range(2, 8) for block in range(8)}
+    board = await a_board(emulated_boards, {**Attack(honest, BAD_FILE).files(), **codes})
+    fresh = board.flash.image.read_bytes()
+    for case in fault_sweep("an index is made up", quick=30):
+        with case:
+            index = mutate.mutated(honest, [honest, HONEST], case.dice)[: 2 * BLOCK_BYTES] or b"\0"
+            board.flash.image.write_bytes(fresh)
+            image.write(board.flash.image, Attack(index, BAD_FILE).files())
+            before = image.contents(board.flash.image)
+            result = await live(board)
+            after = image.contents(board.flash.image)
+            assert result in (UNFIT, TOO_LARGE, BAD_INDEX, BAD_FILE)
+            assert (result == BAD_FILE) == ("/b/M" not in after)
+            for files in (before, after):
+                for path in [path for path in files if path.startswith("/b/")]:
+                    del files[path]
+            assert after == before
+            case.survived()
