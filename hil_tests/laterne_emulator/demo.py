@@ -329,8 +329,10 @@ url = "{broker}"
         async def laterne(*arguments: str) -> None:
             await self._laterne(children, *arguments)
 
-        first = next(iter(self._ids.values()))
-        self.campaigns = Campaigns(self._place, broker, TENANT, first, laterne, self.view.note)
+        boards = list(self._ids.values())
+        self.campaigns = Campaigns(
+            self._place, broker, TENANT, boards, laterne, self.view.note, self.view.show_campaign
+        )
         await self.campaigns.run(children)
 
     async def _serve(self, control: Control, updated: "asyncio.Task[None]") -> None:

@@ -23,22 +23,32 @@ SEQUENCES = {GOOD: 2, BAD: 3}  # boards come with 1
 EXPECTED = {GOOD: "COMPLETED", BAD: "HALTED"}
 TRIAL_S = 120
 REPORTS = 2  # compared with as many before: ten seconds at a report each 5 s
-LOOK_EACH_S = 5.0
-ENDS_WITHIN_S = 900.0  # eight boards take five minutes: one after the other is in trial
+BEGINS_WITHIN_S = 30.0
+LOOK_AGAIN_S = 0.5
+ENDS_WITHIN_S, ENDS_WITHIN_A_BOARD_S = 300.0, 60.0  # one board after the other is in trial, for half a minute
 _HALTED = 1  # exit status
+ANNOUNCED = {
+    GOOD: "The good release goes out: to one board, the canary, and when that is well to the others, wave by wave.",
+    BAD: "The bad release goes out: it raises an error when it is started. The canary should go back by itself.",
+}
+_BEGUN = re.compile(r"^The campaign (\S+): ", re.MULTILINE)
 _RELEASE = re.compile(rb'^RELEASE = "([^"]{1,24})"', re.MULTILINE)
 
 
 @dataclass
 class Campaigns:
-    """Both campaigns. place: the demo's directory. say: told what goes on. results: what design.md, 9 wants of each."""
+    """Both campaigns. place: the demo's directory. boards: their ids, the first is the canary. say: told what goes on.
+    show: given what `laterne campaign status --json --boards` says, at each change. results: what design.md, 9 wants of
+    each.
+    """
 
     place: Path
     broker: str
     tenant: str
-    canary: str
+    boards: Sequence[str]
     laterne: Callable[..., Awaitable[None]]
     say: Callable[[str], None]
+    show: Callable[[dict[str, Any]], None]
 
     def __post_init__(self) -> None:
         self.results: list[dict[str, Any]] = []
@@ -51,11 +61,11 @@ class Campaigns:
         """Both, one after the other. Raises ProcessFailed."""
         for kind in (GOOD, BAD):
             file = await self._build(kind)
-            self.say(f"the {kind} release goes out")
+            self.say(ANNOUNCED[kind])
             self.results.append(await self._send(children, file))
 
     async def _build(self, kind: str) -> Path:
-        self.say(f"building the {kind} release")
+        self.say(f"A {kind} release is built from this firmware's sources and signed.")
         sources = self.place / "releases" / kind
         file = sources.with_suffix(".laterne")
         await asyncio.to_thread(_copy, sources, kind)
@@ -70,42 +80,63 @@ class Campaigns:
         where = ["--authority", str(self.place / "authority")]
         command = [
             console_script("laterne"), "campaign", "start", str(file), *where, "--broker", self.broker, "--json",
-            "--tenant", self.tenant, "--canary", self.canary, "--waves", "50,100", "--soak", "2s",
+            "--tenant", self.tenant, "--canary", self.boards[0], "--waves", "50,100", "--soak", "2s",
             "--reports", str(REPORTS),
         ]  # fmt: skip
         child = await children.start("campaign", command, log=self.place / "campaign.log", piped=True)
         assert child.process.stdout is not None  # piped
         watching = asyncio.create_task(self._watch(children, child, where))
+        within_s = ENDS_WITHIN_S + ENDS_WITHIN_A_BOARD_S * len(self.boards)
         try:
-            async with asyncio.timeout(ENDS_WITHIN_S):
+            async with asyncio.timeout(within_s):
                 out = await child.process.stdout.read()
                 status = await child.process.wait()
         except TimeoutError:
-            raise ProcessFailed(f"the campaign has not ended in {ENDS_WITHIN_S:.0f} s: {child.last_words()}") from None
+            raise ProcessFailed(f"the campaign has not ended in {within_s:.0f} s: {child.last_words()}") from None
         finally:
             watching.cancel()
             await asyncio.wait((watching,))
         if status not in (0, _HALTED) or not out:
             raise ProcessFailed(f"the campaign ended with status {status}: {child.last_words()}")
         found = json.loads(out)
-        self.say(f"the campaign is {found['state']}{': ' + found['reason'] if found['reason'] else ''}")
+        shown = [console_script("laterne"), "campaign", "status", found["id"], *where, "--json", "--boards"]
+        self.show(json.loads(await children.run("laterne campaign status", shown, log=self.place / "campaign.log")))
+        self.say(_in_words(found))
         return {"release": found["release"]["version"], "state": found["state"], "boards": found["boards"]}
 
     async def _watch(self, children: Children, child: Child, where: Sequence[str]) -> None:
-        """Say how far it is, as its own command tells it."""
-        said = ""
-        while not child.ended:
-            await asyncio.sleep(LOOK_EACH_S)
-            command = [console_script("laterne"), "campaign", "status", *where, "--json"]
-            log = self.place / "campaign.log"
-            try:
-                boards = json.loads(await children.run("laterne campaign status", command, log=log))["boards"]
-            except ProcessFailed:
-                return  # everything is being ended; what the campaign came to, it says itself
-            now = ", ".join(f"{count} {state}" for state, count in boards.items())
-            if now != said:
-                self.say(now)
-            said = now
+        """Show how far it is, as `laterne campaign status` tells it."""
+        log = self.place / "campaign.log"
+        name = await self._begun(log)
+        command = [console_script("laterne"), "campaign", "status", name, *where, "--json", "--boards", "--watch"]
+        looking = await children.start("campaign status", command, log=log, piped=True)
+        assert looking.process.stdout is not None  # piped
+        try:
+            async for line in looking.process.stdout:
+                self.show(json.loads(line))
+        finally:
+            await looking.end()
+
+    async def _begun(self, log: Path) -> str:
+        """The id of the campaign that has begun, as its command says it."""
+        async with asyncio.timeout(BEGINS_WITHIN_S):
+            while True:
+                names = _BEGUN.findall(log.read_text())
+                if len(names) > len(self.results):
+                    return str(names[-1])
+                await asyncio.sleep(LOOK_AGAIN_S)
+
+
+def _in_words(found: dict[str, Any]) -> str:
+    """What came of a campaign, as its command told it."""
+    version, boards = found["release"]["version"], found["boards"]
+    if found["state"] == "COMPLETED":
+        return f"{version} is on all boards: {boards['CONFIRMED']} have confirmed it by their own signature."
+    words = [f"The campaign of {version} is {found['state']}: {found['reason']}."]
+    words += [f"  {one['board']}, {one['why'].replace('_', ' ')}: {one['said']}." for one in found["failures"]]
+    if boards.get("QUEUED"):
+        words.append(f"  {boards['QUEUED']} of {sum(boards.values())} boards never got it.")
+    return "\n".join(words)
 
 
 def _copy(folder: Path, kind: str) -> None:

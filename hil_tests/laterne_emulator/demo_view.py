@@ -7,14 +7,28 @@ import time
 from collections import deque
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from laterne_emulator.figures import BoardFigures, Figures
 
 RATE_OVER_S = 5.0  # one report of the demo
+# How a board stands in a campaign, for people; the rest is said as it comes.
+_STANDS = {
+    "QUEUED": "waits for its wave",
+    "SENDING": "fetches it",
+    "STAGED": "has it, not yet tried",
+    "ARMED": "is ordered to try it",
+    "TRIAL": "tries it",
+    "CONFIRMED": "runs it",
+    "FAILED": "went back",
+    "SKIPPED": "left out",
+}
+_COLOURS = {"CONFIRMED": "green", "FAILED": "red", "TRIAL": "yellow", "HALTED": "bold red", "COMPLETED": "bold green"}
 
 
 class View:
@@ -26,6 +40,7 @@ class View:
         self._shown = self._console.is_terminal and not quiet
         self._live: Live | None = None
         self._bytes: deque[tuple[float, dict[str, int]]] = deque()
+        self._campaign: dict[str, Any] | None = None
 
     def step(self, what: str) -> None:
         """One thing that begins now."""
@@ -35,7 +50,11 @@ class View:
     def note(self, what: str) -> None:
         """Something that has happened to a release: above the table, once."""
         if self._shown:
-            (self._console if self._live is None else self._live.console).print(f"[bold]{what}[/bold]")
+            (self._console if self._live is None else self._live.console).print(what, style="bold", highlight=False)
+
+    def show_campaign(self, found: dict[str, Any]) -> None:
+        """What `laterne campaign status --json --boards` says of the campaign that runs: shown with the next table."""
+        self._campaign = found
 
     def __enter__(self) -> "View":
         if self._shown:
@@ -64,6 +83,10 @@ class View:
             table.add_column(heading)
         for heading in ("reports", "readings waiting", "line B/s"):
             table.add_column(heading, justify="right")
+        campaign = self._campaign
+        if campaign is not None:
+            table.add_column(campaign["release"]["version"], min_width=_widest())
+        stands = {} if campaign is None else {one["board"]: _stands(one) for one in campaign["of_boards"]}
         for name, board in sorted(boards.items()):
             seen = figures.boards.get(name, BoardFigures())
             table.add_row(
@@ -72,8 +95,9 @@ class View:
                 str(seen.reports),
                 str(board["readings_served"] - seen.readings),
                 f"{rates[name]:.0f}",
+                *([stands.get(name, Text(""))] if campaign is not None else []),
             )
-        self._live.update(table)
+        self._live.update(table if campaign is None else Group(table, _line_of(campaign)))
 
     def _rates(self, now_bytes: dict[str, int]) -> dict[str, float]:
         now = time.monotonic()
@@ -87,5 +111,40 @@ class View:
     def finish(self, summary: dict[str, object], place: Path) -> None:
         """The figures, for people, and where everything is kept."""
         for name, value in summary.items():
+            if name == "campaigns":
+                continue
             self._out.print(f"{name.replace('_', ' '):20} {value}", highlight=False)
+        campaigns = summary.get("campaigns")
+        for one in campaigns if isinstance(campaigns, list) else ():
+            boards = ", ".join(f"{count} {state}" for state, count in one["boards"].items())
+            self._out.print(f"{'campaign':20} {one['release']} {one['state']}: {boards}", highlight=False)
         self._out.print(f"everything is kept in {place}", highlight=False, soft_wrap=True)
+
+
+def _stands(board: dict[str, Any]) -> Text:
+    state, share = board["state"], board["share"]
+    words = _STANDS.get(state, state.lower())
+    if state == "SENDING" and share is not None:
+        words = f"{words}, {100 * share:.0f} %"
+    elif state == "TRIAL" and board["reports_after"]:
+        words = f"{words}, good reports: {board['reports_after']}"
+    return Text(words, style=_COLOURS.get(state, ""))
+
+
+def _widest() -> int:
+    # So that the table does not change its shape each second.
+    return max(len(words) for words in _STANDS.values()) + len(", 100 %")
+
+
+def _line_of(campaign: dict[str, Any]) -> Text:
+    """The waves, the one under way marked, and how the campaign stands."""
+    line = Text(f"campaign of {campaign['release']['version']}: ")
+    for number, wave in enumerate(campaign["waves"]):
+        name = "canary" if not number else f"wave {number}"
+        words = f"{name} {wave.get('CONFIRMED', 0)}/{wave['boards']}"
+        line.append(words, style="bold" if number == campaign["wave"] else "dim")
+        line.append("  ")
+    line.append(campaign["state"], style=_COLOURS.get(campaign["state"], ""))
+    if campaign["reason"]:
+        line.append(f": {campaign['reason']}")
+    return line

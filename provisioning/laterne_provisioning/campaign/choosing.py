@@ -3,6 +3,7 @@
 import fnmatch
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from laterne_protocol import release_file
 from laterne_protocol.errors import WireError
@@ -14,9 +15,19 @@ from laterne_provisioning.campaign.states import ENDED, OVER
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.registry import ENROLLED, Board, Registry
 
+MOST_RELEASE_BYTES = 1 << 20
 DEFAULT_TRIAL_S = 600  # of a release that does not say (protocol/README.md, 11.3)
 KINDS = ("id", "post", "gateway", "model")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def file_of(path: Path) -> bytes:
+    """What is in a release file; one byte more than may be, if it is longer. Raises UsageError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MOST_RELEASE_BYTES + 1)
+    except OSError as why:
+        raise UsageError(f"The release cannot be read: {why.strerror}: {path}") from why
 
 
 def release_of(data: bytes, authority: Authority) -> Release:

@@ -8,7 +8,7 @@ each order that a board can have got, and gives those anew that were not answere
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import aiomqtt
 
@@ -23,6 +23,7 @@ from laterne_provisioning.errors import OperatorError
 from laterne_provisioning.subscriber import FIRST_PAUSE_S, LONGEST_PAUSE_S, Broker
 
 TICK_S = 1.0
+Shares = Mapping[str, float]
 
 
 class Runner:
@@ -34,7 +35,7 @@ class Runner:
         engine: Engine,
         desk: Desk,
         broker: Broker,
-        show: Callable[[Engine], None],
+        show: Callable[[Engine, Shares], None],
         say: Callable[[str], None],
     ) -> None:
         self._store = store
@@ -44,6 +45,7 @@ class Runner:
         self._show = show
         self._say = say
         self._published = False
+        self._shares: Shares = {}
         self._at_broker: set[str] = set()  # boards that have an order of ours there
         self._unacknowledged: list[aiomqtt.Message] = []
         self._came = asyncio.Event()
@@ -83,7 +85,7 @@ class Runner:
             while True:
                 if asyncio.get_running_loop().time() >= due_s:
                     self._step()
-                    self._show(self._engine)
+                    self._show(self._engine, self._shares)
                     due_s = asyncio.get_running_loop().time() + TICK_S
                 await self._settle(client)
                 if self._engine.is_over():
@@ -146,6 +148,10 @@ class Runner:
             obey(self._engine, request, now)
         self._engine.tick(now)
         self._keep()
+        shares = self._engine.shares()
+        if shares != self._shares:
+            self._shares = shares
+            self._store.note_shares(shares)
 
     def _keep(self) -> None:
         keep(self._store, self._engine, self._desk, self._say)

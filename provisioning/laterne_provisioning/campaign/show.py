@@ -1,6 +1,7 @@
 """What people and programs see of a campaign: its course, its boards by wave and state, what failed, what it proves."""
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from rich.console import Group
@@ -22,15 +23,17 @@ from laterne_provisioning.campaign.states import (
     SKIPPED,
 )
 
+Shares = Mapping[str, float]  # how much of the release a board that fetches it has, 0..1
+
 SHOWN = 12  # boards that are named, the newest; the others are counted
 _COLOURS = {HALTED: "bold red", FAILED: "red", CONFIRMED: "green", COMPLETED: "bold green", PAUSED: "yellow"}
 
 
-def document(engine: Engine, is_run: bool) -> dict[str, object]:
-    """A campaign for programs."""
+def document(engine: Engine, is_run: bool, shares: Shares | None = None) -> dict[str, object]:
+    """A campaign for programs. shares: with each board, these the ones that fetch."""
     plan, course = engine.plan, engine.course
     failed, tried = engine.tried()
-    return {
+    found: dict[str, object] = {
         "id": plan.id,
         "state": course.state,
         "since": _moment(course.since),
@@ -49,10 +52,10 @@ def document(engine: Engine, is_run: bool) -> dict[str, object]:
             for board, row in _of_state(engine, FAILED)
         ],
     }
+    return found if shares is None else found | {"of_boards": _board_documents(engine, shares)}
 
 
-def board_documents(engine: Engine) -> list[dict[str, object]]:
-    """Each board for programs."""
+def _board_documents(engine: Engine, shares: Shares) -> list[dict[str, object]]:
     waves = {board: number for number, wave in enumerate(engine.plan.waves) for board in wave}
     return [
         {
@@ -62,6 +65,7 @@ def board_documents(engine: Engine) -> list[dict[str, object]]:
             "since": _moment(row.since),
             "why": row.why or None,
             "said": row.said or None,
+            "share": shares.get(board),
             "reports_before": row.before.reports,
             "reports_after": row.after.reports,
             "soaked": row.soaked,
@@ -70,7 +74,7 @@ def board_documents(engine: Engine) -> list[dict[str, object]]:
     ]
 
 
-def picture(engine: Engine, now: int) -> Group:
+def picture(engine: Engine, now: int, shares: Shares) -> Group:
     """A campaign for a person: fits a screen, whatever its size."""
     plan, course = engine.plan, engine.course
     head = Text.assemble(
@@ -92,7 +96,7 @@ def picture(engine: Engine, now: int) -> Group:
         parts.append(_table(("failed", "why", "what", "for"), named, now))
     under_way = [one for one in _under_way(engine) if one[1].state != CONFIRMED]
     if under_way:
-        parts.append(_table(("under way", "state", "what", "for"), under_way, now, engine))
+        parts.append(_table(("under way", "state", "what", "for"), under_way, now, engine, shares))
     if course.state == DRAFT:
         parts.append(Text(f"It waits for a second person: laterne campaign approve {plan.id} --key FILE"))
     return Group(*parts)
@@ -119,30 +123,38 @@ def _waves(engine: Engine) -> Table:
     return table
 
 
-def _table(columns: tuple[str, ...], boards: list[tuple[str, Row]], now: int, engine: Engine | None = None) -> Table:
+def _table(
+    columns: tuple[str, ...],
+    boards: list[tuple[str, Row]],
+    now: int,
+    engine: Engine | None = None,
+    shares: Shares | None = None,
+) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for board, row in boards[:SHOWN]:
-        what = row.said if engine is None else _progress(engine, board, row)
+        what = row.said if engine is None else _progress(engine.plan.gates.reports, row, (shares or {}).get(board))
         table.add_row(board, row.why if engine is None else row.state, what, _span(now - row.since))
     if len(boards) > SHOWN:
         table.add_row(f"and {len(boards) - SHOWN} more")
     return table
 
 
-def _progress(engine: Engine, board: str, row: Row) -> str:
-    told, wanted = engine.told.get(board), engine.plan.gates.reports
-    if row.state == "SENDING" and told is not None and told.share is not None:
-        return f"{100 * told.share:.0f} % has arrived"
-    if row.state == "SENDING" and told is None:
-        return "its gateway has not told anything of it yet"
+def _progress(wanted: int, row: Row, share: float | None) -> str:
+    if row.state == "SENDING":
+        return "ordered to fetch it" if share is None else f"{100 * share:.0f} % has arrived"
     if row.state == "STAGED" and row.before.reports < wanted:
         return f"{row.before.reports} of {wanted} reports to compare with"
     if row.state == "STAGED":
         return "waits for its turn"
+    if row.state == "WAITING_WINDOW":
+        return "waits for its window"
+    if row.state == "ARMED":
+        return "ordered to try it"
     if row.state == "TRIAL":
-        return f"{row.after.reports} of {wanted} healthy reports, {'' if row.proven else 'not '}confirmed"
+        healthy = f"{min(row.after.reports, wanted)} of {wanted} healthy reports"
+        return healthy if row.proven else f"{healthy}, its gateway has not confirmed it yet"
     return row.said
 
 

@@ -6,6 +6,7 @@
     journal           one line for each moment at which something changed: what is in it took effect together
     lock              held by the one who writes
     request           what another command asks of the one who writes: pause, resume, abort
+    shares            how much of the release boards have fetched, as their gateways say: a hint for who looks on
 
 A line of the journal is JSON, a tab, the SHA-256 of that JSON (hex), a newline. It is on the disk before anything that
 it says has an effect outside: an order that went out is known afterwards, whenever we were killed. A line that was not
@@ -30,13 +31,14 @@ from laterne_provisioning.campaign.rows import Course, Row, row_of
 from laterne_provisioning.errors import OperatorError, UsageError
 
 FOLDER = "campaigns"
-PLAN, RELEASE, APPROVAL, JOURNAL, LOCK, REQUEST = (
+PLAN, RELEASE, APPROVAL, JOURNAL, LOCK, REQUEST, SHARES = (
     "plan.json",
     "release.laterne",
     "approval",
     "journal",
     "lock",
     "request",
+    "shares",
 )
 REQUESTS = ("pause", "resume", "abort")
 MAX_REQUEST_BYTES = 16
@@ -89,6 +91,21 @@ class Store:
         """The machine as it was stored."""
         state = self.read()
         return Engine(self.plan(), state.course, state.rows)
+
+    def shares(self) -> dict[str, float]:
+        """How much of the release boards have fetched, 0..1, as was heard last by the command that runs this."""
+        try:
+            found = json.loads((self.folder / SHARES).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return {str(board): float(share) for board, share in found.items()}
+
+    def note_shares(self, shares: Mapping[str, float]) -> None:
+        """For shares(). Renamed into place, never synced: it is worth nothing after a loss of power."""
+        with self._plainly():
+            beside = self.folder / f".{SHARES}"
+            beside.write_text(json.dumps(shares))
+            beside.rename(self.folder / SHARES)
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -53,6 +53,7 @@ class FakeCity:
         self.crashes: set[str] = set()
         self.silent: set[str] = set()
         self.deaf: set[str] = set()
+        self.fetches_for = 3  # reports
         self.orders: list[tuple[str, order.Order]] = []
         self.release: release_file.Release | None = None
         self._parts: dict[int, bytes] = {}
@@ -119,7 +120,7 @@ class FakeCity:
             "staged": None if post.staged is None else post.staged.hex(),
             "result": post.result,
             "wanted": None,
-            "share": None,
+            "share": 0.5 if phase == "receiving" else None,
         }
         self._client.publish(f"{PREFIX}/{name}/update", json.dumps(document), 1, True)
 
@@ -161,7 +162,7 @@ class FakeCity:
             post.actions.append(said.action)
             if said.action == order.STAGE:
                 assert self.release is not None, "ordered before it is there"
-                post.fetching = 3
+                post.fetching = self.fetches_for
             elif said.action == order.ARM:
                 post.board.boot += 1
                 post.running, post.staged, post.trial, post.says, post.healthy = self._digest, None, True, True, 0

@@ -1,5 +1,7 @@
 """`laterne campaign` as a process, a real broker, boards that sign: good releases, bad ones, and whatever stops it."""
 
+import itertools
+import json
 import os
 import signal
 import subprocess
@@ -92,6 +94,21 @@ class Running:
             if words in line:
                 return line
         raise AssertionError(f"it ended and never said {words!r}")
+
+
+def test_another_command_watches_it_and_writes_a_line_at_each_change(
+    authority: Path, city: FakeCity, broker: Mosquitto, release: Path
+) -> None:
+    city.fetches_for = 30  # three seconds: what has arrived is told each second
+    with Running(authority, broker, release) as running:
+        running.said("started")
+        watched = laterne("campaign", "status", "--authority", authority, "--json", "--boards", "--watch")
+    lines = [json.loads(line) for line in watched.out.splitlines()]
+    assert [lines[0]["state"], lines[-1]["state"]] == ["RUNNING", "COMPLETED"]
+    assert lines[-1]["boards"] == {"CONFIRMED": 2}
+    assert all(one != other for one, other in itertools.pairwise(lines))
+    fetched = [one["share"] for line in lines for one in line["of_boards"] if one["state"] == "SENDING"]
+    assert 0.5 in fetched
 
 
 def until(condition: Any) -> None:
