@@ -143,6 +143,49 @@ VARIANTS = {
     ),
 }
 
+PLATFORM = "hil_tests/test_sensorthings_faults_lose_no_observation.py"
+CIVITAS = "hil_tests/test_civitas_faults_lose_no_observation.py"
+
+# What translates for platforms.
+VARIANTS |= {
+    "sent again without a look": Variant(
+        "gateway/laterne_gateway/routes/sta_looking.py",
+        (("looked = [one for one in rows if one.maybe_there]", "looked: list[Waiting] = []"),),
+        PLATFORM,
+        "stored twice|TimeoutError",
+        0.5,
+    ),
+    "passed over when it is refused": Variant(
+        "gateway/laterne_gateway/routes/sta_sending.py",
+        (("if await put(self._dead, letter, self._subject, self._health):", "if letter:"),),
+        PLATFORM,
+        "dead >= plan.refused",
+        0.5,
+        quick=False,
+    ),
+    "an observation delivered when it was sent": Variant(
+        "gateway/laterne_gateway/routes/civitas.py",
+        (
+            (
+                '            self._client.send(self._topic, payload, b"", taken, refused=refused)\n',
+                '            self._client.send(self._topic, payload, b"", taken, refused=refused)\n'
+                "            self._route.note_taken(sent.under_way, within)\n",
+            ),
+        ),
+        CIVITAS,
+        "TimeoutError|wanted",
+        0.5,
+    ),
+    "what is refused for its content goes again whole": Variant(
+        "gateway/laterne_gateway/routes/civitas.py",
+        (("        if reason not in ABOUT_CONTENT:", "        if reason:"),),
+        CIVITAS,
+        "TimeoutError",
+        0.5,
+        quick=False,
+    ),
+}
+
 
 CHOICE = "hil_tests/test_a_board_chooses_its_slot.py::test_"
 CUTS = "hil_tests/test_slots_survive_a_power_cut_at_any_flash_operation.py::test_a_cut_at_any_flash_operation_leaves_a"
@@ -297,6 +340,7 @@ def test_a_broken_variant_is_caught(name: str, tmp_path: Path) -> None:
     tree = _broken_tree(variant, tmp_path)
     paths = [tree, *(tree / folder for folder in ("protocol", "gateway", "provisioning", "hil_tests"))]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "LATERNE_FAULTS": str(variant.faults)}
+    environment.setdefault("LATERNE_SENSORTHINGS_PYTHON", str(ROOT / ".sensorthings" / "bin" / "python"))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--show-capture=no", variant.test],
         cwd=tree,

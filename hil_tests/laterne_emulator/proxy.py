@@ -34,6 +34,20 @@ class Do(Enum):
 
 
 @dataclass(frozen=True)
+class Answer:
+    """The packet goes no further; its sender is told this in the other's name."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Instead:
+    """This arrives in the packet's place."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Packet:
     """kind: of MQTT. number: how many of this kind went this way before, over all connections. connection: from 0."""
 
@@ -52,7 +66,7 @@ class Proxy:
 
     def __init__(self, broker_port: int) -> None:
         self._broker_port = broker_port
-        self.rule: Callable[[Packet], Do] = lambda packet: Do.PASS
+        self.rule: Callable[[Packet], Do | Answer | Instead] = lambda packet: Do.PASS
         self.refusing = False
         self.pause_s = 0.05
         self.port = 0
@@ -111,8 +125,8 @@ class Proxy:
             _reset((await connecting)[1])
             raise
         ways = [
-            asyncio.create_task(self._way(UP, number, reader, broker_writer)),
-            asyncio.create_task(self._way(DOWN, number, broker_reader, writer)),
+            asyncio.create_task(self._way(UP, number, reader, broker_writer, writer)),
+            asyncio.create_task(self._way(DOWN, number, broker_reader, writer, broker_writer)),
         ]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
@@ -122,7 +136,14 @@ class Proxy:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
 
-    async def _way(self, way: str, connection: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _way(
+        self,
+        way: str,
+        connection: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        back: asyncio.StreamWriter,
+    ) -> None:
         """Returns when the connection is to be reset."""
         pending, slow = bytearray(), False
         while True:
@@ -135,6 +156,14 @@ class Proxy:
             pending += data
             while (packet := self._take(way, connection, pending)) is not None:
                 done = self.rule(packet)
+                if isinstance(done, Answer):
+                    if not await self._send(back, done.data, False):
+                        return
+                    continue
+                if isinstance(done, Instead):
+                    if not await self._send(writer, done.data, slow):
+                        return
+                    continue
                 self.counts[done] += 1
                 if done is Do.CUT:
                     return
@@ -189,6 +218,11 @@ def packet_identifier(packet: Packet) -> int:
     if packet.kind == PUBLISH:
         at += 2 + int.from_bytes(data[at : at + 2], "big")
     return int.from_bytes(data[at : at + 2], "big")
+
+
+def refusal(packet: Packet, reason: int) -> bytes:
+    """The PUBACK that refuses this PUBLISH, or that PUBACK with this reason instead of its own (MQTT 5, 3.4)."""
+    return b"\x40\x03" + packet_identifier(packet).to_bytes(2, "big") + bytes((reason,))
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

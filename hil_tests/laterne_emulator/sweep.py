@@ -13,6 +13,7 @@ quick run; --fault-seed gives another, LATERNE_SEED=random one that nobody has t
 import asyncio
 import os
 import random
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import asdict, dataclass
 from types import TracebackType
@@ -25,7 +26,10 @@ FACTOR_VARIABLE = "LATERNE_FAULTS"  # so many times the quick sweep's cases
 
 @dataclass
 class FaultClass:
-    """A line of the table. sent, delivered: reports; None where the faults are not on the way of reports."""
+    """A line of the table. sent, delivered: reports, or observations where a route translates them.
+
+    counts_reports: False where the faults are not on the way of reports.
+    """
 
     name: str
     seed: int
@@ -35,6 +39,7 @@ class FaultClass:
     lost: int = 0
     again: int = 0  # came again, and were removed by (board, sequence)
     repeated: int = 0  # were still there twice after that
+    dead: int = 0  # became dead letters, each as it should
     failed: int = 0
     counts_reports: bool = False
 
@@ -56,7 +61,10 @@ class Settings:
 
 
 class Case:
-    """One case. number: from 0. dice: seeded; seed: a number of its own for what wants one. name: fit for a file."""
+    """One case. number: from 0. dice: seeded; seed: a number of its own for what wants one.
+
+    name: fit for a file or a board.
+    """
 
     def __init__(self, of: FaultClass, number: int, repeat: str) -> None:
         self._of = of
@@ -64,10 +72,16 @@ class Case:
         self.number = number
         self.dice = random.Random(f"{of.seed} {of.name} {number}")
         self.seed = random.Random(f"{of.seed} {of.name} {number}").randrange(1 << 32)
-        self.name = f"{of.name.replace(' ', '-')}-{number}"
+        self.name = f"{re.sub('[^A-Za-z0-9]+', '-', of.name)}-{number}"
 
     def survived(
-        self, sent: int | None = None, delivered: int = 0, lost: int = 0, again: int = 0, repeated: int = 0
+        self,
+        sent: int | None = None,
+        delivered: int = 0,
+        lost: int = 0,
+        again: int = 0,
+        repeated: int = 0,
+        dead: int = 0,
     ) -> None:
         """The case has been judged; its reports are counted. Losses and repetitions are counted before they fail."""
         line = self._of
@@ -79,6 +93,7 @@ class Case:
             line.lost += lost
             line.again += again
             line.repeated += repeated
+            line.dead += dead
 
     def __enter__(self) -> Self:
         return self
@@ -105,6 +120,11 @@ class Sweep:
     @property
     def seed(self) -> int:
         return self._line.seed
+
+    @property
+    def is_one(self) -> bool:
+        """Whether a single case is repeated."""
+        return self._only is not None
 
     def __iter__(self) -> Iterator[Case]:
         if self._only is not None:
@@ -161,10 +181,20 @@ class Table:
 
     def text(self) -> list[str]:
         """The table, a line each."""
-        heads = ("fault class", "cases", "reports sent", "delivered", "lost", "came again", "after removal", "seed")
+        heads = (
+            "fault class",
+            "cases",
+            "sent",
+            "delivered",
+            "lost",
+            "came again",
+            "after removal",
+            "dead letters",
+            "seed",
+        )
         rows: list[tuple[str, ...]] = [heads]
         for line in self.lines.values():
-            counts = (line.sent, line.delivered, line.lost, line.again, line.repeated)
+            counts = (line.sent, line.delivered, line.lost, line.again, line.repeated, line.dead)
             shown = [f"{count:,}" if line.counts_reports else "-" for count in counts]
             name = f"{line.name} (FAILED)" if line.failed else line.name
             rows.append((name, f"{line.cases:,}", *shown, str(line.seed)))
@@ -185,4 +215,4 @@ class Table:
         ]
 
 
-_SUMS = ("cases", "sent", "delivered", "lost", "again", "repeated")
+_SUMS = ("cases", "sent", "delivered", "lost", "again", "repeated", "dead")

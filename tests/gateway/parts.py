@@ -38,10 +38,10 @@ GATEWAY = "gw-1"
 TENANT = "testingen"
 
 
-async def until(happened: Callable[[], bool]) -> None:
+async def until(happened: Callable[[], bool], look_every_s: float = 0.01) -> None:
     """Waits for what only a log or a counter tells: there is no event to await in another process."""
     while not happened():  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(look_every_s)
 
 
 # Handshakes as quick as tests are; boards of the tests think for no time unless told to.

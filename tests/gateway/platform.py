@@ -11,23 +11,28 @@ import struct
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout, web
 from tests.gateway.fake_board import FakeBoard
-from tests.gateway.parts import Parts, until
+from tests.gateway.parts import GATEWAY, Parts, until
 
 from laterne_emulator.sensorthings_server import PATH, NoServer, SensorThingsServer
 from laterne_gateway import dead_letters
 from laterne_gateway.buffered import Accepted
-from laterne_gateway.clock import rfc3339
+from laterne_gateway.clock import Clock, rfc3339
+from laterne_gateway.config import MqttSettings
 from laterne_gateway.dead_letters import DeadLetter
-from laterne_gateway.route_settings import SensorThingsSettings
+from laterne_gateway.route_settings import CivitasSettings, SensorThingsSettings
+from laterne_gateway.routes import beside, sensorthings, sta_queues
+from laterne_gateway.routes.civitas import CivitasRoute
 from laterne_gateway.routes.sensorthings import SensorThingsRoute
 
 ROUTE = "city"
+Key = tuple[str, int, int]  # an observation of these tests: board, sequence, position
 T0_MS = 1_795_000_000_250  # 2026-11-18
 MINUTE_MS = 60_000
 
@@ -53,6 +58,15 @@ def sensorthings_server(directory: Path, *, is_strict: bool) -> SensorThingsServ
             _made[is_strict] = directory / "empty.sqlite3"
             shutil.copy(server.database, _made[is_strict])
     return server
+
+
+def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the sensorthings route: as short as tests need them."""
+    monkeypatch.setattr(sensorthings, "BASE_S", 0.05)
+    monkeypatch.setattr(sensorthings, "CAP_S", 0.2)
+    monkeypatch.setattr(sta_queues, "REST_S", 0.02)
+    monkeypatch.setattr(sta_queues, "REST_CAP_S", 0.1)
+    monkeypatch.setattr(beside, "LOOK_EVERY_S", 0.05)
 
 
 @dataclass(frozen=True)
@@ -168,15 +182,16 @@ class FaultyWay:
             await asyncio.sleep(3600)
         response = web.StreamResponse(status=status, headers=headers)
         response.content_length = len(answer)
-        await response.prepare(request)
-        if what == CUT_BODY:
-            await response.write(answer[: len(answer) // 2])
-            return self._reset(request, response)
-        step = max(1, len(answer) // 20) if what == SLOW else len(answer) or 1
-        for at in range(0, len(answer), step):
-            await response.write(answer[at : at + step])
-            if what == SLOW:
-                await asyncio.sleep(0.02)
+        with contextlib.suppress(ConnectionError):  # who asked has gone
+            await response.prepare(request)
+            if what == CUT_BODY:
+                await response.write(answer[: len(answer) // 2])
+                return self._reset(request, response)
+            step = max(1, len(answer) // 20) if what == SLOW else len(answer) or 1
+            for at in range(0, len(answer), step):
+                await response.write(answer[at : at + step])
+                if what == SLOW:
+                    await asyncio.sleep(0.02)
         return response
 
     @contextlib.contextmanager
@@ -208,15 +223,23 @@ class FaultyWay:
         return response or web.Response()
 
 
+def dead_key(letter: DeadLetter) -> Key:
+    return letter.board, letter.sequence, int(letter.place.rpartition("/")[2])
+
+
 class City:
-    """A gateway's buffer, roster and a sensorthings route that delivers from it, while delivering() is open."""
+    """A gateway's buffer, roster and a sensorthings route that delivers from it, while delivering() is open.
+
+    look_every_s: more in a fast loop, whose time stands still while one looks.
+    """
 
     def __init__(self, parts: Parts, url: str, boards: list[FakeBoard]) -> None:
+        self.look_every_s = 0.01
         self.parts = parts
         self.url = url
         self.boards = boards
-        self.values: dict[tuple[str, int, int], float] = {}  # what must arrive: board, sequence, position
-        self.times: dict[tuple[str, int, int], str] = {}
+        self.values: dict[Key, float] = {}  # what must arrive
+        self.times: dict[Key, str] = {}
 
     async def put(self, board: FakeBoard, count: int, readings: int = 4) -> None:
         """So many reports of a minute each are in the buffer, with their times."""
@@ -267,11 +290,11 @@ class City:
 
     async def delivered(self) -> None:
         """Waits until the route has nothing left."""
-        await until(lambda: not self.parts.buffer.waiting(ROUTE))
+        await until(lambda: not self.parts.buffer.waiting(ROUTE), self.look_every_s)
 
     async def delivered_counts(self, what: str, count: int) -> None:
         """Waits until the route has counted so many of something."""
-        await until(lambda: self.counted(what) >= count)
+        await until(lambda: self.counted(what) >= count, self.look_every_s)
 
     def counted(self, what: str) -> int:
         return self.parts.health.counted(f"route {ROUTE}", what)
@@ -286,7 +309,18 @@ class City:
         assert isinstance(found, list)
         return found
 
-    def check(self, server: SensorThingsServer, *without: tuple[str, int, int]) -> None:
+    def counts(self, found: list[Key], refused: set[Key], dead: list[DeadLetter]) -> dict[str, int]:
+        """As Case.survived() wants them. found: what the platform has. refused: what it takes in no case."""
+        wanted = set(self.values) - refused
+        return {
+            "sent": len(self.values),
+            "delivered": len(set(found) & wanted),
+            "lost": len(wanted - set(found)),
+            "repeated": len(found) - len(set(found)),
+            "dead": len({dead_key(one) for one in dead} & refused),
+        }
+
+    def check(self, server: SensorThingsServer, *without: Key) -> None:
         """Every observation is there, once, with its value and time, but for these."""
         for board in self.boards:
             found = stored(server, board.name)
@@ -301,9 +335,35 @@ class City:
 
 
 @contextlib.asynccontextmanager
-async def city(directory: Path, url: str, *boards: FakeBoard) -> AsyncIterator[City]:
+async def civitas(
+    here: City, port: int, *, gateway: str = GATEWAY, in_flight: int = 20, **settings: Any
+) -> AsyncIterator[None]:
+    """A civitas route delivers from this gateway's buffer to a broker meanwhile. gateway: its id at the broker."""
+    parts = here.parts
+    mqtt = MqttSettings("127.0.0.1", port, False, None, None, None, None, None, in_flight)
+    route = CivitasRoute(
+        replace(parts.settings, id=gateway),
+        CivitasSettings(ROUTE, mqtt, **settings),
+        parts.buffer,
+        parts.roster,
+        parts.clock,
+        parts.health,
+        parts.dates,
+    )
+    task = asyncio.create_task(route.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        outcome = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+
+
+@contextlib.asynccontextmanager
+async def city(directory: Path, url: str, *boards: FakeBoard, clock: Clock | None = None) -> AsyncIterator[City]:
     """Boards without a place: the roster of these tests names none."""
-    parts = Parts(directory, list(boards))
+    parts = Parts(directory, list(boards), clock=clock)
     parts.routes = (ROUTE,)
     await parts.open()
     try:

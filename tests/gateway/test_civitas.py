@@ -1,58 +1,56 @@
-"""The route to CIVITAS/CORE at a real broker: every observation in its envelope, and none too long."""
+"""The route to CIVITAS/CORE at a real broker: every observation in its envelope, and none too long.
+
+What may happen on the way is swept in hil_tests/test_civitas_faults_lose_no_observation.py.
+"""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiomqtt
+import pytest
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import until
-from tests.gateway.platform import ROUTE, city
+from tests.gateway.platform import city, civitas
 from tests.servers import Mosquitto
 
-from laterne_gateway.config import MqttSettings
-from laterne_gateway.route_settings import CivitasSettings
-from laterne_gateway.routes.civitas import CivitasRoute
 
-
-async def test_every_observation_reaches_the_broker_in_short_envelopes(tmp_path: Path, mosquitto: Mosquitto) -> None:
-    board = FakeBoard("LE-0007", 1)
+@contextlib.asynccontextmanager
+async def heard(broker: Mosquitto) -> AsyncIterator[list[bytes]]:
+    """The envelopes that come to the platform meanwhile."""
     seen: list[bytes] = []
+    async with aiomqtt.Client("127.0.0.1", broker.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
+        await client.subscribe("sensors/sta", qos=1)
 
-    async def listen(ready: asyncio.Event) -> None:
-        async with aiomqtt.Client("127.0.0.1", mosquitto.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
-            await client.subscribe("sensors/sta", qos=1)
-            ready.set()
+        async def listen() -> None:
             async for message in client.messages:
                 assert isinstance(message.payload, bytes)
                 seen.append(message.payload)
 
-    async with city(tmp_path, "", board) as here:
-        await here.put(board, 10, 60)
-        ready = asyncio.Event()
-        mqtt = MqttSettings("127.0.0.1", mosquitto.port, False, None, None, None, None, None, 20)
-        parts = here.parts
-        route = CivitasRoute(
-            parts.settings,
-            CivitasSettings(ROUTE, mqtt),
-            parts.buffer,
-            parts.roster,
-            parts.clock,
-            parts.health,
-            parts.dates,
-        )
-        listening = asyncio.create_task(listen(ready))
-        await ready.wait()
-        running = asyncio.create_task(route.run())
+        listening = asyncio.create_task(listen())
         try:
-            await here.delivered()
-            await until(lambda: sum(len(json.loads(one)["observations"]) for one in seen) >= len(here.values))
+            yield seen
         finally:
-            for task in (running, listening):
-                task.cancel()
-            await asyncio.gather(running, listening, return_exceptions=True)
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+
+def observations_in(seen: list[bytes]) -> list[dict[str, Any]]:
+    return [one for payload in seen for one in json.loads(payload)["observations"]]
+
+
+async def test_every_observation_reaches_the_broker_in_short_envelopes(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    board = FakeBoard("LE-0007", 1)
+    async with city(tmp_path, "", board) as here, heard(mosquitto) as seen:
+        await here.put(board, 10, 60)
+        async with civitas(here, mosquitto.port):
+            await here.delivered()
+            await until(lambda: len(observations_in(seen)) >= len(here.values))
         assert max(map(len, seen)) <= 8000
-        found = [one for payload in seen for one in json.loads(payload)["observations"]]
+        found = observations_in(seen)
         keys = [
             (one["parameters"]["board"], one["parameters"]["sequence"], one["parameters"]["position"]) for one in found
         ]
@@ -60,3 +58,38 @@ async def test_every_observation_reaches_the_broker_in_short_envelopes(tmp_path:
         assert {key: one["result"] for key, one in zip(keys, found, strict=True)} == here.values
         assert {one["parameters"]["reference"] for one in found} == {"testingen/LE-0007/air-temperature"}
         assert json.loads(seen[0])["things"][0]["properties"]["reference"] == "testingen/LE-0007"
+
+
+async def test_a_broker_that_goes_is_noticed_although_nothing_is_on_its_way(
+    tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    board = FakeBoard("LE-0007", 1)
+    async with city(tmp_path, "", board) as here, civitas(here, mosquitto.port):
+        await here.put(board, 1)
+        await here.delivered()
+        mosquitto.kill()
+        await here.delivered_counts("connections ended", 1)
+        assert any("no broker at" in alarm for alarm in here.alarms())
+        await mosquitto.start_async()
+        await here.put(board, 1)
+        await here.delivered()
+        assert not here.alarms()
+
+
+# Without a limit of its queue mosquitto 2.0.11 hangs up at the second message that is too long, without a PUBACK.
+@pytest.mark.parametrize("how", ["max_queued_messages 1000\nmessage_size_limit 100\n", "max_packet_size 300\n"])
+async def test_what_a_broker_takes_in_no_case_is_a_dead_letter_with_its_reason(tmp_path: Path, how: str) -> None:
+    """Whether it says so in a PUBACK or before, in its CONNACK."""
+    broker = Mosquitto(tmp_path / "short", how)
+    broker.start()
+    board = FakeBoard("LE-0007", 1)
+    try:
+        async with city(tmp_path, "", board) as here, civitas(here, broker.port):
+            await here.put(board, 1, 3)
+            await here.delivered()
+            assert [(one.board, one.sequence, one.place, one.reason) for one in await here.dead()] == [
+                ("LE-0007", 1, f"air-temperature/{position}", "refused: Packet too large") for position in range(3)
+            ]
+            assert not here.counted("connections ended")
+    finally:
+        broker.stop()

@@ -1,8 +1,10 @@
-"""The sensorthings route on a real server, through what may happen on the way: once each, or a dead letter."""
+"""The sensorthings route on a real server: once each, or a dead letter.
+
+What may happen on the way is swept in hil_tests/test_sensorthings_faults_lose_no_observation.py.
+"""
 
 import asyncio
 import json
-import random
 import shutil
 import sqlite3
 import subprocess
@@ -15,24 +17,23 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 from tests.gateway.fake_board import FakeBoard
+from tests.gateway.parts import until
 from tests.gateway.platform import (
     CUT_BODY,
     PASS,
-    REFUSE,
-    SLOW,
-    SWALLOW,
     Done,
     FaultyWay,
     Request,
     city,
     sensorthings_server,
+    shorten_pauses,
     stored,
 )
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
 from laterne_gateway.__main__ import run_command
 from laterne_gateway.buffer import LEFT_BEHIND
-from laterne_gateway.routes import beside, sensorthings, sta_queues
+from laterne_gateway.routes import sta_sending
 from laterne_protocol.roster import Post
 
 Rule = Callable[[Request], str | int | Done]
@@ -51,74 +52,11 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses as short as tests need them."""
-    monkeypatch.setattr(sensorthings, "BASE_S", 0.05)
-    monkeypatch.setattr(sensorthings, "CAP_S", 0.2)
-    monkeypatch.setattr(sta_queues, "REST_S", 0.02)
-    monkeypatch.setattr(sta_queues, "REST_CAP_S", 0.1)
-    monkeypatch.setattr(beside, "LOOK_EVERY_S", 0.05)
+    shorten_pauses(monkeypatch)
 
 
 def boards(how_many: int = 1) -> list[FakeBoard]:
     return [FakeBoard(f"LE-{next(_numbers):04d}", number + 1) for number in range(how_many)]
-
-
-def first_creates(what: str | int | Done, how_many: int) -> Rule:
-    """The first so many requests with observations, then all is well."""
-    left = [how_many]
-
-    def rule(request: Request) -> str | int | Done:
-        if request.creates and left[0]:
-            left[0] -= 1
-            return what
-        return PASS
-
-    return rule
-
-
-def storm(request: Request) -> str | int | Done:
-    """Two of three requests fail, one of these after it was done, whatever they ask."""
-    if request.number >= 60 or request.number % 3 == 0:
-        return PASS
-    return 500 if request.number % 3 == 1 else Done(500)
-
-
-def cut_by_chance(request: Request) -> str | int | Done:
-    return CUT_BODY if random.Random(request.number).random() < 0.4 else PASS
-
-
-FAULTS: dict[str, tuple[Rule, dict[str, object]]] = {
-    "nothing": (lambda request: PASS, {}),
-    "slow": (lambda request: SLOW if request.creates else PASS, {}),
-    "a storm of 500": (storm, {}),
-    "503 with a pause": (first_creates(503, 5), {}),
-    "429": (first_creates(429, 5), {}),
-    "409 before it is done": (first_creates(409, 5), {}),
-    "409 when it is done": (first_creates(Done(409), 5), {}),
-    "401": (first_creates(401, 3), {}),
-    "reset before": (first_creates(REFUSE, 4), {}),
-    "timeout after the server has stored it": (first_creates(SWALLOW, 2), {"answer_within_s": 1}),
-    "cut amid the answer": (first_creates(CUT_BODY, 6), {}),
-    "answers cut by chance": (cut_by_chance, {}),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-async def test_each_observation_is_stored_once_whatever_happens_to_requests(
-    tmp_path: Path, server: SensorThingsServer, fault: str
-) -> None:
-    level = "stored" if server.is_strict else "accepted"
-    rule, settings = FAULTS[fault]
-    street = boards(2)
-    async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
-        way.rule = rule
-        for board in street:
-            await here.put(board, REPORTS, READINGS)
-        async with here.delivering(level=level, **settings):
-            await here.delivered()
-        here.check(server)
-        assert await here.dead() == []
-        assert not [alarm for alarm in here.alarms() if "no coordinates" not in alarm], "over when it is over"
 
 
 async def test_a_server_that_was_away_gets_what_has_waited(tmp_path: Path, server: SensorThingsServer) -> None:
@@ -132,6 +70,18 @@ async def test_a_server_that_was_away_gets_what_has_waited(tmp_path: Path, serve
             await asyncio.to_thread(server.start)
             await here.delivered()
         here.check(server)
+
+
+async def test_a_route_with_nothing_to_send_notices_that_its_server_is_back(
+    tmp_path: Path, server: SensorThingsServer
+) -> None:
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url) as here:
+        way.rule = lambda request: 401
+        async with here.delivering():
+            await here.delivered_counts("requests failed", 3)
+            assert any("401" in alarm for alarm in here.alarms())
+            way.rule = lambda request: PASS
+            await until(lambda: not here.alarms())
 
 
 async def test_a_server_killed_again_and_again_has_each_observation_once(
@@ -183,6 +133,27 @@ async def test_a_row_that_is_refused_is_a_dead_letter_and_the_others_are_deliver
         assert any("dead list" in alarm for alarm in here.alarms())
 
 
+async def test_a_row_that_is_refused_and_stored_all_the_same_is_no_dead_letter(
+    tmp_path: Path, server: SensorThingsServer
+) -> None:
+    """As when a proxy passes a request on twice: the second one is a conflict."""
+    street = boards()
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
+
+        def rule(request: Request) -> str | int | Done:
+            if not request.creates:
+                return PASS
+            said = json.loads(request.body)
+            return Done(409) if isinstance(said, list) and len(said[0]["dataArray"]) == 1 else 409
+
+        way.rule = rule
+        await here.put(street[0], 2, 2)
+        async with here.delivering():
+            await here.delivered()
+        here.check(server)
+        assert await here.dead() == []
+
+
 async def test_a_dead_letter_is_listed_and_sent_again_while_the_gateway_runs(
     tmp_path: Path, server: SensorThingsServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -226,8 +197,8 @@ async def test_a_time_that_another_observation_has_holds_nothing_back(
     tmp_path: Path, server: SensorThingsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two readings of one moment: the strict server fails on the second with 500, the other one stores both."""
-    monkeypatch.setattr(sensorthings, "FAILS", 2)
-    monkeypatch.setattr(sensorthings, "FAILS_FOR_S", 0.0)
+    monkeypatch.setattr(sta_sending, "FAILS", 2)
+    monkeypatch.setattr(sta_sending, "FAILS_FOR_S", 0.0)
     street = boards()
     async with city(tmp_path, server.url, *street) as here:
         board = street[0]

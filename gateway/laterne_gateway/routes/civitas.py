@@ -4,18 +4,25 @@ The platform finds a Thing by properties.reference, and makes it if need be; it 
 and never makes one. References and names are those of routes/sta_entities.py, so a sensorthings route to the same
 platform, with the same prefix, provides them; else its operator does.
 
-The level is "sent": the broker has it. What the platform's flow does with a message nobody says. What was not
-acknowledged when a connection ended, or when this process was killed, is sent again: board, sequence, digest and
-position in `parameters` tell what has come twice.
+The level is "sent": the broker has it. What the platform's flow does with a message nobody says. What may happen to a
+message:
+
+1. PUBACK: the broker has it, and so the lane may pass it.
+2. No PUBACK: the connection ended, or was silent for too long, or this process was killed. Whether the broker has it
+   nobody knows, so it is sent again: board, sequence, digest and position in `parameters` tell what has come twice.
+3. A PUBACK that refuses it for what it is (ABOUT_CONTENT). It goes again in halves until the one observation is alone;
+   if that is refused it is a dead letter, and the others go on.
+4. A PUBACK that refuses it for anything else: our rights, the topic, a quota, no reason at all. That would hit every
+   other message as well. The connection ends, an alarm says why, and it is tried again with backoff.
 """
 
 import asyncio
-import json
 import logging
 import ssl
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
+from typing import NamedTuple
 
 import aiomqtt
 
@@ -28,21 +35,27 @@ from laterne_gateway.dates import Dates
 from laterne_gateway.dead_letters import DeadLetter, DeadLetters
 from laterne_gateway.health import Health
 from laterne_gateway.roster import RosterKeeper
-from laterne_gateway.route_settings import CIVITAS, CivitasSettings
+from laterne_gateway.route_settings import CIVITAS, MAX_MAX_BYTES, MIN_MAX_BYTES, CivitasSettings
 from laterne_gateway.routes.beside import Beside
-from laterne_gateway.routes.connection import Connection, cause_of, tls_context
+from laterne_gateway.routes.civitas_envelope import TAIL, head_of, part_of
+from laterne_gateway.routes.connection import PACKET_TOO_LARGE, Connection, cause_of, tls_context, words_of
 from laterne_gateway.routes.delivery import PUBACK_WITHIN_S
-from laterne_gateway.routes.feed import Feed, UnderWay
+from laterne_gateway.routes.feed import Feed, UnderWay, put
 from laterne_gateway.routes.mqtt import BASE_S, CAP_S, STABLE_S, first_of, until_one_fails
 from laterne_gateway.routes.observations import Observation
 from laterne_gateway.routes.pace import Pace
 from laterne_gateway.routes.route import SENT
-from laterne_gateway.routes.sta_names import datastream_name, datastream_reference, location_of, row_of, thing_reference
 from laterne_gateway.routes.stream import string
 
 log = logging.getLogger("laterne")
 
+PUBLISH_BYTES = 8  # beside topic and payload: 5 of header, the packet identifier, no properties
 LOOK_EVERY_S = 5.0  # for messages whose PUBACK does not come
+# MQTT 5, 3.4.2.1: implementation specific error ("valid, but the receiver is not willing to accept it") and payload
+# format invalid. Packet too large is none of a PUBACK's, and what mosquitto says by one all the same.
+ABOUT_CONTENT = {0x83, PACKET_TOO_LARGE, 0x99}
+
+Key = tuple[str, int, int, str, int]  # an observation: board, channel and its identity
 
 
 class CivitasRoute:
@@ -70,6 +83,10 @@ class CivitasRoute:
         self._identifier = f"laterne-{gateway.tenant}-{gateway.id}-{settings.name}"
         self._broker = f"{settings.mqtt.host}:{settings.mqtt.port}"
         self._dead = DeadLetters(settings.name, buffer, clock)
+        self._max_bytes = settings.max_bytes  # less where a broker has said that it takes less
+        # What was refused: how many it may go with, 0: it was alone; and why. Kept over connections, because a broker
+        # may hang up after a refusal. At most what was under way at a time.
+        self._refused: dict[Key, tuple[int, str]] = {}
 
     async def run(self) -> None:
         backoff = Backoff(BASE_S, CAP_S, stable_s=STABLE_S)
@@ -95,17 +112,21 @@ class CivitasRoute:
             self._health.note(self._subject, "connected", True)
             self._health.clear(self._subject, "broker")
             log.info("%s: connected to %s", self._subject, self._broker)
-            sending = _Sending(self, client, string(self._settings.topic))
+            topic = string(self._settings.topic)
+            self._max_bytes = min(self._max_bytes, longest_payload(client, topic))
+            sending = _Sending(self, client, topic)
             *backlog, live = self._buffer.part(self.name)
             beside = Beside(
                 self.name, sending.post_beside, self._buffer, self._dates, self._dead, self._clock, self._health
             )
             await until_one_fails(
+                client.ended(),
                 self._feed(live, sending, None).run(),
                 self._deliver_backlog(backlog, sending),
                 beside.tell_gaps(),
                 beside.send_dead_letters(),
                 sending.watch(),
+                sending.send_refused(),
             )
 
     async def _deliver_backlog(self, lanes: list[Lane], sending: "_Sending") -> None:
@@ -118,57 +139,83 @@ class CivitasRoute:
             self._subject, lane, sending.post, pace, self._buffer, self._dates, self._dead, self._clock, self._health
         )
 
-    def envelopes(self, observations: list[Observation]) -> Iterator[tuple[bytes, int]]:
-        """Messages of at most max_bytes with the observations of one board, and how many are in each."""
+    def envelopes(self, observations: list[Observation]) -> Iterator[tuple[bytes, list[Observation]]]:
+        """Messages of at most max_bytes with the observations of one board, and which are in each."""
+        if not observations:
+            return
         board = observations[0].board
         entry = self._roster.entry(board)
-        post = None if entry is None else entry.post
-        place = board if post is None else post.name
-        thing = {
-            "name": board if post is None else f"{post.name} {board}",
-            "description": f"board {board}" if post is None else f"board {board} on lamp post {post.name}",
-            "properties": {"reference": thing_reference(self._prefix, board), "board": board},
-            "Locations": [
-                {
-                    "name": place,
-                    "description": f"where board {board} hangs",
-                    "encodingType": "application/geo+json",
-                    "location": location_of(board, post),
-                }
-            ],
-        }
-        head = b'{"things":[' + _json(thing) + b'],"observations":['
+        head = head_of(self._prefix, board, None if entry is None else entry.post)
         parts: list[bytes] = []
-        size = len(head) + 2
+        within: list[Observation] = []
+        size, limit = len(head) + len(TAIL), len(observations)
         for one in observations:
-            part = _json(self._observation(one))
-            if parts and size + len(part) + 1 > self._settings.max_bytes:
-                yield head + b",".join(parts) + b"]}", len(parts)
-                parts, size = [], len(head) + 2
+            part = part_of(self._prefix, one)
+            limit = min(limit, self._limit(one, limit))
+            if parts and (size + len(part) + 1 > self._max_bytes or len(parts) >= limit):
+                yield head + b",".join(parts) + TAIL, within
+                parts, within, size = [], [], len(head) + len(TAIL)
+                limit = self._limit(one, len(observations))
             parts.append(part)
+            within.append(one)
             size += len(part) + 1
-        yield head + b",".join(parts) + b"]}", len(parts)
+        yield head + b",".join(parts) + TAIL, within
 
-    def _observation(self, one: Observation) -> dict[str, object]:
-        at, result_at, value, quality, parameters = row_of(one)
-        told = {
-            "reference": datastream_reference(self._prefix, one.board, one.channel),
-            "name": datastream_name(one.board, one.channel),
-            **parameters,
-        }
-        return {
-            "phenomenonTime": at,
-            "resultTime": result_at,
-            "result": value,
-            "resultQuality": quality,
-            "parameters": told,
-        }
-
-    def note_taken(self, under_way: UnderWay, count: int) -> None:
-        """The broker has acknowledged so many observations of it."""
-        self._health.count(self._subject, "observations delivered", count)
-        for _ in range(count):
+    def note_taken(self, under_way: UnderWay, observations: list[Observation]) -> None:
+        """The broker has acknowledged these."""
+        self._health.count(self._subject, "observations delivered", len(observations))
+        for one in observations:
+            self._refused.pop(_key(one), None)
             under_way.settle()
+
+    def note_refused(self, observations: list[Observation], size: int, reason: int) -> bool:
+        """The broker has refused these for what they are, in a message of so many bytes. False: for something else."""
+        if reason not in ABOUT_CONTENT:
+            return False
+        self._health.count(self._subject, f"messages refused: {words_of(reason)}")
+        if reason == PACKET_TOO_LARGE:
+            self._max_bytes = max(MIN_MAX_BYTES, min(self._max_bytes, size // 2))
+        for one in observations:
+            self._refused[_key(one)] = len(observations) // 2, f"refused: {words_of(reason)}"
+        return True
+
+    def was_refused_alone(self, one: Observation) -> bool:
+        return self._limit(one, 1) == 0
+
+    def _limit(self, one: Observation, otherwise: int) -> int:
+        found = self._refused.get(_key(one))
+        return otherwise if found is None else found[0]
+
+    async def bury(self, one: Observation, under_way: UnderWay, letter: DeadLetter | None) -> None:
+        """It becomes a dead letter. Raises MqttError: there are too many."""
+        _, why = self._refused[_key(one)]
+        found = letter or DeadLetter(one.board, one.sequence, one.place, why, one.to_json())
+        found = DeadLetter(found.board, found.sequence, found.place, why, found.body, id=found.id)
+        if not await put(self._dead, found, self._subject, self._health):
+            raise aiomqtt.MqttError("no more dead letters are kept")  # this route waits
+        self._refused.pop(_key(one), None)
+        under_way.refused = True
+        under_way.settle()
+
+
+def longest_payload(client: Connection, topic: bytes) -> int:
+    """What the broker takes at most in a PUBLISH to this topic (MQTT 5, 3.3)."""
+    if client.max_packet_bytes is None:
+        return MAX_MAX_BYTES
+    return client.max_packet_bytes - len(topic) - PUBLISH_BYTES
+
+
+def _key(one: Observation) -> Key:
+    return one.board, one.channel, *one.identity
+
+
+class _Message(NamedTuple):
+    """observations: of one board. letter: the dead letter that they were, if it was one by itself."""
+
+    observations: list[Observation]
+    under_way: UnderWay
+    is_late: bool
+    letter: DeadLetter | None
 
 
 class _Sending:
@@ -178,13 +225,15 @@ class _Sending:
         self._route = route
         self._topic = topic
         self._client = client
+        self._longest = longest_payload(client, topic)
         self._slots = asyncio.Semaphore(client.window)
         # Half of the window at most: what is live never waits behind a whole one.
         self._late_slots = asyncio.Semaphore(max(1, client.window // 2))
         self._under_way: deque[list[float]] = deque()  # [when it was sent], [] once it is acknowledged
+        self._refused: asyncio.Queue[_Message] = asyncio.Queue()  # at most what was under way
 
     async def post(self, observations: list[Observation], under_way: UnderWay, feed: Feed) -> None:
-        await self._send(observations, under_way, is_late=feed.lane.upto is not None)
+        await self._send(_Message(observations, under_way, feed.lane.upto is not None, None))
 
     async def post_beside(
         self, observations: list[Observation], under_way: UnderWay, letter: DeadLetter | None
@@ -193,27 +242,51 @@ class _Sending:
         for one in observations:
             by_board.setdefault(one.board, []).append(one)
         for of_board in by_board.values():
-            await self._send(of_board, under_way, is_late=letter is not None)
+            await self._send(_Message(of_board, under_way, letter is not None, letter))
 
-    async def _send(self, observations: list[Observation], under_way: UnderWay, *, is_late: bool) -> None:
-        if not observations:
-            return
-        for payload, count in self._route.envelopes(observations):
-            if is_late:
+    async def _send(self, message: _Message) -> None:
+        to_send: list[Observation] = []
+        for one in message.observations:
+            if self._route.was_refused_alone(one):
+                await self._route.bury(one, message.under_way, message.letter)
+            else:
+                to_send.append(one)
+        for payload, within in self._route.envelopes(to_send):
+            if message.is_late:
                 await self._late_slots.acquire()
             await self._slots.acquire()
             at = [asyncio.get_running_loop().time()]
             self._under_way.append(at)
-            self._client.send(self._topic, payload, b"", partial(self._taken, at, under_way, count, is_late))
+            sent = message._replace(observations=within)
+            if len(payload) > self._longest:  # one alone: the broker would hang up
+                self._not_taken(at, sent, len(payload), PACKET_TOO_LARGE)
+                continue
+            taken, refused = partial(self._taken, at, sent), partial(self._not_taken, at, sent, len(payload))
+            self._client.send(self._topic, payload, b"", taken, refused=refused)
 
-    def _taken(self, at: list[float], under_way: UnderWay, count: int, is_late: bool) -> None:
+    def _answered(self, at: list[float], message: _Message) -> None:
         at.clear()
         while self._under_way and not self._under_way[0]:
             self._under_way.popleft()
         self._slots.release()
-        if is_late:
+        if message.is_late:
             self._late_slots.release()
-        self._route.note_taken(under_way, count)
+
+    def _taken(self, at: list[float], message: _Message) -> None:
+        self._answered(at, message)
+        self._route.note_taken(message.under_way, message.observations)
+
+    def _not_taken(self, at: list[float], message: _Message, size: int, reason: int) -> bool:
+        if not self._route.note_refused(message.observations, size, reason):
+            return False
+        self._answered(at, message)
+        self._refused.put_nowait(message)
+        return True
+
+    async def send_refused(self) -> None:
+        """For ever: what was refused goes again in halves; what was alone is a dead letter. Raises MqttError."""
+        while True:
+            await self._send(await self._refused.get())
 
     async def watch(self) -> None:
         """Raises MqttError when the oldest message has waited too long for its PUBACK."""
@@ -222,7 +295,3 @@ class _Sending:
             oldest = self._under_way[0] if self._under_way else []
             if oldest and asyncio.get_running_loop().time() - oldest[0] > PUBACK_WITHIN_S:
                 raise aiomqtt.MqttError(f"no acknowledgement within {PUBACK_WITHIN_S:.0f} s")
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

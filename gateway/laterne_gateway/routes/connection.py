@@ -2,7 +2,7 @@
 
 1. A PUBACK may carry a refusal (MQTT 5, 3.4.2.1); aiomqtt takes each PUBACK for success. Here a refused message is
    never confirmed: `refused` says why instead.
-2. The broker may allow fewer messages in flight than we would send (Receive Maximum, 3.2.2.3.3).
+2. The broker may allow fewer messages in flight than we would send (Receive Maximum, 3.2.2.3.3), and shorter ones.
 3. Why a connection ended: another client may have come with our name (reason 0x8E).
 
 Whoever is cancelled while an answer comes is cancelled (_wait_for). A connection that is cut while a message is on its
@@ -36,7 +36,11 @@ MAX_PACKET_BYTES = 65_536  # part of a release; a broker drops what is longer in
 CALL_WITHIN_S = 20.0  # CONNACK, DISCONNECT: a cellular link's worst round trips
 SESSION_TAKEN_OVER = 0x8E
 ACCEPTED_BELOW = 0x80  # MQTT 5, 2.4
+PACKET_TOO_LARGE = 0x95
 
+Refused = Callable[[int], bool]  # told the reason code; whether that is the end of it, else the connection ends
+
+log = logging.getLogger("laterne")
 logging.getLogger("mqtt").setLevel(logging.CRITICAL)  # what it would say of a lost connection the route says
 
 
@@ -66,9 +70,10 @@ class Connection(aiomqtt.Client):
         )
         self.pending_calls_threshold = settings.in_flight + 1
         self.window = settings.in_flight
+        self.max_packet_bytes: int | None = None  # the broker takes no longer one (MQTT 5, 3.2.2.3.6)
         self.refused: int | None = None
         self._stream: Stream | None = None
-        self._under_way: dict[int, Callable[[], object]] = {}
+        self._under_way: dict[int, tuple[Callable[[], object], Refused | None]] = {}
         self._last_identifier = LAST_IDENTIFIER
         self._packets: list[bytes] = []  # of this turn of the loop
 
@@ -82,6 +87,11 @@ class Connection(aiomqtt.Client):
         self.send(string(topic), data, properties, partial(_settle, done), retain=retain)
         await done
 
+    async def ended(self) -> None:
+        """Raises MqttError when the connection has ended; for whoever subscribes to nothing."""
+        async for message in self.messages:
+            log.debug("a message that nobody asked for: %s", message.topic.value[:64])
+
     def send(
         self,
         topic: bytes,
@@ -90,11 +100,12 @@ class Connection(aiomqtt.Client):
         acknowledged: Callable[[], object],
         *,
         retain: bool = False,
+        refused: Refused | None = None,
     ) -> None:
         """Publishes at QoS 1, together with all else of this turn of the event loop. topic: as stream.string() has it.
 
-        acknowledged: called when the broker has taken it, never if it refuses it or the connection ends. At most
-        `window` of all may be under way: the caller counts.
+        acknowledged: called when the broker has taken it, never if it refuses it or the connection ends. refused: asked
+        when it refuses it. At most `window` of all may be under way: the caller counts.
         """
         identifier = self._last_identifier
         while True:
@@ -102,7 +113,7 @@ class Connection(aiomqtt.Client):
             if identifier not in self._under_way:
                 break
         self._last_identifier = identifier
-        self._under_way[identifier] = acknowledged
+        self._under_way[identifier] = acknowledged, refused
         if not self._packets:
             self._loop.call_soon(self._send_all)
         self._packets.append(publish_packet(identifier, topic, properties, body, retain=retain))
@@ -121,14 +132,16 @@ class Connection(aiomqtt.Client):
             self._loop.add_writer(stream.fileno(), self._write, self._client)
 
     def _take_acknowledgement(self, identifier: int, reason: int) -> bool:
-        acknowledged = self._under_way.pop(identifier, None)
-        if acknowledged is None:
+        found = self._under_way.pop(identifier, None)
+        if found is None:
             return False
-        if reason >= ACCEPTED_BELOW:
+        acknowledged, refused = found
+        if reason < ACCEPTED_BELOW:
+            if self.refused is None:
+                acknowledged()
+        elif refused is None or not refused(reason):
             self.refused = reason
-            self._end(aiomqtt.MqttError(f"a message was refused: {_words(reason)}"))
-        elif self.refused is None:
-            acknowledged()
+            self._end(aiomqtt.MqttError(f"a message was refused: {words_of(reason)}"))
         return True
 
     def _end(self, why: Exception) -> None:
@@ -174,6 +187,8 @@ class Connection(aiomqtt.Client):
         allowed = getattr(properties, "ReceiveMaximum", None)
         if isinstance(allowed, int) and allowed > 0:
             self.window = min(self.window, allowed)
+        longest = getattr(properties, "MaximumPacketSize", None)
+        self.max_packet_bytes = longest if isinstance(longest, int) else None
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
     async def _wait_for(self, fut: Awaitable[Any], timeout: float | None) -> Any:  # noqa: ASYNC109 - aiomqtt's
@@ -195,6 +210,8 @@ class Connection(aiomqtt.Client):
         properties: Properties | None = None,
     ) -> None:
         super()._on_disconnect(client, userdata, flags, reason_code, properties)
+        if not self._connected.done():  # aiomqtt would wait for a CONNACK that cannot come any more
+            self._connected.set_exception(aiomqtt.MqttError("the broker hung up before it let us in"))
         if self._disconnected.done() and not self._disconnected.cancelled():
             self._disconnected.exception()  # seen: who waits for it is told all the same
 
@@ -224,11 +241,12 @@ def _settle(done: "asyncio.Future[None]") -> None:
         done.set_result(None)
 
 
-def _words(reason: int) -> str:
+def words_of(reason: int) -> str:
+    """Of a PUBACK (MQTT 5, 3.4.2.1)."""
     try:
         return str(ReasonCode(PacketTypes.PUBACK, identifier=reason))
-    except (KeyError, AssertionError):
-        return f"reason 0x{reason:02x}"
+    except (KeyError, AssertionError, ValueError):  # not one of a PUBACK's
+        return "Packet too large" if reason == PACKET_TOO_LARGE else f"reason 0x{reason:02x}"
 
 
 def read_password(settings: MqttSettings) -> str | None:

@@ -6,8 +6,9 @@ subscribers remove what they have seen by (board, sequence).
 
 What order means. There are two streams. Live: what arrives while we are connected, in the order of arrival. Backlog:
 what an outage left behind, oldest first, not faster than the settings say, and marked historical. Within a stream a
-board's sequences ascend. Across them a live report may come before older ones of its board: whoever keeps the newest
-value passes over what is historical, whoever keeps the record sorts by (board, sequence). Gaps go before both.
+board's sequences ascend, but for a report that the broker has refused while it took what was behind it. Across them a
+live report may come before older ones of its board: whoever keeps the newest value passes over what is historical,
+whoever keeps the record sorts by (board, sequence). Gaps go before both.
 
 Two gateways with one id throw each other out at the broker. A broker may say so (reason 0x8E), but mosquitto 2.0.11
 just closes; so each process writes an instance into its retained status and reads it: another one's is a twin's.

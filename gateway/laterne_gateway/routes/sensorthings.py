@@ -16,9 +16,8 @@ So nothing is sent again before it was looked whether it is there. What may have
    start. Those are looked for, per Datastream and lane in their order, until CERTAIN in a row were not there: rows go
    in that order, and 4 and 2 leave fewer of them ahead of others.
 
-An observation is recognised by (board, sequence, digest, position), which it bears, not by its time: servers cut times
-(facts/urban_platform.md, 8: milliseconds are stored, and not given back), and a report that is dated by dates.py may be
-dated otherwise by the next process.
+This module decides what goes when: lanes become queues (sta_queues.py), workers look for what may be there
+(sta_looking.py) and send the rest (sta_sending.py), and what fails is waited for.
 """
 
 import asyncio
@@ -28,7 +27,7 @@ import ssl
 from laterne_gateway.backoff import Backoff
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.buffered import Lane
-from laterne_gateway.clock import Clock, rfc3339
+from laterne_gateway.clock import Clock
 from laterne_gateway.config import GatewaySettings
 from laterne_gateway.dates import Dates
 from laterne_gateway.dead_letters import DeadLetter, DeadLetters
@@ -36,22 +35,18 @@ from laterne_gateway.health import Health
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.route_settings import SENSORTHINGS, SensorThingsSettings
 from laterne_gateway.routes.beside import Beside
-from laterne_gateway.routes.feed import Feed, UnderWay, put
+from laterne_gateway.routes.feed import Feed, UnderWay
 from laterne_gateway.routes.observations import Observation
 from laterne_gateway.routes.pace import Pace
-from laterne_gateway.routes.route import STORED
-from laterne_gateway.routes.sta_entities import Entities, Identifier
-from laterne_gateway.routes.sta_names import COMPONENTS, identity_in, row_of
-from laterne_gateway.routes.sta_queues import Parts, Queues, Stream, Waiting
-from laterne_gateway.routes.sta_server import AwayError, FailedError, Json, RefusedError, Server, in_path
+from laterne_gateway.routes.sta_entities import Entities
+from laterne_gateway.routes.sta_looking import NO_LANE, Looking
+from laterne_gateway.routes.sta_queues import Parts, Queues, Waiting
+from laterne_gateway.routes.sta_sending import Sending
+from laterne_gateway.routes.sta_server import AwayError, FailedError, RefusedError, Server
 
 log = logging.getLogger("laterne")
 
 BASE_S, CAP_S, STABLE_S = 1.0, 300.0, 60.0
-FAILS, FAILS_FOR_S = 8, 600.0  # a row on which the server fails so often, so long, while it stores others
-CERTAIN = 200  # rows: two full requests
-LOOK_AROUND_MS = 1000  # servers cut milliseconds off
-NO_LANE = -1  # what is beside lanes
 
 
 class SensorThingsRoute:
@@ -80,6 +75,19 @@ class SensorThingsRoute:
         self._entities = Entities(self._subject, gateway, prefix, self._server, roster, health)
         self._dead = DeadLetters(settings.name, buffer, clock)
         self._queues = Queues(settings.rows)
+        self._looking = Looking(self._subject, self._server, self._entities, health)
+        self._sending = Sending(
+            self._subject,
+            self.level,
+            self._server,
+            self._entities,
+            self._looking,
+            self._queues,
+            self._dead,
+            self._is_live,
+            clock,
+            health,
+        )
         self._news = asyncio.Event()
         self._pace = Pace(settings.backlog_a_second, clock)
         self._feeds: dict[int, Feed] = {}
@@ -91,9 +99,9 @@ class SensorThingsRoute:
         self._first_at_place = asyncio.Lock()
         self._places: set[str] = set()
         self._away = True  # until something has gone well
+        self._probed = False
         self._again_s = 0.0
         self._under_way = 0
-        self._written = 0
         self._well_since_s = clock.monotonic_s()
 
     async def run(self) -> None:
@@ -114,7 +122,6 @@ class SensorThingsRoute:
             self._begin()
             for _ in range(self._settings.parallel):
                 group.create_task(self._work())
-            group.create_task(self._probe())
             beside = Beside(
                 self.name, self._post_beside, self._buffer, self._dates, self._dead, self._clock, self._health
             )
@@ -165,7 +172,8 @@ class SensorThingsRoute:
         self._news.set()
 
     async def _probe(self) -> None:
-        """Says at the start what is wrong with the settings, also when nothing is to be sent."""
+        """Says what is wrong with the settings, or that the platform is back, also when nothing is to be sent."""
+        self._probed = True
         try:
             if not await self._server.probe():
                 self._health.alarm(self._subject, "data-array", "the platform does not say that it takes DataArrays")
@@ -174,7 +182,6 @@ class SensorThingsRoute:
             self._note_away(why)
         except (FailedError, RefusedError) as why:
             self._note_away(AwayError(str(why)))
-        self._news.set()
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -183,14 +190,18 @@ class SensorThingsRoute:
             parts = await self._next()
             self._under_way += 1
             try:
-                await self._send(parts)
+                if parts is None:
+                    await self._probe()
+                else:
+                    await self._send(parts)
             finally:
                 self._under_way -= 1
-                for stream in parts:
+                for stream in parts or ():
                     stream.busy = False
                 self._news.set()
 
-    async def _next(self) -> Parts:
+    async def _next(self) -> Parts | None:
+        """Waits until something may be sent; None: it is to be looked whether the platform can be used."""
         while True:
             self._news.clear()
             now_s = self._clock.monotonic_s()
@@ -198,8 +209,8 @@ class SensorThingsRoute:
             if self._away and (self._under_way or now_s < self._again_s):
                 wake_s = None if self._under_way else self._again_s
             else:
-                parts = self._queues.take(now_s)
-                if parts is not None:
+                parts = self._queues.take(now_s) if self._probed else None
+                if parts is not None or self._away:
                     return parts
                 wake_s = self._queues.next_s(now_s)
             try:
@@ -213,14 +224,14 @@ class SensorThingsRoute:
         is_about_rows = False
         try:
             for stream, rows in parts.items():
-                rows[:] = await self._without_what_is_there(stream, rows)
+                rows[:] = await self._looking.absent(stream, rows)
             is_about_rows = True
             places = {self._entities.place(stream.board) for stream, rows in parts.items() if rows}
             if places <= self._places:
-                await self._send_absent(parts)
+                await self._sending.send(parts)
             else:
                 async with self._first_at_place:
-                    await self._send_absent(parts)
+                    await self._sending.send(parts)
                 self._places |= places
             self._note_well()
         except AwayError as why:
@@ -239,173 +250,10 @@ class SensorThingsRoute:
         feed = self._feeds.get(row.lane)
         return feed is not None and feed.lane.upto is None
 
-    async def _send_absent(self, parts: Parts) -> None:
-        sent = {stream: list(rows) for stream, rows in parts.items() if rows}
-        if not sent:
-            return
-        (first, rows), *others = sent.items()
-        if not others and len(rows) == 1 and first.limit == 1:
-            await self._send_single(first, rows[0], parts)
-            return
-        body = [await self._group(stream, rows) for stream, rows in sent.items()]
-        for waiting in [one for rows in sent.values() for one in rows]:
-            waiting.maybe_there, waiting.sent, waiting.looked = True, True, False
-        try:
-            _, answer = await self._server.post("CreateObservations", body)
-        except RefusedError as why:
-            self._health.count(self._subject, f"requests refused: {why.status}")
-            for stream, rows in sent.items():
-                self._queues.halve(stream, len(rows))
-            return
-        count = sum(len(rows) for rows in sent.values())
-        if not isinstance(answer, list) or len(answer) != count:
-            raise AwayError(f"CreateObservations: the answer has not {count} items: is it a SensorThings server?")
-        at = 0
-        for stream, rows in sent.items():
-            items, at = answer[at : at + len(rows)], at + len(rows)
-            good = [one for one, item in zip(rows, items, strict=True) if _is_link(item)]
-            if len(good) < len(rows):
-                self._health.count(self._subject, "rows answered with an error", len(rows) - len(good))
-            if self.level == STORED:
-                good = await self._there(stream, good)
-            self._settle(stream, good, parts)
-            if parts[stream]:
-                self._queues.halve(stream, len(rows))
-            else:
-                self._queues.went_well(stream)
-
-    async def _send_single(self, stream: Stream, waiting: Waiting, parts: Parts) -> None:
-        group = await self._group(stream, [waiting])
-        looked = waiting.looked
-        waiting.maybe_there, waiting.sent, waiting.looked = True, True, False
-        try:
-            # In a DataArray, too: one server cuts the milliseconds off what comes otherwise.
-            _, answer = await self._server.post("CreateObservations", [group])
-            if not isinstance(answer, list) or len(answer) != 1 or not _is_link(answer[0]):
-                # It says that it is wrong, and not why. The same once more, in the way that tells.
-                content = dict(zip(COMPONENTS, group["dataArray"][0], strict=True))
-                await self._server.post("Observations", content | {"Datastream": group["Datastream"]})
-        except RefusedError as why:
-            if looked and await self._exists(stream):
-                await self._bury(stream, waiting, f"refused: {why}", parts)
-            return
-        except FailedError as why:
-            if await self._exists(stream) and self._is_at_fault(waiting):
-                await self._bury(stream, waiting, f"the server fails on it: {why}", parts)
-                return
-            # Its turn comes after the others': they tell whether it is the row or the server.
-            self._health.count(self._subject, "single rows on which the server failed")
-            parts[stream].remove(waiting)
-            self._queues.add(waiting, live=self._is_live(waiting))
-            raise
-        good = [waiting] if self.level != STORED else await self._there(stream, [waiting])
-        self._settle(stream, good, parts)
-        if good:
-            self._queues.went_well(stream)
-        else:
-            self._queues.in_trouble(stream, 1, self._clock.monotonic_s())
-
-    def _is_at_fault(self, waiting: Waiting) -> bool:
-        now_s = self._clock.monotonic_s()
-        if not waiting.tries:
-            waiting.first_try_s = now_s
-        if not waiting.tries or self._written > waiting.written_then:
-            waiting.tries += 1
-            waiting.written_then = self._written
-        return waiting.tries >= FAILS and now_s - waiting.first_try_s >= FAILS_FOR_S
-
-    async def _exists(self, stream: Stream) -> bool:
-        """Whether the server has our Datastream; else it is looked for anew before anything is judged."""
-        identifier = await self._entities.datastream(stream.board, stream.channel)
-        try:
-            await self._server.get(f"Datastreams({in_path(identifier)})", select="@iot.id")
-        except AwayError as why:
-            self._forget_if_gone(stream, why)
-            raise
-        return True
-
-    def _forget_if_gone(self, stream: Stream, why: AwayError) -> None:
-        if why.is_gone:
-            self._entities.forget(stream.board, stream.channel)
-
-    async def _bury(self, stream: Stream, waiting: Waiting, reason: str, parts: Parts) -> None:
-        one = waiting.observation
-        letter = waiting.letter or DeadLetter(one.board, one.sequence, one.place, reason, one.to_json())
-        letter = DeadLetter(letter.board, letter.sequence, letter.place, reason, letter.body, id=letter.id)
-        if await put(self._dead, letter, self._subject, self._health):
-            parts[stream].remove(waiting)
-            waiting.under_way.refused = True
-            waiting.under_way.settle()
-            self._queues.went_well(stream)
-        else:
-            self._queues.in_trouble(stream, 1, self._clock.monotonic_s())
-
-    async def _group(self, stream: Stream, rows: list[Waiting]) -> dict[str, Json]:
-        """A Datastream's part of a DataArray (18-088, 13.2.1)."""
-        identifier: Identifier = await self._entities.datastream(stream.board, stream.channel)
-        return {
-            "Datastream": {"@iot.id": identifier},
-            "components": COMPONENTS,
-            "dataArray@iot.count": len(rows),
-            "dataArray": [row_of(waiting.observation) for waiting in rows],
-        }
-
-    def _settle(self, stream: Stream, good: list[Waiting], parts: Parts) -> None:
-        for waiting in good:
-            waiting.under_way.settle()
-        if good:
-            settled = set(map(id, good))
-            parts[stream] = [one for one in parts[stream] if id(one) not in settled]
-            self._written += len(good)
-            self._health.clear(self._subject, "failing")
-            self._health.count(self._subject, "observations delivered", len(good))
-
-    # --- looking ----------------------------------------------------------------------------------------------------
-
-    async def _without_what_is_there(self, stream: Stream, rows: list[Waiting]) -> list[Waiting]:
-        for one in rows:  # 5: only what this process has not sent itself is cleared by those before it
-            if not one.sent and stream.absent.get(one.lane, 0) >= CERTAIN:
-                one.maybe_there = False
-        looked = [one for one in rows if one.maybe_there]
-        if not looked:
-            return rows
-        there = await self._there(stream, looked)
-        found = set(map(id, there))
-        for one in looked:
-            is_there = id(one) in found
-            if is_there:
-                one.under_way.settle()
-            else:
-                one.maybe_there, one.looked = False, True
-            if not one.sent and one.lane != NO_LANE:
-                stream.absent[one.lane] = 0 if is_there else stream.absent.get(one.lane, 0) + 1
-        if there:
-            self._health.count(self._subject, "observations that were there already", len(there))
-        return [one for one in rows if id(one) not in found]
-
-    async def _there(self, stream: Stream, rows: list[Waiting]) -> list[Waiting]:
-        """Those of them that the platform has."""
-        if not rows:
-            return []
-        identifier = await self._entities.datastream(stream.board, stream.channel)
-        times = [one.observation.at_ms for one in rows]
-        around_ms = LOOK_AROUND_MS + max(one.observation.within_ms for one in rows)
-        window = (
-            f"phenomenonTime ge {rfc3339(min(times) - around_ms)} and "
-            f"phenomenonTime le {rfc3339(max(times) + around_ms)}"
-        )
-        path = f"Datastreams({in_path(identifier)})/Observations"
-        try:
-            found = await self._server.all(path, filter=window, select="phenomenonTime,parameters")
-        except AwayError as why:
-            self._forget_if_gone(stream, why)
-            raise
-        known = {identity_in(one.get("parameters")) for one in found}
-        return [one for one in rows if one.observation.identity in known]
-
     # --- how it goes ------------------------------------------------------------------------------------------------
 
     def _note_well(self) -> None:
+        self._health.clear(self._subject, "failing")
         if not self._away:
             return
         self._away = False
@@ -442,7 +290,3 @@ class SensorThingsRoute:
             "failing",
             f"{self._settings.url} {sentence}; reports are kept and it is tried again",
         )
-
-
-def _is_link(item: Json) -> bool:
-    return isinstance(item, str) and "Observations(" in item and not item.lower().startswith("error")

@@ -1,0 +1,86 @@
+"""What of ours a SensorThings server has already: asked of it, never remembered.
+
+An observation is recognised by (board, sequence, digest, position), which it bears, not by its time: servers cut times
+(facts/urban_platform.md, 8: milliseconds are stored, and not given back), and a report that is dated by dates.py may be
+dated otherwise by the next process. So a window of time is read, and compared by what the observations bear.
+"""
+
+from laterne_gateway.clock import rfc3339
+from laterne_gateway.health import Health
+from laterne_gateway.routes.sta_entities import Entities
+from laterne_gateway.routes.sta_names import identity_in
+from laterne_gateway.routes.sta_queues import Stream, Waiting
+from laterne_gateway.routes.sta_server import AwayError, Server, in_path
+
+CERTAIN = 200  # rows: two full requests
+LOOK_AROUND_MS = 1000  # servers cut milliseconds off
+NO_LANE = -1  # what is beside lanes
+
+
+class Looking:
+    """subject: in the health."""
+
+    def __init__(self, subject: str, server: Server, entities: Entities, health: Health) -> None:
+        self._subject = subject
+        self._server = server
+        self._entities = entities
+        self._health = health
+
+    async def absent(self, stream: Stream, rows: list[Waiting]) -> list[Waiting]:
+        """Those of them that are to be sent: what may be there was looked for, and what is there is settled.
+
+        Raises AwayError, FailedError, RefusedError.
+        """
+        for one in rows:  # sensorthings.py, 5: only what this process has not sent itself is cleared by those before it
+            if not one.sent and stream.absent.get(one.lane, 0) >= CERTAIN:
+                one.maybe_there = False
+        looked = [one for one in rows if one.maybe_there]
+        if not looked:
+            return rows
+        there = await self.there(stream, looked)
+        found = set(map(id, there))
+        for one in looked:
+            is_there = id(one) in found
+            if is_there:
+                one.under_way.settle()
+            else:
+                one.maybe_there, one.looked = False, True
+            if not one.sent and one.lane != NO_LANE:
+                stream.absent[one.lane] = 0 if is_there else stream.absent.get(one.lane, 0) + 1
+        if there:
+            self._health.count(self._subject, "observations that were there already", len(there))
+        return [one for one in rows if id(one) not in found]
+
+    async def there(self, stream: Stream, rows: list[Waiting]) -> list[Waiting]:
+        """Those of them that the platform has."""
+        if not rows:
+            return []
+        identifier = await self._entities.datastream(stream.board, stream.channel)
+        times = [one.observation.at_ms for one in rows]
+        around_ms = LOOK_AROUND_MS + max(one.observation.within_ms for one in rows)
+        window = (
+            f"phenomenonTime ge {rfc3339(min(times) - around_ms)} and "
+            f"phenomenonTime le {rfc3339(max(times) + around_ms)}"
+        )
+        path = f"Datastreams({in_path(identifier)})/Observations"
+        try:
+            found = await self._server.all(path, filter=window, select="phenomenonTime,parameters")
+        except AwayError as why:
+            self._forget_if_gone(stream, why)
+            raise
+        known = {identity_in(one.get("parameters")) for one in found}
+        return [one for one in rows if one.observation.identity in known]
+
+    async def exists(self, stream: Stream) -> bool:
+        """Whether the server has our Datastream; else it is looked for anew before anything is judged."""
+        identifier = await self._entities.datastream(stream.board, stream.channel)
+        try:
+            await self._server.get(f"Datastreams({in_path(identifier)})", select="@iot.id")
+        except AwayError as why:
+            self._forget_if_gone(stream, why)
+            raise
+        return True
+
+    def _forget_if_gone(self, stream: Stream, why: AwayError) -> None:
+        if why.is_gone:
+            self._entities.forget(stream.board, stream.channel)
