@@ -25,7 +25,7 @@ from laterne_provisioning import (
 )
 from laterne_provisioning.authority import Authority
 from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.flashing import box, box_command, ports, steps
+from laterne_provisioning.flashing import box, box_command, chip, ports, steps
 from laterne_provisioning.flashing.repl import NoRepl
 from laterne_provisioning.flashing.steps import Flashed
 from laterne_provisioning.grants import GrantFile
@@ -48,6 +48,12 @@ def flash(
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="pico, pico2, esp32, emulated. [default: what the board says it is]")
+    ] = None,
+    interpreter_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--interpreter", metavar="FILE", help="MicroPython for this chip, .uf2 or .bin: put on if needed."
+        ),
     ] = None,
     board_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="Enrol it, too: what the board is called from now on.")
@@ -113,6 +119,8 @@ def flash(
     secrets = keys.Secrets(passphrase_file, pin_file)
     settings = _settings(address, report_seconds, sample_ms)
     if in_box:
+        if interpreter_file is not None:
+            raise UsageError("--batch takes boards with MicroPython on them: --interpreter is for one board.")
         if port is not None or release_file is None or authority is None or line_port is None or post is not None:
             raise UsageError(
                 "--batch takes --release, --authority and --line, and no PORT: boards are taken as they are plugged "
@@ -152,6 +160,7 @@ def flash(
     release = releases.read(release_file)
     releases.require_ours(release)
     releases.require_signed(release, _trusted(opened, granted, trust_file))
+    image = None if interpreter_file is None else chip.read(interpreter_file)
     enrolment = None
     if line_port is not None:
         with Line(line_port):
@@ -171,6 +180,8 @@ def flash(
     ):
         flashed: Flashed | None = None
         try:
+            if image is not None:
+                chip.prepare(image, port, release.head, say)
             flashed = steps.flashed(port, release, model, settings, say)
         except NoRepl:
             # Three things may have happened:

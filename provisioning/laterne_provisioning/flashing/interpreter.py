@@ -86,12 +86,9 @@ def told(line: bytes) -> Interpreter:
         ) from why
 
 
-def model_of(found: Interpreter, wanted: str | None, known: list[str]) -> str:
-    """The model that this board is. wanted: what the technician says it is. known: models with a pin map.
-
-    Raises UsageError: nobody knows, or it is another one.
-    """
-    model = next(
+def model_said(found: Interpreter) -> str | None:
+    """The model that a board says it is; None: it says nothing that is known."""
+    return next(
         (
             model
             for (platform, ending), model in _MODELS.items()
@@ -99,6 +96,14 @@ def model_of(found: Interpreter, wanted: str | None, known: list[str]) -> str:
         ),
         None,
     )
+
+
+def model_of(found: Interpreter, wanted: str | None, known: list[str]) -> str:
+    """The model that this board is. wanted: what the technician says it is. known: models with a pin map.
+
+    Raises UsageError: nobody knows, or it is another one.
+    """
+    model = model_said(found)
     choice = ", ".join(known)
     if wanted is not None and wanted not in known:
         raise UsageError(f"The release has no pin map for {wanted!r}: --model is one of {choice}.")
@@ -124,14 +129,8 @@ def require_fits(found: Interpreter, head: Head, model: str, port: str) -> None:
     if head.interpreters is not None:
         first, last = head.interpreters
         wanted = f"MicroPython {dotted(first)} to {dotted(last)}"
-    problem = None
-    if found.name != "micropython":
-        problem = f"the board runs {output.foreign(found.name)}"
-    elif found.abi != head.abi:
-        problem = f"it loads bytecode of ABI {found.abi}"
-    elif head.interpreters is not None and not head.interpreters[0] <= found.number <= head.interpreters[1]:
-        problem = f"it is {found.dotted}"
-    elif head.loader != release_index.LOADER:
+    problem = problem_of(found, head)
+    if problem is None and head.loader != release_index.LOADER:
         raise OperatorError(
             f"The release needs a loader with interface {head.loader}, and laterne writes interface "
             f"{release_index.LOADER}: use the laterne that has built it."
@@ -141,8 +140,19 @@ def require_fits(found: Interpreter, head: Head, model: str, port: str) -> None:
         command = _COMMANDS.get(model, "see https://micropython.org/download/").format(port=port, version=version)
         raise OperatorError(
             f"The release is for {wanted} with bytecode ABI {head.abi}, and {problem}. Nothing was written. Put the "
-            f"right one on: {command}"
+            f"right one on with --interpreter FILE, or yourself: {command}"
         )
+
+
+def problem_of(found: Interpreter, head: Head) -> str | None:
+    """Why this interpreter cannot run the release with this head, in words."""
+    if found.name != "micropython":
+        return f"the board runs {output.foreign(found.name)}"
+    if found.abi != head.abi:
+        return f"it loads bytecode of ABI {found.abi}"
+    if head.interpreters is not None and not head.interpreters[0] <= found.number <= head.interpreters[1]:
+        return f"it is {found.dotted}"
+    return None
 
 
 def dotted(number: int) -> str:

@@ -85,16 +85,20 @@ class Repl:
 
     def reset(self) -> None:
         """Reset the board and let it run. The port is closed."""
+        self.leave(_RESET)
+
+    def leave(self, program: str) -> None:
+        """Run what takes the board off its port. The port is closed. Raises BoardGone."""
         from mpremote.transport import TransportError
 
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                self._transport.exec_raw_no_follow(_RESET)
+                self._transport.exec_raw_no_follow(program)
                 # Whoever opens the port next must not meet the board as it was before.
                 self._transport.serial.timeout = RESET_WITHIN_S
                 self._transport.serial.read(1)
         except OSError:
-            pass  # a port that vanishes is what a reset looks like from here
+            pass  # a port that vanishes is what this looks like from here
         except (TransportError, struct.error) as why:
             raise self._gone(why) from why
         finally:
