@@ -7,9 +7,10 @@ roster and credential are read again each time (agent.py).
 """
 
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
-from laterne_gateway.config import Config
-from laterne_gateway.route_settings import MQTT_NAME
+from laterne_gateway.config import Config, MqttSettings
+from laterne_gateway.route_settings import MQTT_NAME, RouteSettings
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,19 @@ def compare(former: Config, new: Config) -> Changes:
         tuple(restart),
         tuple(said),
     )
+
+
+def state_of_files(settings: MqttSettings | RouteSettings) -> tuple[tuple[int, int, int] | None, ...]:
+    """What tells whether a file that a route names (secret, certificate) is another one now; None: it is not there."""
+    found: list[tuple[int, int, int] | None] = []
+    for one in fields(settings):
+        value = getattr(settings, one.name)
+        if isinstance(value, MqttSettings):
+            found += state_of_files(value)
+        elif isinstance(value, Path):
+            try:
+                stat = value.stat()
+                found.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
+            except OSError:
+                found.append(None)
+    return tuple(found)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.bus import Bus
-from laterne_gateway.changes import Changes
+from laterne_gateway.changes import Changes, state_of_files
 from laterne_gateway.clock import Clock
 from laterne_gateway.config import Config, LineSettings
 from laterne_gateway.dates import Dates
@@ -57,6 +57,7 @@ class Running:
         self._parts = parts
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._buses: dict[str, Bus] = {}
+        self._files: dict[str, object] = {}  # by route, as they were when it began
 
     def begin(self) -> None:
         """All that the configuration names."""
@@ -95,8 +96,9 @@ class Running:
                 # It is expected to come round no more: the watchdog would take the process for hung.
                 self._shared.health.forget(_line(name))
         self._begin_lines(changes.lines_begin)
-        await self._end([_route(name) for name in changes.routes_anew])
-        self._begin_routes(changes.routes_anew)
+        anew = [*changes.routes_anew, *self._with_other_files(changes.routes_anew)]
+        await self._end([_route(name) for name in anew])
+        self._begin_routes(anew)
         if changes.metrics:
             await self._end([METRICS])
             self._shared.health.forget(METRICS)
@@ -115,7 +117,19 @@ class Running:
             self._buses[name] = self._bus(settings[name])
             self._start(_line(name), self._buses[name].run())
 
+    def _with_other_files(self, but: Collection[str]) -> list[str]:
+        """Routes with the same settings whose secret or certificate is another one than when they began."""
+        found = [name for name, state in self._states().items() if name not in but and self._files[name] != state]
+        for name in found:
+            log.info("route %s: its files have changed", name)
+        return found
+
+    def _states(self) -> dict[str, object]:
+        settings = {MQTT_NAME: self.config.mqtt} | {route.name: route for route in self.config.routes}
+        return {name: state_of_files(one) for name, one in settings.items()}
+
     def _begin_routes(self, names: Collection[str]) -> None:
+        self._files |= {name: state for name, state in self._states().items() if name in names}
         for route in self._routes(names):
             self._start(_route(route.name), route.run())
 

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from laterne_gateway.config import BufferSettings, ConfigError, load
 from laterne_gateway.route_settings import CivitasSettings, SensorThingsSettings
@@ -153,3 +155,35 @@ def test_an_empty_file_says_which_tables_are_missing(tmp_path: Path) -> None:
 def test_the_example_file_is_good() -> None:
     example = Path(__file__).parents[2] / "gateway" / "laterne-gateway.example.toml"
     assert load(example).gateway.id
+
+
+NASTY = st.sampled_from(
+    ['""', "-1", "0", "1e400", "nan", "true", "1979-05-27", "[]", "{}", "[[1]]", '[1, "a"]', '"\\u0000"', "{ a = {} }",
+     '"' + "a" * 5000 + '"', "9" * 30, '"mqtt://[::1"', '"https://x:99999/"', '"../.."']
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 40), st.one_of(NASTY, st.text(max_size=20), st.none())), max_size=4))
+def test_whatever_somebody_types_is_a_configuration_or_a_list_of_problems(
+    tmp_path: Path, changes: list[tuple[int, str | None]]
+) -> None:
+    """A line gets another value, or other text behind it, or goes."""
+    lines = (GOOD + ROUTE.removeprefix("[1]\n") + 'url = "https://p.example/v1.1"\n').splitlines()
+    for number, change in changes:
+        at = number % len(lines)
+        name, equals, _ = lines[at].partition(" = ")
+        lines[at] = "" if change is None else f"{name}{equals}{change}" if equals else lines[at] + change
+    file = tmp_path / "gateway.toml"
+    file.write_text("\n".join(lines), encoding="utf-8", errors="replace")
+    problems = problems_in(file)
+    assert all(problem.startswith(str(file)) for problem in problems)
+    assert sum(map(len, problems)) < 20_000
+
+
+def problems_in(file: Path) -> list[str]:
+    try:
+        load(file)
+    except ConfigError as why:
+        return why.problems or ["none is named"]
+    return []

@@ -181,6 +181,28 @@ async def test_what_needs_a_restart_is_named_until_it_is_done_and_the_rest_count
         assert "configuration" not in subjects(gateway)
 
 
+async def test_a_new_secret_in_the_same_file_is_used_at_once(
+    tmp_path: Path, mosquitto: Mosquitto, line_of: LineOf
+) -> None:
+    board, secret = FakeBoard(), tmp_path / "broker.password"
+    secret.write_text("Laterne 1")
+    async with serving(tmp_path, mosquitto, [board], [line_of(board)]) as (gateway, subscriber):
+        await gateway.says("connected to")
+        text = gateway.config.read_text()
+        user = 'username = "gw-1"\npassword_file = "broker.password"\n'
+        gateway.config.write_text(text.replace("[mqtt]\n", f"[mqtt]\n{user}"))
+        await told(gateway, 1)
+        await until(lambda: gateway.said().count("connected to") == 2)  # as gw-1
+        await told(gateway, 2)
+        secret.write_text("Laterne 22")
+        await told(gateway, 3)
+        await until(lambda: gateway.said().count("connected to") == 3)
+        assert gateway.said().count("its files have changed") == 1
+        board.close_reports(1)
+        await subscriber.has_all(board)
+        assert await gateway.stop() == 0
+
+
 @pytest.mark.parametrize(
     ("new", "lines_end", "lines_begin", "routes", "restart"),
     [

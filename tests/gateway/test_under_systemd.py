@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from tests.booted import Booted
 from tests.gateway.board_sessions import Bucket
 from tests.gateway.fake_board import FakeBoard
@@ -223,6 +224,17 @@ async def test_systemctl_reload_takes_what_has_changed_and_refuses_what_is_wrong
         await it.until(f"journalctl -u {SERVICE} | grep '.buffer. has other settings'")
         await it.delivers()
         assert await it.shown("MainPID") == pid
+
+
+@pytest.mark.parametrize("ci", [False, True])
+def test_who_is_not_root_is_told_what_is_left_out_and_in_ci_nothing_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ci: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("CI", "true" if ci else "")
+    outcome = pytest.fail.Exception if ci else pytest.skip.Exception
+    with pytest.raises(outcome, match="needs root and Debian's systemd-container"), Booted(tmp_path, {}):
+        raise AssertionError("it has booted")
 
 
 @contextlib.contextmanager
