@@ -44,7 +44,13 @@ EXACTLY = {
         "laterne restore /media/stick/2026-11-22.backup restored"
     ),
 }
+BATCH = "laterne flash --batch --release r.laterne --authority authority --line /dev/ttyUSB0"
 CANNOT = {
+    f"{BATCH} --csv box.csv --label box.pdf": "needs a box of boards, and hands: hil_tests",
+    f"{BATCH} --id LE-0101 --count 25 --label box.pdf": "needs a box of boards, and hands: hil_tests",
+    "laterne board doctor /dev/ttyACM0": "needs a board on USB: hil_tests",
+    "laterne board doctor /dev/ttyACM0 --release r.laterne": "needs a board on USB: hil_tests",
+    "laterne board watch /dev/ttyACM0": "needs a board on USB, and runs until Ctrl-C: hil_tests",
     "laterne flash /dev/ttyACM0 --release r.laterne --authority authority --id LE-0001 --post P-17 --line /dev/ttyUSB0 "
     "--label LE-0001.pdf": "README.md's is run",
     "export PYKCS11LIB=/usr/lib/softhsm/libsofthsm2.so": "needs a token: tests/provisioning/test_token.py",

@@ -100,7 +100,9 @@ def help_of(command: str) -> str:
 
 @pytest.mark.parametrize("readme", READMES, ids=str)
 def test_commands_stand_where_they_are_run(readme: Path) -> None:
-    assert stray(readme) == []
+    assert stray(readme) == [], (
+        "begin their blocks with ```sh; who cannot be run here is named in a table, with the reason"
+    )
     assert (commands(readme) == []) == (readme not in (TOP, GATEWAY, OPERATOR, RIG)), "give it a test here"
 
 
