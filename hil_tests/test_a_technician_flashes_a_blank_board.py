@@ -79,8 +79,8 @@ async def test_a_blank_board_becomes_one_whose_report_verifies_by_one_command_fo
     await run(*LATERNE, "init", office, "--no-passphrase")
     try:
         async with started(*LATERNE, "emulate", boards, "--blank"):  # with the flash of a Pico, that takes its time
-            async with await Control.connect(boards / "control", within_s=WITHIN_S):
-                pass  # the board has power
+            async with await Control.connect(boards / "control", within_s=WITHIN_S) as control:  # the board has power
+                await control.ask({"do": "world", "illuminance": 800})  # at noon there is more than its sensor takes
             await run(*LATERNE, "release", "build", "-o", release, "--sequence", 7, "--uncommitted")
             flash = ("flash", usb, "--release", release, "--authority", office, "--json")
             assert "Nothing was written" in await laterne(*flash, code=1), "nobody has signed it"
