@@ -1,4 +1,4 @@
-"""laterne-gateway run | check | status | buffer | dead | release | key | diag | install | uninstall.
+"""laterne-gateway run | check | status | buffer | dead | port | release | key | diag | install | uninstall.
 
 Exit codes: 0 done, 1 found wrong or failed, 2 bad usage or configuration. What a command needs is imported when it
 runs.
@@ -60,6 +60,11 @@ def run_command(arguments: list[str]) -> int:
 
         identifiers = asked.ids if asked.action == "retry" else []
         return dead_commands.run(config, asked.action, asked.route, identifiers, as_json=asked.json)
+    if asked.command == "port":
+        from laterne_gateway import port_requests
+
+        minutes = asked.minutes if asked.action == "release" else 0.0
+        return port_requests.run(config, asked.action, asked.what, minutes, as_json=asked.json)
     if asked.command == "release":
         from laterne_gateway import release_commands
 
@@ -144,6 +149,20 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("--route", metavar="NAME", help="only those of this route")
         if name == "retry":
             action.add_argument("ids", nargs="*", type=int, metavar="NUMBER", help="as `dead list` gives them")
+    summary = "lend a line's port to a technician, while the gateway runs"
+    port = commands.add_parser("port", help=summary, description=summary)
+    actions = port.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, summary in (
+        ("release", "close it, and open it again after some minutes or at `take`; its boards keep their reports"),
+        ("take", "open it again now"),
+    ):
+        action = actions.add_parser(name, help=summary, description=summary)
+        _add_options(action, as_json=True)
+        action.add_argument("what", metavar="PORT", help="its path, or the name of the line")
+        if name == "release":
+            action.add_argument(
+                "--minutes", type=_minutes, default=30.0, metavar="N", help="at most 1440; 30 if left out"
+            )
     summary = "bring releases for boards by hand, and look at those that are here"
     release = commands.add_parser("release", help=summary, description=summary)
     actions = release.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -165,6 +184,13 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=summary)
         command.add_argument("--prefix", metavar="DIR", help="lay the files out below DIR, and change nothing else")
     return parser
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes <= 1440:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1440")
+    return minutes
 
 
 def _add_options(command: argparse.ArgumentParser, *, as_json: bool) -> None:

@@ -22,6 +22,7 @@ from laterne_gateway.dates import Dates
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
 from laterne_gateway.orders import Orders
+from laterne_gateway.port_requests import PortServer
 from laterne_gateway.releases import Releases
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.running import Running, Shared, end
@@ -110,7 +111,9 @@ async def _run(config: Config, verbose: bool, buffer: Buffer, health: Health, cl
         shared = Shared(buffer, roster, sessions, inbox, orders, updates, dates, clock, health)
         running = Running(config, shared, parts)
         running.begin()
-        others = [parts.create_task(one) for one in (buffer.run(), status.run(), host.starts.settle())]
+        ports = PortServer(gateway.directory, running, health)
+        work = (buffer.run(), status.run(), ports.run(), host.starts.settle())
+        others = [parts.create_task(one) for one in work]
         if not await _first_of(_in_time(running.lines_tried()), host.stop):
             log.info("gateway %s: told to stop before it was ready", gateway.id)
         alive = keep_alive(host.manager, health, lambda: buffer.turned_s, running.in_words)

@@ -24,6 +24,7 @@ How each is asked and what its answer means is questions.py; how a contact is as
 """
 
 import asyncio
+import contextlib
 import logging
 
 from laterne_gateway.backoff import Backoff
@@ -89,12 +90,16 @@ class Bus:
         self._burst_bytes = max(LEAST_BURST_BYTES, int(line.baud / BITS_A_BYTE * BURST_S))
         self._updates_rest_until_s = 0.0
         self.tried = asyncio.Event()  # the port has been opened once, or was not there
+        self._given_up_until_s = 0.0  # for a technician (port_requests.py)
+        self._asked = asyncio.Event()  # for the port, or to take it back
+        self._free = asyncio.Event()  # the port is closed, because it was asked for
 
     async def run(self) -> None:
         """Asks for ever; ends when cancelled, with the port closed."""
         again = Backoff(REOPEN_BASE_S, REOPEN_CAP_S, floor_s=0.1)
         try:
             while True:
+                await self._while_given_up()
                 opened_s = self._clock.monotonic_s()
                 self._health.progressed(self._subject)
                 try:
@@ -104,19 +109,60 @@ class Bus:
                     self.tried.set()
                     log.info("%s: open at %s, %d baud", self._subject, self._line.path, self._line.baud)
                     await self._ask_in_turn()
+                    self._health.note(self._subject, "open", False)
                 except LineLost as why:
                     self.tried.set()
                     self._health.note(self._subject, "open", False)
                     self._health.count(self._subject, "lost")
-                    self._health.alarm(self._subject, "port", f"{why}: check the plug and the path; it is tried again")
+                    remedy = "it is taken when that ends" if why.is_in_use else "check the plug and the path"
+                    self._health.alarm(self._subject, "port", f"{why}: {remedy}; it is tried again")
                 await self._line.close()
-                await asyncio.sleep(again.failed(self._clock.monotonic_s() - opened_s))
+                if not self._is_given_up:
+                    await asyncio.sleep(again.failed(self._clock.monotonic_s() - opened_s))
         finally:
             await self._line.close()
 
     @property
     def is_open(self) -> bool:
         return self._line.is_open
+
+    async def give_up(self, for_s: float) -> None:
+        """Closes the port for so long, or until take_back(). Returns when it is closed."""
+        self._given_up_until_s = self._clock.monotonic_s() + for_s
+        self._free.clear()
+        self._asked.set()
+        self._line.stir()
+        await self._free.wait()
+
+    async def take_back(self) -> bool:
+        """Opens the port again now. Whether it could be opened; if not, it is tried again."""
+        if self.is_open and not self._is_given_up:
+            return True
+        self._given_up_until_s = 0.0
+        self.tried.clear()
+        self._asked.set()
+        await self.tried.wait()
+        return self.is_open
+
+    @property
+    def _is_given_up(self) -> bool:
+        return self._given_up_until_s > self._clock.monotonic_s()
+
+    async def _while_given_up(self) -> None:
+        if not self._is_given_up:
+            return
+        log.info("%s: %s is given up on request", self._subject, self._line.path)
+        self._health.note(self._subject, "given up", True)
+        while self._is_given_up:
+            self._free.set()
+            self._health.progressed(self._subject)
+            self._asked.clear()
+            left_s = self._given_up_until_s - self._clock.monotonic_s()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(max(left_s, 0.0), TURN_WITHIN_S)):
+                    await self._asked.wait()
+        self._health.note(self._subject, "given up", False)
+        log.info("%s: %s is taken back", self._subject, self._line.path)
 
     def wake(self) -> None:
         """The roster or our credential has changed: boards that were turned away are asked again at once."""
@@ -129,10 +175,11 @@ class Bus:
         self._line.stir()
 
     async def _ask_in_turn(self) -> None:
+        """Until the port is to be given up. Raises LineLost."""
         for contact in self._contacts:
             # It may be another board that is plugged in now: a session tells, and its name is asked for again.
             contact.identified, contact.answers, contact.due_s = None, False, 0.0
-        while True:
+        while not self._is_given_up:
             self._health.progressed(self._subject)
             contact = min(self._contacts, key=Contact.next_s)
             updating = min(self._contacts, key=Contact.next_update_s)

@@ -7,6 +7,7 @@ lanes stand; what was under way is sent again, as after any end of a connection.
 
 import asyncio
 import logging
+import os
 from collections.abc import Collection, Coroutine, Iterable
 from dataclasses import dataclass
 
@@ -76,6 +77,15 @@ class Running:
         waiting = [f"{buffer.waiting(route)} for {route}" for route in buffer.lanes]
         said = f"{sum(bus.is_open for bus in lines)} of {len(lines)} lines open; reports wait: {', '.join(waiting)}"
         return said + (f"; {buffer.away}" if buffer.away else "")
+
+    def bus_at(self, port: str) -> Bus | None:
+        """The bus of the line with this name, or with this port, under whichever of its paths."""
+        for line in self.config.lines:
+            if line.name in self._buses and (
+                line.name == port or os.path.realpath(line.path) == os.path.realpath(port)
+            ):
+                return self._buses[line.name]
+        return None
 
     def wake(self) -> None:
         """Roster or credential have changed: boards that were turned away are asked again at once."""

@@ -7,6 +7,7 @@ other lines.
 
 import asyncio
 import contextlib
+import errno
 import logging
 from collections import deque
 
@@ -27,7 +28,11 @@ CHUNK_BYTES = 4096  # more than three frames; serialx would make room for 256 Ki
 
 
 class LineLost(Exception):
-    """The port is closed or gone: open it again."""
+    """The port is closed or gone: open it again. is_in_use: another program has it."""
+
+    def __init__(self, why: str, is_in_use: bool = False) -> None:
+        super().__init__(why)
+        self.is_in_use = is_in_use
 
 
 class SerialLine(asyncio.Protocol):
@@ -64,6 +69,8 @@ class SerialLine(asyncio.Protocol):
             )
         except (OSError, SerialException, ValueError) as why:
             self._lost = str(why)
+            if isinstance(why, OSError) and why.errno == errno.EBUSY:
+                raise LineLost(f"{self.path} is in use by another program, such as laterne flash", True) from why
             raise LineLost(f"{self.path}: {why}") from why
         if isinstance(transport, DescriptorTransport):
             transport.max_size = CHUNK_BYTES

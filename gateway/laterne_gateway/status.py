@@ -43,7 +43,7 @@ class StatusServer:
         path = self._config.gateway.directory / SOCKET_NAME
         path.unlink(missing_ok=True)  # of a former process: the directory is locked, so nobody listens there
         try:
-            server = await asyncio.start_unix_server(self._serve, _reachable(path))
+            server = await asyncio.start_unix_server(self._serve, reachable(path))
         except OSError as why:
             # No reason to stop delivering.
             self._health.alarm("status", "socket", f"{path}: {why}: `laterne-gateway status` will not see this process")
@@ -105,7 +105,7 @@ def read(directory: Path) -> dict[str, object] | None:
         client.settimeout(ANSWER_WITHIN_S)
         data = bytearray()
         try:
-            client.connect(_reachable(directory / SOCKET_NAME))
+            client.connect(reachable(directory / SOCKET_NAME))
             while (more := client.recv(65536)) and len(data) < MAX_STATUS_BYTES:
                 data += more
         except (ConnectionError, FileNotFoundError, TimeoutError):
@@ -114,7 +114,8 @@ def read(directory: Path) -> dict[str, object] | None:
     return found if isinstance(found, dict) else None
 
 
-def _reachable(path: Path) -> str:
+def reachable(path: Path) -> str:
+    """The path as a socket takes it."""
     # A socket's path has at most 107 bytes (unix(7)); the way from here is often shorter.
     whole = str(path.absolute())
     relative = os.path.relpath(whole)

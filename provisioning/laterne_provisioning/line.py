@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from laterne_protocol import frame, messages
 from laterne_protocol.errors import MessageError
+from laterne_provisioning import port_users
 from laterne_provisioning.errors import OperatorError, UsageError
 
 BAUD = 115_200
@@ -127,7 +128,7 @@ def why_not(port: str, why: OSError) -> str:
     if why.errno == errno.ENOENT:
         return f"There is no port {port}: is the adapter plugged in? `ls /dev/serial/by-id` shows what is there."
     if why.errno == errno.EBUSY:
-        return f"{port} is in use by another program, perhaps the gateway: stop that first."
+        return port_users.in_use(port)
     if why.errno == errno.EACCES:
         return f"You may not open {port}: join the group that owns it (on Debian: dialout) and log in again."
     if why.errno in (errno.ENOTTY, errno.EISDIR, errno.ENOTDIR, errno.EINVAL):

@@ -168,7 +168,7 @@ async def test_a_port_is_opened_for_one_process_alone(tmp_path: Path, line_of: M
         fcntl.flock(holder, fcntl.LOCK_EX)
         async with parts(tmp_path, board) as gateway, gateway.asking(line):
             await until(lambda: bool(gateway.health.snapshot().get("line line", {}).get("alarms")))
-            assert "locked by another process" in str(gateway.health.snapshot()["line line"]["alarms"])
+            assert "in use by another program" in str(gateway.health.snapshot()["line line"]["alarms"])
             fcntl.flock(holder, fcntl.LOCK_UN)
             await arrive(gateway, board)
     finally:

@@ -12,7 +12,7 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
-from laterne_provisioning import line, output
+from laterne_provisioning import line, output, port_users
 from laterne_provisioning.errors import OperatorError, UsageError
 
 # A board that starts lets nobody in until its loader has read its slot: 200 KB, about 2 s on an RP2040.
@@ -144,9 +144,7 @@ class Repl:
             with contextlib.redirect_stdout(io.StringIO()):
                 self._transport = SerialTransport(self.port, line.BAUD, timeout=ATTEMPT_S)
         except TransportError as why:
-            raise UsageError(
-                f"{self.port} is in use by another program, perhaps the gateway or a terminal: stop that first."
-            ) from why
+            raise UsageError(port_users.in_use(self.port)) from why
         for _ in range(ATTEMPTS):
             try:
                 with contextlib.redirect_stdout(io.StringIO()):
