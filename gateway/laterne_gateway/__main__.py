@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from laterne_gateway.config import Config
+    from laterne_gateway.last_good import Configuration
 
 DONE, WRONG, BAD_CONFIGURATION = 0, 1, 2
 
@@ -23,7 +24,8 @@ def main() -> None:
 
 
 def run_command(arguments: list[str]) -> int:
-    from laterne_gateway.config import ConfigError, load
+    from laterne_gateway.config import ConfigError
+    from laterne_gateway.last_good import Configuration
 
     asked = _parser().parse_args(arguments)
     if asked.command in ("install", "uninstall"):
@@ -31,15 +33,16 @@ def run_command(arguments: list[str]) -> int:
 
         prefix = Path(asked.prefix) if asked.prefix else None
         return install.install(prefix) if asked.command == "install" else install.uninstall(prefix)
+    configuration = Configuration.found(Path(asked.config), "debug" if asked.verbose else None)
     try:
-        config = load(Path(asked.config))
+        config = configuration.start() if asked.command == "run" else configuration.load()
     except ConfigError as why:
         for problem in why.problems:
             print(problem, file=sys.stderr)
         return BAD_CONFIGURATION
-    _log_to_stderr("debug" if asked.verbose else config.log_level)
+    _log_to_stderr(config.log_level)
     if asked.command == "run":
-        return _run(config, asked.verbose)
+        return _run(configuration, config)
     if asked.command == "key":
         return _key(config)
     if asked.command == "check":
@@ -74,7 +77,7 @@ def run_command(arguments: list[str]) -> int:
     return tell(config, as_json=asked.json)
 
 
-def _run(config: "Config", verbose: bool) -> int:
+def _run(configuration: "Configuration", config: "Config") -> int:
     import asyncio
 
     from laterne_gateway.agent import run
@@ -83,7 +86,7 @@ def _run(config: "Config", verbose: bool) -> int:
 
     log = logging.getLogger("laterne")
     try:
-        asyncio.run(run(config, verbose=verbose))
+        asyncio.run(run(configuration, config))
     except (DatabaseError, RosterError) as why:
         log.error("%s", why)
         return BAD_CONFIGURATION

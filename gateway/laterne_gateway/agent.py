@@ -10,17 +10,18 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncIterator, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from laterne_gateway import identity
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.changes import compare
 from laterne_gateway.clock import Clock, SystemClock
-from laterne_gateway.config import Config, ConfigError, load
+from laterne_gateway.config import Config, ConfigError
 from laterne_gateway.database import FILE_NAME, DirectoryLock
 from laterne_gateway.dates import Dates
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
+from laterne_gateway.last_good import Configuration
 from laterne_gateway.orders import Orders
 from laterne_gateway.port_requests import PortServer
 from laterne_gateway.releases import Releases
@@ -57,11 +58,11 @@ class Host:
         return cls(stop, hang_up, ServiceManager.found(), Starts.found())
 
 
-async def run(config: Config, clock: Clock | None = None, *, verbose: bool = False) -> None:
+async def run(configuration: Configuration, config: Config, clock: Clock | None = None) -> None:
     """Until SIGTERM or SIGINT; then it returns, all that was received committed and the broker told.
 
-    verbose: everything is logged, whatever the configuration says. Raises DatabaseError or RosterError before anything
-    has started, and whatever a part failed with.
+    configuration: where config comes from, and the next one at SIGHUP. Raises DatabaseError or RosterError before
+    anything has started, and whatever a part failed with.
     """
     clock = clock or SystemClock()
     host = Host.found()
@@ -80,7 +81,7 @@ async def run(config: Config, clock: Clock | None = None, *, verbose: bool = Fal
             async with _asking_for_time(host.manager, "waiting for the buffer"):
                 opened = await _first_of(buffer.opened(), host.stop)
             if opened:
-                await _run(config, verbose, buffer, health, clock, host)
+                await _run(configuration, config, buffer, health, clock, host)
         finally:
             await buffer.close()
         host.starts.ended_well()
@@ -88,7 +89,9 @@ async def run(config: Config, clock: Clock | None = None, *, verbose: bool = Fal
         lock.release()
 
 
-async def _run(config: Config, verbose: bool, buffer: Buffer, health: Health, clock: Clock, host: Host) -> None:
+async def _run(
+    configuration: Configuration, config: Config, buffer: Buffer, health: Health, clock: Clock, host: Host
+) -> None:
     gateway = config.gateway
     trusts = TrustKeeper(gateway.trust, buffer, health)
     roster = RosterKeeper(gateway.id, trusts, gateway.roster, buffer, health)
@@ -117,7 +120,10 @@ async def _run(config: Config, verbose: bool, buffer: Buffer, health: Health, cl
         if not await _first_of(_in_time(running.lines_tried()), host.stop):
             log.info("gateway %s: told to stop before it was ready", gateway.id)
         alive = keep_alive(host.manager, health, lambda: buffer.turned_s, running.in_words)
-        reloading = parts.create_task(_reload(running, verbose, roster, sessions, buffer, health, host.hang_up))
+        if configuration.problems:
+            _refuse(configuration.problems, health)
+        configuration.keep()
+        reloading = parts.create_task(_reload(configuration, running, roster, sessions, buffer, health, host.hang_up))
         others.append(parts.create_task(alive))
         host.manager.tell(READY, f"STATUS={running.in_words()}")
         await host.stop.wait()
@@ -138,8 +144,8 @@ def _waiting(buffer: Buffer) -> int:
 
 
 async def _reload(
+    configuration: Configuration,
     running: Running,
-    verbose: bool,
     roster: RosterKeeper,
     sessions: Sessions,
     buffer: Buffer,
@@ -150,7 +156,7 @@ async def _reload(
     while True:
         await hang_up.wait()
         hang_up.clear()
-        await _take_configuration(running, verbose, health)
+        await _take_configuration(configuration, running, health)
         settings = running.config.gateway
         problem = await roster.reload()
         try:
@@ -163,19 +169,14 @@ async def _reload(
         log.info("gateway %s: files read again%s", settings.id, "" if problem is None else f": {problem}")
 
 
-async def _take_configuration(running: Running, verbose: bool, health: Health) -> None:
-    former = running.config
+async def _take_configuration(configuration: Configuration, running: Running, health: Health) -> None:
     try:
-        new = load(former.file)
+        new = configuration.load()
     except ConfigError as why:
-        health.count(CONFIGURATION, "refused")
-        for problem in why.problems:
-            log.warning("%s: %s", CONFIGURATION, problem)
-        more = f" (and {len(why.problems) - 1} more in the log)" if len(why.problems) > 1 else ""
-        health.alarm(CONFIGURATION, "refused", f"{why.problems[0]}{more}; the one before stays in force")
+        _refuse(why.problems, health)
         return
     health.clear(CONFIGURATION, "refused", "the file is good again")
-    changes = compare(former, replace(new, log_level=former.log_level) if verbose else new)
+    changes = compare(running.config, new)
     if changes.restart:
         health.alarm(
             CONFIGURATION,
@@ -187,6 +188,15 @@ async def _take_configuration(running: Running, verbose: bool, health: Health) -
     for sentence in changes.said:
         log.info("%s: %s", CONFIGURATION, sentence)
     await running.take(changes)
+    configuration.keep()
+
+
+def _refuse(problems: list[str], health: Health) -> None:
+    health.count(CONFIGURATION, "refused")
+    for problem in problems:
+        log.warning("%s: %s", CONFIGURATION, problem)
+    more = f" (and {len(problems) - 1} more in the log)" if len(problems) > 1 else ""
+    health.alarm(CONFIGURATION, "refused", f"{problems[0]}{more}; the one before stays in force")
 
 
 async def _rested(host: Host) -> bool:

@@ -130,10 +130,19 @@ class Config:
 
 def load(file: Path) -> Config:
     """The configuration in a file. Raises ConfigError."""
+    return parse(file, read(file))
+
+
+def read(file: Path) -> bytes:
+    """What stands in it. Raises ConfigError."""
     try:
-        raw = file.read_bytes()
+        return file.read_bytes()
     except OSError as why:
         raise ConfigError([f"{file}: cannot be read ({why.strerror}): name the configuration with --config"]) from why
+
+
+def parse(file: Path, raw: bytes) -> Config:
+    """The configuration in these bytes, as if they stood in this file. Raises ConfigError."""
     if len(raw) > MAX_CONFIG_BYTES:
         raise ConfigError([f"{file}: {len(raw)} bytes, at most {MAX_CONFIG_BYTES} are read: is it the right file?"])
     try:

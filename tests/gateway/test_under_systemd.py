@@ -209,15 +209,20 @@ async def test_one_that_dies_at_once_again_and_again_is_started_for_ever_and_res
         await it.delivers()
 
 
-async def test_systemctl_reload_takes_what_has_changed_and_refuses_what_is_wrong(
+async def test_systemctl_reload_takes_what_has_changed_and_what_is_wrong_harms_nobody(
     tmp_path: Path, mosquitto: Mosquitto
 ) -> None:
     async with served(tmp_path, mosquitto) as it:
-        await it.start()
+        await it.start("RestartSec=100ms")
         await it.delivers()
         pid = await it.shown("MainPID")
         await it.run(f"printf '[buffer]\\nwhen_full = \"burn\"\\n' >> {CONFIG}; systemctl reload {SERVICE}")
         await it.until(f"journalctl -u {SERVICE} | grep 'when_full: is not one of refuse, drop oldest'")
+        # Also after a power cut.
+        await it.run(f"kill -KILL {pid}")
+        await it.restarted(pid)
+        await it.delivers()
+        pid = await it.shown("MainPID")
         await it.run(
             f"sed -i s/burn/refuse/ {CONFIG}; printf 'gather_s = 1\\n' >> {CONFIG}; systemctl reload {SERVICE}"
         )
