@@ -33,12 +33,15 @@ def run_command(arguments: list[str]) -> int:
 
         prefix = Path(asked.prefix) if asked.prefix else None
         return install.install(prefix) if asked.command == "install" else install.uninstall(prefix)
-    configuration = Configuration.found(Path(asked.config), "debug" if asked.verbose else None)
+    where, level = Path(asked.config), "debug" if asked.verbose else None
+    looks = asked.command in ("status", "diag")
+    configuration = Configuration.of_the_service(where, level) if looks else Configuration.found(where, level)
     try:
-        config = configuration.start() if asked.command == "run" else configuration.load()
+        config = configuration.start() if looks or asked.command == "run" else configuration.load()
+        if looks:
+            _say(configuration.problems)
     except ConfigError as why:
-        for problem in why.problems:
-            print(problem, file=sys.stderr)
+        _say(why.problems)
         return BAD_CONFIGURATION
     _log_to_stderr(config.log_level)
     if asked.command == "run":
@@ -75,6 +78,11 @@ def run_command(arguments: list[str]) -> int:
     from laterne_gateway.tell import tell
 
     return tell(config, as_json=asked.json)
+
+
+def _say(problems: list[str]) -> None:
+    for problem in problems:
+        print(problem, file=sys.stderr)
 
 
 def _run(configuration: "Configuration", config: "Config") -> int:

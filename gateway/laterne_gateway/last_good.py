@@ -6,6 +6,7 @@ the service's state directory, and a start with a bad file goes on with it, with
 It is kept as it stood in the file, and its paths are relative to that file, as they were.
 
 Only for a service (STATE_DIRECTORY, systemd.exec(5)): who runs the gateway by hand wants to see the mistake at once.
+Who asks how the installed service is (status, diag) is told of the mistake, and then what that service says.
 """
 
 import logging
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from laterne_gateway import install
 from laterne_gateway.config import Config, ConfigError, parse, read
 
 log = logging.getLogger("laterne")
@@ -41,16 +43,22 @@ class Configuration:
         named = environment.get("STATE_DIRECTORY", "").partition(":")[0]
         return cls(file, Path(named) if named else None, log_level)
 
+    @classmethod
+    def of_the_service(cls, file: Path, log_level: str | None) -> Self:
+        """For whoever looks at what runs."""
+        is_installed = file.absolute() == Path("/") / install.CONFIGURATION
+        return cls(file, Path("/") / install.STATE if is_installed else None, log_level)
+
     def start(self) -> Config:
         """What the file says, else the last good one. Raises ConfigError: there is none."""
         try:
             return self.load()
         except ConfigError as why:
-            if self._good is None or not self._good.exists():
+            if self._good is None:
                 raise
             try:
                 config = self._parsed(read(self._good))
-            except ConfigError:  # of a former version of ours, or the card has changed it
+            except ConfigError:  # there is none, or of a former version of ours, or the card has changed it
                 raise why from None
             self.problems = why.problems
             return config

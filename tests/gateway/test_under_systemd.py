@@ -218,6 +218,11 @@ async def test_systemctl_reload_takes_what_has_changed_and_what_is_wrong_harms_n
         pid = await it.shown("MainPID")
         await it.run(f"printf '[buffer]\\nwhen_full = \"burn\"\\n' >> {CONFIG}; systemctl reload {SERVICE}")
         await it.until(f"journalctl -u {SERVICE} | grep 'when_full: is not one of refuse, drop oldest'")
+        # Whoever asks sees both: the mistake, and how the service is.
+        said = await it.run(f"laterne-gateway status --config {CONFIG} 2>&1; [ $? = 1 ]")
+        assert f"{CONFIG}:" in said.splitlines()[0]
+        assert "configuration: ALARM: " in said
+        assert "roster version" in said
         # Also after a power cut.
         await it.run(f"kill -KILL {pid}")
         await it.restarted(pid)
