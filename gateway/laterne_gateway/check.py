@@ -113,7 +113,8 @@ def _port(line: LineSettings) -> bool:
 
 
 def _broker_files(config: Config) -> bool:
-    from laterne_gateway.routes.connection import read_password, tls_context
+    from laterne_gateway.routes.connection import read_password
+    from laterne_gateway.routes.tls import tls_context
 
     try:
         read_password(config.mqtt)

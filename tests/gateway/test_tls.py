@@ -15,8 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.parts import GatewayProcess, until
+from tests.gateway.parts import GatewayProcess, parts, until
+from tests.gateway.test_buffer import accepted
 from tests.servers import Mosquitto, free_port
+
+from laterne_gateway.clock import SystemClock
+from laterne_gateway.config import MqttSettings
+from laterne_gateway.routes import mqtt, tls
 
 MakeLine = Callable[..., FakeLine]
 
@@ -33,7 +38,9 @@ class Certificates:
         made = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
         self.ca.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, begins_s: float = -86_400.0, ends_s: float = 86_400.0
+    ) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)
         return (
             x509.CertificateBuilder()
@@ -41,15 +48,16 @@ class Certificates:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(now + datetime.timedelta(seconds=begins_s))
+            .not_valid_after(now + datetime.timedelta(seconds=ends_s))
         )
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Certificate and key for a DNS name."""
+    def issue(self, name: str, begins_s: float = -86_400.0, ends_s: float = 86_400.0) -> tuple[Path, Path]:
+        """Certificate and key for a DNS name. Valid from and to: so many seconds from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        made = self._builder(subject, key).add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), False)
+        builder = self._builder(subject, key, begins_s, ends_s)
+        made = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), False)
         certificate, private = self._directory / f"{name}.pem", self._directory / f"{name}.key"
         certificate.write_bytes(made.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
         private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -106,15 +114,15 @@ async def test_reports_cross_tls_with_certificates_on_both_ends_and_verify_hears
     start_broker: Callable[[tuple[Path, Path]], TlsBroker],
     line_of: MakeLine,
 ) -> None:
-    tls = start_broker(certificates.issue("localhost"))
+    broker = start_broker(certificates.issue("localhost"))
     board = FakeBoard()
     board.close_reports(3)
     gateway = gateway_with_tls(
-        tmp_path, board, line_of(board), tls, certificates.ca, certificates.issue("gw-1.example")
+        tmp_path, board, line_of(board), broker, certificates.ca, certificates.issue("gw-1.example")
     )
     # It has no certificate of its own, so it listens at the other door; that it hears all shows what came through.
     verify = await asyncio.create_subprocess_exec(
-        Path(sys.executable).with_name("laterne"), "verify", "--broker", tls.broker.url, "--json-lines",
+        Path(sys.executable).with_name("laterne"), "verify", "--broker", broker.broker.url, "--json-lines",
         "--trust", tmp_path / "trust.cbor", "--roster", tmp_path / "roster.cbor", stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -130,7 +138,16 @@ async def test_reports_cross_tls_with_certificates_on_both_ends_and_verify_hears
         await gateway.end()
 
 
-@pytest.mark.parametrize("mistake", ["another authority", "another name", "no certificate of ours"])
+MISTAKES = {
+    "another authority": "nobody we trust has signed its certificate",
+    "another name": "its certificate is for another name",
+    "expired": "its certificate has expired",
+    "not valid yet": "its certificate is not valid yet, and this machine's clock says 20",
+    "no certificate of ours": "set certificate_file and key_file",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
 async def test_a_broker_that_is_not_who_it_should_be_gets_nothing_and_it_is_said(
     tmp_path: Path,
     certificates: Certificates,
@@ -138,17 +155,62 @@ async def test_a_broker_that_is_not_who_it_should_be_gets_nothing_and_it_is_said
     line_of: MakeLine,
     mistake: str,
 ) -> None:
-    tls = start_broker(certificates.issue("elsewhere.example" if mistake == "another name" else "localhost"))
+    times = {"expired": (-7200.0, -3600.0), "not valid yet": (3600.0, 7200.0)}.get(mistake, (-3600.0, 3600.0))
+    name = "elsewhere.example" if mistake == "another name" else "localhost"
+    broker = start_broker(certificates.issue(name, *times))
     board = FakeBoard()
     board.close_reports(2)
     ca = Certificates(tmp_path / "strangers").ca if mistake == "another authority" else certificates.ca
     own = None if mistake == "no certificate of ours" else certificates.issue("gw-1.example")
-    gateway = gateway_with_tls(tmp_path, board, line_of(board), tls, ca, own)
+    gateway = gateway_with_tls(tmp_path, board, line_of(board), broker, ca, own)
     try:
         await gateway.start()
         await board.forgets(2)  # the boards' data are safe all the while
-        await until(lambda: "certificate" in gateway.said().lower())
+        await gateway.says(MISTAKES[mistake])
+        found = gateway.status()
+        assert found is not None
+        assert isinstance(found["buffer"], dict)
+        assert found["buffer"]["waiting"] == {"mqtt": 2}
         assert "Traceback" not in gateway.said()
         assert ": connected" not in gateway.said()
     finally:
         await gateway.end()
+
+
+class UnsetClock(SystemClock):
+    """Of a machine that has started in 1970."""
+
+    def utc_ms(self) -> int | None:
+        return None
+
+
+# paho leaves the socket of a failed handshake to the garbage collector, which closes it.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
+async def test_a_gateway_that_starts_in_1970_connects_as_soon_as_the_clock_is_set(
+    tmp_path: Path,
+    certificates: Certificates,
+    start_broker: Callable[[tuple[Path, Path]], TlsBroker],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """OpenSSL's clock is this machine's, so the certificate comes to the clock: it becomes valid in two seconds."""
+    monkeypatch.setattr(mqtt, "BASE_S", 3600.0)  # its pauses are long by now
+    monkeypatch.setattr(tls, "UNDATED_AGAIN_S", 0.2)
+    broker = start_broker(certificates.issue("localhost", 2.0))
+    own = certificates.issue("gw-1.example")
+    async with parts(tmp_path) as gateway:
+        await gateway.buffer.put(accepted(FakeBoard(), 1))
+        gateway.clock = UnsetClock()
+        host, port = "localhost", int(broker.url.rpartition(":")[2])
+        settings = MqttSettings(host, port, True, None, None, certificates.ca, *own, 20)
+        known = (gateway.buffer, gateway.orders, gateway.updates, gateway.clock, gateway.health, gateway.dates)
+        running = asyncio.create_task(mqtt.MqttRoute(gateway.settings, settings, *known).run())
+        try:
+            await until(lambda: gateway.health.counted("route mqtt", "connections failed") >= 2)
+            alarms = gateway.health.snapshot()["route mqtt"]["alarms"]
+            assert "not valid yet, and this machine's clock says" in str(alarms)
+            assert gateway.buffer.waiting("mqtt") == 1
+            await until(lambda: not gateway.buffer.waiting("mqtt"))
+            assert not gateway.health.snapshot()["route mqtt"]["alarms"]
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)

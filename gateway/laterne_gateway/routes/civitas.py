@@ -19,6 +19,7 @@ message:
 import asyncio
 import logging
 import ssl
+import time
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
@@ -38,7 +39,7 @@ from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.route_settings import CIVITAS, MAX_MAX_BYTES, MIN_MAX_BYTES, CivitasSettings
 from laterne_gateway.routes.beside import Beside
 from laterne_gateway.routes.civitas_envelope import TAIL, head_of, part_of
-from laterne_gateway.routes.connection import PACKET_TOO_LARGE, Connection, cause_of, tls_context, words_of
+from laterne_gateway.routes.connection import PACKET_TOO_LARGE, Connection, cause_of, words_of
 from laterne_gateway.routes.delivery import PUBACK_WITHIN_S
 from laterne_gateway.routes.feed import Feed, UnderWay, put
 from laterne_gateway.routes.mqtt import BASE_S, CAP_S, STABLE_S, first_of, until_one_fails
@@ -46,6 +47,7 @@ from laterne_gateway.routes.observations import Observation
 from laterne_gateway.routes.pace import Pace
 from laterne_gateway.routes.route import SENT
 from laterne_gateway.routes.stream import string
+from laterne_gateway.routes.tls import certificate_words, pause_s, tls_context
 
 log = logging.getLogger("laterne")
 
@@ -99,12 +101,14 @@ class CivitasRoute:
                 why = first_of(group)
             self._health.note(self._subject, "connected", False)
             self._health.count(self._subject, "connections ended")
+            said = certificate_words(why, time.time_ns() // 1_000_000) or cause_of(why)
             self._health.alarm(
                 self._subject,
                 "broker",
-                f"no broker at {self._broker}: {cause_of(why)}; reports are kept and it is tried again",
+                f"no broker at {self._broker}: {said}; reports are kept and it is tried again",
             )
-            await asyncio.sleep(backoff.failed(self._clock.monotonic_s() - began_s))
+            lasted_s = self._clock.monotonic_s() - began_s
+            await asyncio.sleep(pause_s(why, backoff.failed(lasted_s), self._clock.utc_ms()))
 
     async def _connection(self) -> None:
         context = await asyncio.get_running_loop().run_in_executor(None, tls_context, self._settings.mqtt)

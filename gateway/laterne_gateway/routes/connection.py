@@ -256,18 +256,6 @@ def read_password(settings: MqttSettings) -> str | None:
     return settings.password_file.read_text(encoding="utf-8").rstrip("\r\n")
 
 
-def tls_context(settings: MqttSettings) -> ssl.SSLContext | None:
-    """TLS 1.2 or later, the broker's name and certificate checked; None without TLS. Raises OSError, ssl.SSLError."""
-    if not settings.tls:
-        return None
-    context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.certificate_file is not None and settings.key_file is not None:
-        # A key with a passphrase must fail, not ask on a terminal that nobody watches.
-        context.load_cert_chain(str(settings.certificate_file), str(settings.key_file), password=lambda: b"")
-    return context
-
-
 def reason_of(why: BaseException) -> int | None:
     """The broker's reason code behind an error, if it gave one."""
     first = cause_of(why)

@@ -19,6 +19,7 @@ import json
 import logging
 import secrets
 import ssl
+import time
 from collections.abc import Coroutine
 
 import aiomqtt
@@ -40,13 +41,13 @@ from laterne_gateway.routes.connection import (
     Connection,
     cause_of,
     reason_of,
-    tls_context,
 )
 from laterne_gateway.routes.delivery import PUBACK_WITHIN_S, Delivery
 from laterne_gateway.routes.pace import Pace
 from laterne_gateway.routes.releases import ReleaseTopics
 from laterne_gateway.routes.route import SENT
 from laterne_gateway.routes.stream import user_property
+from laterne_gateway.routes.tls import certificate_words, pause_s, tls_context
 from laterne_gateway.updates import Updates
 from laterne_gateway.writer import AGAIN_S, StoreError
 
@@ -107,26 +108,29 @@ class MqttRoute:
                 why = first_of(group)
             lasted_s = 0.0 if self._connected_s is None else self._clock.monotonic_s() - self._connected_s
             self._health.note(self._subject, "connected", False)
-            pause_s = backoff.failed(lasted_s)
+            wait_s = pause_s(why, backoff.failed(lasted_s), self._clock.utc_ms())
             if reason_of(why) == SESSION_TAKEN_OVER:
                 self._note_twin()
             if self._twin_seen:
                 self._twin_seen = False
-                pause_s = max(pause_s, TWIN_FLOOR_S)
+                wait_s = max(wait_s, TWIN_FLOOR_S)
             self._health.count(self._subject, "connections failed" if self._connected_s is None else "connections lost")
             self._health.alarm(
                 self._subject,
                 "broker",
-                f"no broker at {self._broker}: {cause_of(why)}{self._hint()}; reports are kept and it is tried again",
+                f"no broker at {self._broker}: {self._in_words(why)}; reports are kept and it is tried again",
             )
-            log.debug("%s: lasted %.1f s, next in %.1f s", self._subject, self._clock.monotonic_s() - began_s, pause_s)
-            await asyncio.sleep(pause_s)
+            log.debug("%s: lasted %.1f s, next in %.1f s", self._subject, self._clock.monotonic_s() - began_s, wait_s)
+            await asyncio.sleep(wait_s)
 
-    def _hint(self) -> str:
+    def _in_words(self, why: BaseException) -> str:
+        certificate = certificate_words(why, time.time_ns() // 1_000_000)
+        if certificate is not None:
+            return certificate
         # TLS 1.3 lets us finish before the broker has looked for our certificate: it then just hangs up.
         if self._connected_s is None and self._settings.tls and self._settings.certificate_file is None:
-            return " (if it wants a certificate of this gateway, set certificate_file and key_file)"
-        return ""
+            return f"{cause_of(why)} (if it wants a certificate of this gateway, set certificate_file and key_file)"
+        return str(cause_of(why))
 
     async def _connection(self) -> None:
         will = aiomqtt.Will(self._status, self._told("offline", "connection lost"), qos=1, retain=True)

@@ -43,6 +43,7 @@ from laterne_gateway.routes.sta_looking import NO_LANE, Looking
 from laterne_gateway.routes.sta_queues import Parts, Queues, Waiting
 from laterne_gateway.routes.sta_sending import Sending
 from laterne_gateway.routes.sta_server import AwayError, FailedError, RefusedError, Server
+from laterne_gateway.routes.tls import pause_s
 
 log = logging.getLogger("laterne")
 
@@ -269,7 +270,7 @@ class SensorThingsRoute:
             return  # another of those that were under way together
         lasted_s = 0.0 if self._away else now_s - self._well_since_s
         self._away = True
-        self._again_s = now_s + max(self._backoff.failed(lasted_s), why.after_s)
+        self._again_s = now_s + pause_s(why, max(self._backoff.failed(lasted_s), why.after_s), self._clock.utc_ms())
         self._health.note(self._subject, "connected", False)
         self._health.alarm(
             self._subject,

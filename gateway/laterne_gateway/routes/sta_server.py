@@ -10,6 +10,7 @@ aiohttp is imported here and nowhere else, and this module only when a route nee
 import asyncio
 import json
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from urllib.parse import quote
 import aiohttp
 
 from laterne_gateway.route_settings import SensorThingsSettings
+from laterne_gateway.routes.tls import certificate_words
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024  # a page of 100 observations has 40 KiB
 PAGE = 100  # one server refuses more (facts/urban_platform.md, 8)
@@ -129,7 +131,8 @@ class Server:
         except TimeoutError as why:
             raise AwayError(f"no answer within {self._settings.answer_within_s} s") from why
         except (aiohttp.ClientError, OSError, ValueError) as why:
-            raise AwayError(f"{type(why).__name__}: {why}") from why
+            certificate = certificate_words(why, time.time_ns() // 1_000_000)
+            raise AwayError(certificate or f"{type(why).__name__}: {why}") from why
         self._judge(answer.status, answer.headers.get("Retry-After", ""), path, body)
         try:
             return answer.headers.get("Location", ""), json.loads(body) if body.strip() else None
