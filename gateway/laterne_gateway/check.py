@@ -1,9 +1,7 @@
 """`laterne-gateway check`: whether everything that the configuration names can be used, in words. Changes nothing."""
 
 import os
-import socket
 import sqlite3
-import ssl
 import stat
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from laterne_protocol import roster, trust
 from laterne_protocol.errors import WireError
 
 DONE, WRONG = 0, 1
-BROKER_WITHIN_S = 5.0
 
 
 def check(config: Config) -> int:
@@ -24,7 +21,9 @@ def check(config: Config) -> int:
     print(f"{config.file}: good, gateway {config.gateway.id}, {len(config.lines)} lines")
     found = [_signed_files(config), _database(config)]
     found += [_port(line) for line in config.lines]
-    found += [_broker_files(config), _broker(config)]
+    from laterne_gateway.check_routes import check_routes
+
+    found += check_routes(config, _good, _wrong)
     return DONE if all(found) else WRONG
 
 
@@ -110,34 +109,3 @@ def _port(line: LineSettings) -> bool:
     if not os.access(line.path, os.R_OK | os.W_OK):
         return _wrong(f"line {line.name}: {line.path}: this user may not use it: add it to the group dialout")
     return _good(f"line {line.name}: {line.path} is there")
-
-
-def _broker_files(config: Config) -> bool:
-    from laterne_gateway.routes.connection import read_password
-    from laterne_gateway.routes.tls import tls_context
-
-    try:
-        read_password(config.mqtt)
-        tls_context(config.mqtt)
-    except ssl.SSLError as why:
-        return _wrong(f"[mqtt] ca_file, certificate_file or key_file: {why}: they must be PEM files that fit together")
-    except (OSError, UnicodeDecodeError) as why:
-        return _wrong(f"[mqtt] {why}: correct the path, or the rights of the file")
-    if not config.mqtt.tls and config.mqtt.username:
-        print('note: the password goes to the broker readable for all on the way: use "mqtts://"')
-    return True
-
-
-def _broker(config: Config) -> bool:
-    where = f"{config.mqtt.host}:{config.mqtt.port}"
-    try:
-        addresses = socket.getaddrinfo(config.mqtt.host, config.mqtt.port, type=socket.SOCK_STREAM)
-    except OSError as why:
-        return _wrong(f"broker {where}: the name is not known ({why}): correct the url, or the DNS of this machine")
-    try:
-        socket.create_connection((config.mqtt.host, config.mqtt.port), BROKER_WITHIN_S).close()
-    except OSError as why:
-        return _wrong(
-            f"broker {where}: {addresses[0][4][0]} does not answer ({why}): is it up, does a firewall stop it?"
-        )
-    return _good(f"broker {where}: answers")

@@ -48,10 +48,15 @@ class Connection(aiomqtt.Client):
     """Use as `async with`. refused: the broker's reason for a message it did not take, else None."""
 
     def __init__(
-        self, settings: MqttSettings, identifier: str, will: aiomqtt.Will | None, context: ssl.SSLContext | None
+        self,
+        settings: MqttSettings,
+        identifier: str,
+        will: aiomqtt.Will | None,
+        context: ssl.SSLContext | None,
+        session_expiry_s: int = SESSION_EXPIRY_S,
     ) -> None:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        properties.SessionExpiryInterval = SESSION_EXPIRY_S
+        properties.SessionExpiryInterval = session_expiry_s
         properties.MaximumPacketSize = MAX_PACKET_BYTES
         super().__init__(
             settings.host,

@@ -34,13 +34,18 @@ Json = Any  # as json.loads() gives it: judged where it is read
 class AwayError(Exception):
     """The server cannot be used now, or not as it is configured. after_s: when it wants to be asked again.
 
-    is_gone: it does not know what it was asked for (404).
+    status: of HTTP, if it has answered.
     """
 
-    def __init__(self, reason: str, after_s: float = 0.0, *, is_gone: bool = False) -> None:
+    def __init__(self, reason: str, after_s: float = 0.0, *, status: int | None = None) -> None:
         super().__init__(reason)
         self.after_s = after_s
-        self.is_gone = is_gone
+        self.status = status
+
+    @property
+    def is_gone(self) -> bool:
+        """It does not know what it was asked for."""
+        return self.status == 404
 
 
 class FailedError(Exception):
@@ -145,10 +150,10 @@ class Server:
         what = path.partition("?")[0]
         if status >= SERVER_FAILS:
             if status == 503 or after_s:
-                raise AwayError(f"{what}: {status} {said}", after_s)
+                raise AwayError(f"{what}: {status} {said}", after_s, status=status)
             raise FailedError(f"{status} {said}")
         if status in NOT_ABOUT_CONTENT:
-            raise AwayError(f"{what}: {status} {said}", after_s, is_gone=status == 404)
+            raise AwayError(f"{what}: {status} {said}", after_s, status=status)
         if status >= 400:
             raise RefusedError(status, said)
         if status >= 300:
