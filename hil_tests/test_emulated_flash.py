@@ -13,6 +13,7 @@ from tests.emulator.talking import FIRMWARE, TALK, talking
 
 from laterne_emulator import image
 from laterne_emulator.board import EmulatedBoard
+from laterne_emulator.cut_states import States, Trace, left_by
 from laterne_emulator.flash import Cut, Flash, FlashMisuse, FlashTiming, Torn, torn_erase, torn_program
 from laterne_emulator.lives import Ending
 from laterne_emulator.uart import FIFO_BYTES
@@ -197,3 +198,27 @@ async def test_an_erase_makes_the_board_deaf_for_as_long_as_it_takes(emulated_bo
         board.uart.deliver(b"?" * 100)
         assert board.uart.count.overrun == 100 - FIFO_BYTES
         assert await talk.hear() == "saved"
+
+
+async def test_an_image_made_of_a_recorded_run_is_the_one_that_a_cut_leaves(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(files=UPDATE, powered=False)
+    board = bench.boards["board-01"]
+    fresh = board.flash.image.read_bytes()
+    trace = Trace(board.flash)
+    assert await _update(board, Cut(1000))
+    run = trace.end()
+    assert run.before == fresh
+    assert len(run.operations) > 4
+    for at in range(len(run.operations)):
+        for torn in Torn:
+            board.flash.image.write_bytes(fresh)
+            cut = Cut(at, torn, seed=at)
+            assert not await _update(board, cut)
+            left = zip(board.flash.image.read_bytes(), left_by(run, cut), strict=True)
+            # But for the times of two files, which littlefs keeps, and the checksums over them.
+            assert sum(really != made for really, made in left) <= 12 * (at + 1), cut
+    made = list(States(run, seed=1).all_of_one_seed())
+    assert len({state.image for state in made}) == len(made) > 2 * len(run.operations)
+    endless = list(itertools.islice(States(run, seed=1), 4 * len(made)))
+    assert endless[: len(made)] == made
+    assert len({state.image for state in endless}) == len(endless), "with other seeds there are others"

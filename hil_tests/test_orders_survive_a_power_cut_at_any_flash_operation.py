@@ -149,7 +149,7 @@ async def test_keys_that_are_taken_are_all_old_or_all_new(emulated_boards: "Benc
         for life in lives:
             for sequence, signed in life.reports():
                 assert_by(old if sequence <= told_last.sequence else new, signed)
-        left = image.contents(board.flash.image, torn=True)
+        left = image.contents(board.flash.image)
         assert files_with(left, old.sign.secret) == [], at
         assert not [name for name in left if name.startswith("/k/next")], at
         if cut.is_done:

@@ -2,18 +2,21 @@
 
 After each cut the image is read from outside (littlefs-python, its own digests): both slots are whole and the record is
 one of those between the old and the new. Then the power comes back, and perhaps goes again: every start runs a whole
-release or the rescue, and the end is the one that the scenario has without a cut.
+release or the rescue, and the end is the one that the scenario has without a cut. The releases are small and do all of
+it by themselves; campaigns, with the installer, have a file of their own.
 """
 
 import asyncio
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from laterne_emulator import image, slot_reading
+from laterne_emulator import cut_sweep, image, slot_reading
+from laterne_emulator.cut_sweep import Life
 from laterne_emulator.flash import Cut, Torn
 from laterne_emulator.slots import Record, Release
 from laterne_emulator.small_releases import (
@@ -25,7 +28,6 @@ from laterne_emulator.small_releases import (
     board_files,
     release,
 )
-from laterne_emulator.sweep import Settings
 
 if TYPE_CHECKING:
     from laterne_emulator.board import EmulatedBoard
@@ -56,7 +58,7 @@ def ended(of: Record, result: tuple[int, bytes], refused: bool = True) -> Record
 class Scenario:
     """a, b: what is in the slots. record: before. end: the record when it is over; runs: what runs then, from where.
 
-    damaged: a path in which a byte is wrong. every: only so many operations are cut, where all do the same.
+    damaged: a path in which a byte is wrong. ways: in how many ways each operation is cut.
     """
 
     a: Release
@@ -65,7 +67,7 @@ class Scenario:
     end: Record
     runs: str
     damaged: str = ""
-    every: int = 1
+    ways: float = 2.0
 
     def image(self, place: Path) -> Path:
         files = board_files(self.a, self.b, self.record, RESCUE)
@@ -112,7 +114,7 @@ def scenarios() -> dict[str, Scenario]:
     crashing = release("OLD", CRASHES, 7)
     before = Record("a", attempts=8, floor=7, slots={"a": crashing.entry}, confirmed=("a",))
     made["the active release crashes again and again"] = Scenario(
-        crashing, GOOD, before, before, "RESCUE RESCUE from /r", every=10
+        crashing, GOOD, before, before, "RESCUE RESCUE from /r", ways=0.2
     )
     return made
 
@@ -120,88 +122,51 @@ def scenarios() -> dict[str, Scenario]:
 SCENARIOS = scenarios()
 
 
-class Life:
-    """What was printed from power-on to the end of a scenario, or to the cut, whatever resets there were."""
+class Kept:
+    """What holds in a scenario, and at its end."""
 
-    def __init__(self, printed: str) -> None:
-        self.printed = printed
-        self.runs = [line.removeprefix("runs ") for line in printed.splitlines() if line.startswith("runs ")]
-        self.is_done = "done" in printed.splitlines()
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self._whole = {f"{name} {name} from {path}" for name in ("OLD", "NEW") for path in ("/a", "/b")}
 
+    def at_any_time(self, found: Mapping[str, bytes], where: str) -> None:
+        scenario = self.scenario
+        record = slot_reading.record_in(found)
+        assert record is not None, f"{where}: the record is lost"
+        assert record.floor in (scenario.record.floor, scenario.end.floor), where
+        assert (record.floor == scenario.end.floor) == (record.active == scenario.end.active) or (
+            scenario.record.floor == scenario.end.floor
+        ), f"{where}: the floor rises with the switch"
+        for slot, kept in (("a", scenario.a), ("b", scenario.b)):
+            if not scenario.damaged.startswith(slot):
+                slot_reading.require_whole_in(found, slot, kept)
 
-async def live(board: "EmulatedBoard", cut: Cut | None = None) -> Life:
-    (board.folder / "console.log").unlink(missing_ok=True)
-    async with asyncio.timeout(WITHIN_S):
-        await board.power_on(cut)
-        down = asyncio.create_task(board.wait_until_down())
-        done = asyncio.create_task(board.usb.wait_for_print("done"))
-        await asyncio.wait([down, done], return_when=asyncio.FIRST_COMPLETED)
-        done.cancel()
-        await board.power_off()
-        await down
-    log = board.folder / "console.log"
-    return Life(log.read_text(errors="replace") if log.exists() else "")  # none: the power went before a word
+    def at_the_end(self, found: Mapping[str, bytes], life: Life, where: str) -> None:
+        self.at_any_time(found, where)
+        self.ran(life, where)
+        assert life.is_done, f"{where}: {life.printed}"
+        assert life.runs[-1] == self.scenario.runs, f"{where}: {life.printed}"
+        record = slot_reading.record_in(found)
+        assert record is not None
+        end = self.scenario.end
+        # What a trial's end by an order leaves: the start after it counts for the active release, if no power began it.
+        assert record.attempts == end.attempts or (end.attempts, record.attempts) == (0, 1), where
+        assert replace(record, attempts=end.attempts) == end, f"{where}: {record}"
 
-
-async def run_to_the_end(board: "EmulatedBoard", scenario: Scenario, where: str) -> list[Life]:
-    """Gives power until the scenario is over; its end is judged. All lives of it."""
-    lives = [await live(board)]
-    require_end(board, scenario, lives[-1], where)
-    programs = board.flash.count.operations
-    left = slot_reading.record(board.flash.image)
-    lives.append(await live(board))
-    if left is not None and left.attempts == 0:
-        assert board.flash.count.operations == programs, f"{where}: a start by power writes nothing"
-    require_end(board, scenario, lives[-1], where)
-    return lives
-
-
-def require_end(board: "EmulatedBoard", scenario: Scenario, life: Life, where: str) -> None:
-    assert life.is_done, f"{where}: {life.printed}"
-    assert life.runs[-1] == scenario.runs, f"{where}: {life.printed}"
-    found = slot_reading.record(board.flash.image)
-    assert found is not None
-    # What a trial's end by an order leaves: the start after it counts for the active release, if no power began it.
-    assert found.attempts == scenario.end.attempts or (scenario.end.attempts, found.attempts) == (0, 1), where
-    assert replace(found, attempts=scenario.end.attempts) == scenario.end, f"{where}: {found}"
-
-
-def require_whole(board: "EmulatedBoard", scenario: Scenario, lives: list[Life], where: str) -> None:
-    """What holds at any moment, in whatever state the power has left the board."""
-    found = slot_reading.record(board.flash.image)
-    assert found is not None, f"{where}: the record is lost"
-    assert found.floor in (scenario.record.floor, scenario.end.floor), where
-    assert (found.floor == scenario.end.floor) == (found.active == scenario.end.active) or (
-        scenario.record.floor == scenario.end.floor
-    ), f"{where}: the floor rises with the switch"
-    for slot, kept in (("a", scenario.a), ("b", scenario.b)):
-        if not scenario.damaged.startswith(slot):
-            slot_reading.require_whole(board.flash.image, slot, kept)
-    whole = {f"{name} {name} from {path}" for name in ("OLD", "NEW") for path in ("/a", "/b")} | {scenario.runs}
-    for life in lives:
+    def ran(self, life: Life, where: str) -> None:
+        damaged = self.scenario.damaged
         for run in life.runs:
-            assert run in whole, f"{where}: {run}"
-        if scenario.damaged:
-            assert not any(run.endswith(f"from /{scenario.damaged[0]}") for run in life.runs), where
+            assert run in self._whole | {self.scenario.runs}, f"{where}: {run}"
+            assert not damaged or not run.endswith(f"from /{damaged[0]}"), where
 
 
-def kinds(everything: bool, at: int) -> list[Torn]:
-    """Every operation is cut in two of the six ways in every run, and in all six in a soak."""
-    found = list(Torn)
-    return found if everything else found[at % 3 :: 3]
-
-
-async def a_board(emulated_boards: "Benches", scenario: Scenario, before: Path) -> tuple["EmulatedBoard", int]:
-    """A board that is off, with the image in `before`, and how many flash operations the scenario has."""
+async def a_board(emulated_boards: "Benches", scenario: Scenario, before: Path) -> "EmulatedBoard":
+    """A board that is off, with the scenario's image, which is in `before`, too."""
     scenario.image(before)
     bench = await emulated_boards(files={"boot.py": b""}, powered=False, blocks=BLOCKS)
     board = bench.boards["board-01"]
     shutil.copy(before, board.flash.image)
-    count = board.flash.count.operations
-    await run_to_the_end(board, scenario, "without a cut")
-    operations = board.flash.count.operations - count
-    shutil.copy(before, board.flash.image)
-    return board, operations
+    return board
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -209,41 +174,29 @@ async def test_a_cut_at_any_flash_operation_leaves_a_whole_release_that_runs(
     emulated_boards: "Benches", fault_sweep: "FaultSweeps", name: str, tmp_path: Path
 ) -> None:
     scenario = SCENARIOS[name]
-    before = tmp_path / "before.img"
-    board, operations = await a_board(emulated_boards, scenario, before)
-    everything = Settings.found(None, None).factor > 1
-    cuts = [(at, torn) for at in range(0, operations, scenario.every) for torn in kinds(everything, at)]
-    assert operations >= 2
-    for case in fault_sweep("board, slots"):
-        if case.number == len(cuts):
-            return
-        with case:
-            at, torn = cuts[case.number]
-            where = f"{name}: cut at operation {at} of {operations}, {torn.value}"
-            shutil.copy(before, board.flash.image)
-            cut = await live(board, Cut(at, torn, case.seed))
-            require_whole(board, scenario, [cut], where)
-            require_whole(board, scenario, await run_to_the_end(board, scenario, where), where)
-            case.survived()
+    board = await a_board(emulated_boards, scenario, tmp_path / "before.img")
+    await cut_sweep.sweep(board, Kept(scenario), fault_sweep, "board, slots", scenario.ways)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-async def test_cuts_while_a_board_recovers_from_a_cut_change_nothing_of_that(
+async def test_power_that_is_really_taken_three_times_in_a_row_changes_nothing_of_that(
     emulated_boards: "Benches", fault_sweep: "FaultSweeps", name: str, tmp_path: Path
 ) -> None:
     scenario = SCENARIOS[name]
     before = tmp_path / "before.img"
-    board, operations = await a_board(emulated_boards, scenario, before)
-    for case in fault_sweep("board, slots, cut again", quick=12):
+    board = await a_board(emulated_boards, scenario, before)
+    judge = Kept(scenario)
+    whole = await cut_sweep.goes_on(board, before.read_bytes(), judge, "without a cut")
+    for case in fault_sweep("board, slots, cut three times", quick=12):
         with case:
             shutil.copy(before, board.flash.image)
-            lives = []
-            cuts = [case.dice.randrange(operations), *(case.dice.randrange(10) for _ in range(2))]
-            where = f"{name}: cuts at operations {cuts}"
+            cuts = [case.dice.randrange(len(whole.operations)), *(case.dice.randrange(10) for _ in range(2))]
+            where = f"cuts at operations {cuts}"
             for at in cuts:
-                lives.append(await live(board, Cut(at, case.dice.choice(list(Torn)), case.seed + at)))
-                require_whole(board, scenario, lives, where)
-            require_whole(board, scenario, await run_to_the_end(board, scenario, where), where)
+                life = await cut_sweep.live(board, Cut(at, case.dice.choice(list(Torn)), case.seed + at))
+                judge.ran(life, where)
+                judge.at_any_time(image.contents(board.flash.image), where)
+            await cut_sweep.goes_on(board, board.flash.image.read_bytes(), judge, where)
             case.survived()
 
 

@@ -89,9 +89,23 @@ class Updating:
         self._trial = state.trial is not None
         _, _, self._sequence = state.slots.get(runs, (b"", b"", 0))
         self._result = state.result
-        if self.release is not None and self.release in (sessions.identity.release, state.refused):
-            self.release = None  # it runs, or it has failed: the power went before the order's record did
+        is_over = self.release is not None and self.release in (sessions.identity.release, state.refused)
+        del state
         unload("laterne_firmware.slots")
+        if is_over:
+            self._forget()
+
+    def _forget(self) -> None:
+        # What was ordered runs, or has failed. Not where it was confirmed or refused: the power may go between that and
+        # this, and the order would stand on flash until the next one, to be fetched again should its slot break.
+        from laterne_firmware import executed
+
+        self.release = None
+        try:
+            executed.erase(ordered.RECORD)
+        except OSError as why:  # the next start tries again
+            self._sessions.log("flash refuses to forget an order (%s)" % why)
+        unload("laterne_firmware.executed")
 
     @property
     def is_idle(self) -> bool:
@@ -158,12 +172,10 @@ class Updating:
         )
 
     def _confirm(self, release: bytes) -> None:
-        from laterne_firmware import executed, running
+        from laterne_firmware import running
 
         if running.confirm(self._sessions.identity, release) and self._trial:
             self._sessions.log("release %s is confirmed" % release.hex())
-            executed.erase(ordered.RECORD)
-            unload("laterne_firmware.executed")
         unload("laterne_firmware.running", "laterne_protocol.release_index")
         self._learn()
 

@@ -6,6 +6,7 @@ SIGKILL while the board waits for its answer, never an exception: nothing unwind
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -78,6 +79,7 @@ class Flash:
         self.timing = timing
         self.count = FlashCount()
         self.misused: list[int] = []  # addresses of pages that were programmed twice, not by our fault
+        self.noted: Callable[[int, bool], None] | None = None  # told of each operation that is going to be done
         self._cut: Cut | None = None
         self._until_cut = 0
         self._until_skipped = -1
@@ -108,11 +110,15 @@ class Flash:
         self._until_cut -= 1
         return None, skipped
 
-    def programs(self) -> None:
+    def programs(self, address: int) -> None:
+        if self.noted is not None:
+            self.noted(address, False)
         self.count.programs += 1
         self.count.bytes_programmed += PAGE_BYTES
 
     def erases(self, block: int, skipped: bool) -> None:
+        if self.noted is not None:
+            self.noted(block * BLOCK_BYTES, True)
         self.count.erases += 1
         if skipped:
             self._unerased.add(block)

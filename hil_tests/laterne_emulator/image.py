@@ -133,10 +133,10 @@ def names(image: Path, folder: str = "/") -> list[str]:
     return sorted(f"{where.rstrip('/')}/{name}" for where, _, found in _mounted(image).walk(folder) for name in found)
 
 
-def contents(image: Path, *, torn: bool = False) -> dict[str, bytes]:
+def contents(image: Path) -> dict[str, bytes]:
     """All files of an image, by absolute path. One look: much quicker than read() for each of names().
 
-    torn: a file that a torn write has made unreadable is empty here. Otherwise it raises LittleFSError.
+    Raises LittleFSError for a file that cannot be read, and says which.
     """
     volume = _mounted(image)
     found = {}
@@ -146,10 +146,9 @@ def contents(image: Path, *, torn: bool = False) -> dict[str, bytes]:
             try:
                 with volume.open(path, "rb") as file:
                     found[path] = file.read()
-            except LittleFSError:
-                if not torn:
-                    raise
-                found[path] = b""
+            except LittleFSError as why:
+                why.add_note(f"{path} of {image}")
+                raise
     return found
 
 

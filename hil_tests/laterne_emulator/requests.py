@@ -146,7 +146,7 @@ class Requests:
             self._cut, self._torn_page = cut, address
             self._answer(sequence, flags=records.FLASH_HOLD)
             return
-        self._around.flash.programs()
+        self._around.flash.programs(address)
         self._answer_busy(sequence, self._around.flash.timing.page_ms, skipped)
 
     def _flash_page(self, sequence: int, argument: int, value: int, payload: bytes) -> None:

@@ -42,6 +42,9 @@ class FaultClass:
     dead: int = 0  # became dead letters, each as it should
     failed: int = 0
     counts_reports: bool = False
+    tried: int = 0  # states of a flash (cut_sweep.py)
+    distinct: int = 0
+    possible: int = 0
 
 
 @dataclass
@@ -135,6 +138,13 @@ class Sweep:
             yield self.case(number)
             number += 1
 
+    def counted(self, tried: int, distinct: int, possible: int) -> None:
+        """States of a flash: so many were tried, so many of them differ, so many there are with one seed."""
+        self._line.tried += tried
+        self._line.cases = max(self._line.cases, self._line.tried)  # a second cut is no case of its own
+        self._line.distinct += distinct
+        self._line.possible += possible
+
     def case(self, number: int) -> Case:
         seed = self._line.seed
         return Case(self._line, number, f'pytest "{self._test}" --fault-seed {seed} --fault-case {number}')
@@ -176,7 +186,7 @@ class Table:
         for each in counted:
             line = self.lines.setdefault(each["name"], FaultClass(each["name"], each["seed"]))
             line.counts_reports |= each["counts_reports"]
-            for what in (*_SUMS, "failed"):
+            for what in (*_SUMS, *_STATES, "failed"):
                 setattr(line, what, getattr(line, what) + each[what])
 
     def text(self) -> list[str]:
@@ -200,14 +210,17 @@ class Table:
             rows.append((name, f"{line.cases:,}", *shown, str(line.seed)))
         total = [sum(getattr(line, what) for line in self.lines.values()) for what in _SUMS]
         rows.append(("all", *(f"{count:,}" for count in total), ""))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-        made = [
-            "  ".join(
-                cell.ljust(width) if column == 0 else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in rows
-        ]
+        made = _in_columns(rows)
+        swept = [line for line in self.lines.values() if line.tried]
+        if swept:
+            columns = ("states of a flash after cuts", "tried", "distinct", "possible", "failures")
+            states: list[tuple[str, ...]] = [columns]
+            for line in swept:
+                found = (line.tried, line.distinct, line.possible, line.failed)
+                states.append((line.name, *(f"{count:,}" for count in found)))
+            total = [sum(getattr(line, what) for line in swept) for what in (*_STATES, "failed")]
+            states.append(("all", *(f"{count:,}" for count in total)))
+            made += [*_in_columns(states), "possible: with one seed for what is torn; of a second cut an estimate"]
         return [
             *made,
             'case K of a class draws from random.Random(f"{seed} {fault class} {K}"); '
@@ -215,4 +228,16 @@ class Table:
         ]
 
 
+def _in_columns(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+_STATES = ("tried", "distinct", "possible")
 _SUMS = ("cases", "sent", "delivered", "lost", "again", "repeated", "dead")

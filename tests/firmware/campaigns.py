@@ -1,0 +1,147 @@
+"""Campaigns of a single board, small enough for sweeps of power cuts: its flash, its plan, and what must come of it.
+
+The program is hil_tests/firmware_for_tests/campaigning.py, which says what of it is real. A release is three modules
+that say which one runs, and some files as real ones have them: one that stays, one that changes, one in new folders.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+import laterne_protocol
+from laterne_emulator import image
+from laterne_emulator.interpreter import compiled
+from laterne_emulator.slots import Record, Release
+from laterne_gateway import patches
+from laterne_protocol import cbor, order
+from laterne_protocol.update_messages import BLOCK_BYTES, INDEX
+
+PROGRAM = Path(image.__file__).parents[1] / "firmware_for_tests" / "campaigning.py"
+OF_THE_FIRMWARE = (
+    *(
+        "executed",
+        "floors",
+        "identity",
+        "installer",
+        "loader",
+        "memory",
+        "ordered",
+        "orders",
+        "release_orders",
+        "running",
+    ),
+    *("slot_check", "slots", "steps", "store", "unpacking", "updating"),
+)
+OF_THE_PROTOCOL = (
+    *("board_messages", "cbor", "cose", "cose_writing", "errors", "fields", "manifest", "order"),
+    *("public_keys", "receipt", "release_index", "report", "update_messages"),
+)
+_APP = """
+import laterne_firmware
+from laterne_firmware import part
+part.NAME = {name!r}
+laterne_firmware.__path__ = "/f/laterne_firmware"
+from laterne_firmware.campaigning import run
+"""
+STAGE, ARM, ABANDON = order.STAGE, order.ARM, order.ABANDON
+
+
+def release(name: str, sequence: int, payload: Mapping[str, bytes], *, crashes: bool = False) -> Release:
+    """name: what it says when it runs. payload: its files beside the modules. crashes: when it is tried."""
+    files = {
+        "laterne_firmware/__init__.mpy": compiled(b"", "laterne_firmware"),
+        "laterne_firmware/app.mpy": compiled(_APP.format(name=name).encode(), "app"),
+        "laterne_firmware/part.mpy": compiled(f"ALSO = {name!r}\nCRASHES = {crashes}\n".encode(), "part"),
+    }
+    return Release({**files, **payload}, version=name.lower(), sequence=sequence)
+
+
+@cache
+def _frozen(firmware: Path) -> dict[str, bytes]:
+    """{path below /f: bytes}: the program and everything of the firmware that it takes, names as they are."""
+    found = {"laterne_firmware/campaigning.mpy": compiled(PROGRAM.read_bytes(), "campaigning")}
+    for name in OF_THE_FIRMWARE:
+        found[f"laterne_firmware/{name}.mpy"] = compiled((firmware / f"laterne_firmware/{name}.py").read_bytes(), name)
+    folder = Path(laterne_protocol.__path__[0])
+    for name in OF_THE_PROTOCOL:
+        found[f"laterne_protocol/{name}.mpy"] = compiled((folder / f"{name}.py").read_bytes(), name)
+    found["laterne_protocol/__init__.mpy"] = compiled(b"", "laterne_protocol")
+    return {**found, **release("RESCUE", 1, {}).files}
+
+
+@dataclass(frozen=True)
+class Order:
+    """until: the item that the board wants when the order comes; None: it has all of the release."""
+
+    action: int
+    release: Release
+    until: int | None = None
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """a, b: what is in the slots, and record: of them, before. orders: in their order, each until its receipt is there.
+
+    end: the record when it is over, or or_end where a cut makes a difference. runs: the release that runs then, and
+    from where. left: what is in the slots then. damaged: paths in which a byte is wrong from the start. more: files
+    that lie there, too. blocks: of the flash.
+    """
+
+    a: Release
+    b: Release | None
+    record: Record
+    orders: tuple[Order, ...]
+    end: Record
+    runs: str
+    left: Mapping[str, Release]
+    or_end: Record | None = None
+    damaged: tuple[str, ...] = ()
+    more: Mapping[str, bytes] = field(default_factory=dict)
+    blocks: int = 64
+
+    @property
+    def releases(self) -> list[Release]:
+        return list({made.digest: made for made in (one.release for one in self.orders)}.values())
+
+    def files(self, firmware: Path | None = None) -> dict[str, bytes]:
+        """What lies on flash, and below r/ what is frozen (image.split)."""
+        firmware = firmware or image.find_firmware()
+        files = {path: (firmware / path).read_bytes() for path in ("boot.py", "main.py")}
+        files["pins.mpy"] = compiled((firmware / "boards" / "emulated.py").read_bytes(), "pins")
+        files |= {f"r/{path}": content for path, content in _frozen(firmware).items()}
+        files |= {f"r/{path}": content for path, content in self._plan().items()}
+        files |= {**self.a.in_slot("a"), **(self.b.in_slot("b") if self.b else {}), **self.more}
+        files |= {"k/name.0": b"a board that is enrolled"} | self.record.files()
+        for path in self.damaged:
+            content = bytearray(files[path])
+            content[len(content) // 2] ^= 1
+            files[path] = bytes(content)
+        return files
+
+    def _plan(self) -> dict[str, bytes]:
+        releases = self.releases
+        about = [
+            [made.digest, made.sequence, made.envelope, sha256(made.index).digest(), len(made.index)]
+            for made in releases
+        ]
+        orders = [[one.action, releases.index(one.release), one.until] for one in self.orders]
+        found = {"plan": cbor.encode([about, orders])}
+        running = self._running()
+        for which, made in enumerate(releases):
+            paths = sorted(made.files)
+            for item in range(INDEX, INDEX + 1 + len(paths)):
+                content = made.index if item == INDEX else made.files[paths[item - INDEX - 1]]
+                base = None if item == INDEX or running is None else running.files.get(paths[item - INDEX - 1])
+                for block in range((len(content) + BLOCK_BYTES - 1) // BLOCK_BYTES):
+                    piece = content[block * BLOCK_BYTES :][:BLOCK_BYTES]
+                    encoding, code = patches.encoded(piece, block, None if base is None else patches.Base(base))
+                    found[f"x/{which}-{item}-{block}"] = bytes([encoding]) + code
+        return found
+
+    def _running(self) -> Release | None:
+        # Whose files a gateway makes patches against: it knows none of the rescue's.
+        if any(path.startswith((f"{self.record.active}/", "slot")) for path in self.damaged):
+            return None
+        return self.a if self.record.active == "a" else self.b
