@@ -126,6 +126,15 @@ class Done:
     status: int
 
 
+@dataclass(frozen=True)
+class Says:
+    """The platform hears nothing of it: this is the answer."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
 class FaultyWay:
     """An HTTP server in front of the platform. rule: what happens to each request: one of the above, or a status.
 
@@ -135,7 +144,7 @@ class FaultyWay:
 
     def __init__(self, server: SensorThingsServer) -> None:
         self._server = server
-        self.rule: Callable[[Request], str | int | Done] = lambda request: PASS
+        self.rule: Callable[[Request], str | int | Done | Says] = lambda request: PASS
         self.requests: list[Request] = []
         self.most_together = 0  # requests with observations of one Datastream
         self._together: Counter[str] = Counter()
@@ -171,6 +180,8 @@ class FaultyWay:
             return self._reset(request)
         if isinstance(what, int):
             return web.json_response({"message": "as the test wants it"}, status=what)
+        if isinstance(what, Says):
+            return web.Response(status=what.status, body=what.body, headers=dict(what.headers))
         try:
             with self._counted(one):
                 status, headers, answer = await self._pass_on(request, body)

@@ -61,39 +61,49 @@ class Entities:
         Raises AwayError, FailedError, RefusedError.
         """
         async with self._one_at_a_time:
-            thing = await self._thing(board)
-            quantity = quantity_of(channel)
-            reference = datastream_reference(self._prefix, board, channel)
-            known = self._ids.get(("Datastreams", reference))
-            if known is not None:
-                return known
-            content = {
-                "name": datastream_name(board, channel),
-                "description": f"{quantity.name} / {quantity.name_de}, as board {board} measures it",
-                "observationType": quantity.observation_type,
-                "unitOfMeasurement": {
-                    "name": quantity.unit,
-                    "symbol": quantity.symbol or quantity.ucum,
-                    "definition": UCUM + quantity.ucum,
-                },
-                "properties": {
-                    "board": board,
-                    "channel": channel,
-                    "name_de": f"{board} {quantity.name_de}",
-                    "unit_de": quantity.unit_de,
-                    "ucum": quantity.ucum,
-                },
-                "Thing": {"@iot.id": thing.id},
-                "Sensor": {"@iot.id": await self._sensor(board)},
-                "ObservedProperty": {"@iot.id": await self._observed_property(quantity)},
-            }
-            return await self._one("Datastreams", reference, content)
+            try:
+                return await self._datastream(board, channel)
+            except (AwayError, FailedError, RefusedError):
+                # One of those it hangs on may have been removed: whatever we know of them is looked for anew.
+                self.forget(board, channel)
+                raise
+
+    async def _datastream(self, board: str, channel: int) -> Identifier:
+        thing = await self._thing(board)
+        quantity = quantity_of(channel)
+        reference = datastream_reference(self._prefix, board, channel)
+        known = self._ids.get(("Datastreams", reference))
+        if known is not None:
+            return known
+        content = {
+            "name": datastream_name(board, channel),
+            "description": f"{quantity.name} / {quantity.name_de}, as board {board} measures it",
+            "observationType": quantity.observation_type,
+            "unitOfMeasurement": {
+                "name": quantity.unit,
+                "symbol": quantity.symbol or quantity.ucum,
+                "definition": UCUM + quantity.ucum,
+            },
+            "properties": {
+                "board": board,
+                "channel": channel,
+                "name_de": f"{board} {quantity.name_de}",
+                "unit_de": quantity.unit_de,
+                "ucum": quantity.ucum,
+            },
+            "Thing": {"@iot.id": thing.id},
+            "Sensor": {"@iot.id": await self._sensor(board)},
+            "ObservedProperty": {"@iot.id": await self._observed_property(quantity)},
+        }
+        return await self._one("Datastreams", reference, content)
 
     def forget(self, board: str, channel: int) -> None:
         """The server does not know the Datastream any more: it, and all that it needs, is looked for again."""
         self._things.pop(board, None)
+        self._ids.pop(("Things", thing_reference(self._prefix, board)), None)
         self._ids.pop(("Datastreams", datastream_reference(self._prefix, board, channel)), None)
         self._ids.pop(("Sensors", f"{self._prefix}{board}/sensors"), None)
+        self._ids.pop(("Locations", self._place(board)[0]), None)
         self._ids.pop(("ObservedProperties", self._property_reference(quantity_of(channel))), None)
 
     def _property_reference(self, quantity: Quantity) -> str:

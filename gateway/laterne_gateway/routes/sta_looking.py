@@ -7,6 +7,7 @@ dated otherwise by the next process. So a window of time is read, and compared b
 
 from laterne_gateway.clock import rfc3339
 from laterne_gateway.health import Health
+from laterne_gateway.routes.observations import DATED
 from laterne_gateway.routes.sta_entities import Entities
 from laterne_gateway.routes.sta_names import identity_in
 from laterne_gateway.routes.sta_queues import Stream, Waiting
@@ -14,6 +15,10 @@ from laterne_gateway.routes.sta_server import AwayError, Server, in_path
 
 CERTAIN = 200  # rows: two full requests
 LOOK_AROUND_MS = 1000  # servers cut milliseconds off
+MAX_AROUND_MS = 86_400_000  # a board says how well it knows the time: it may say anything
+# Rows further apart are looked for by themselves: a clock that has jumped over years must not have all of them read.
+# Longer than the longest pause between readings, 1 h; so what goes regularly is looked for at once.
+LOOK_APART_MS = 7_200_000
 NO_LANE = -1  # what is beside lanes
 
 
@@ -56,20 +61,21 @@ class Looking:
         if not rows:
             return []
         identifier = await self._entities.datastream(stream.board, stream.channel)
-        times = [one.observation.at_ms for one in rows]
-        around_ms = LOOK_AROUND_MS + max(one.observation.within_ms for one in rows)
-        window = (
-            f"phenomenonTime ge {rfc3339(min(times) - around_ms)} and "
-            f"phenomenonTime le {rfc3339(max(times) + around_ms)}"
-        )
         path = f"Datastreams({in_path(identifier)})/Observations"
+        wanted = {one.observation.identity for one in rows}
+        found: set[tuple[int, str, int]] = set()
         try:
-            found = await self._server.all(path, filter=window, select="phenomenonTime,parameters")
+            for first_ms, last_ms in _windows(rows):
+                window = f"phenomenonTime ge {rfc3339(first_ms)} and phenomenonTime le {rfc3339(last_ms)}"
+                async for page in self._server.pages(path, filter=window, select="phenomenonTime,parameters"):
+                    known = (identity_in(one.get("parameters")) for one in page)
+                    found |= {one for one in known if one in wanted}
+                    if len(found) == len(wanted):
+                        return rows
         except AwayError as why:
             self._forget_if_gone(stream, why)
             raise
-        known = {identity_in(one.get("parameters")) for one in found}
-        return [one for one in rows if one.observation.identity in known]
+        return [one for one in rows if one.observation.identity in found]
 
     async def exists(self, stream: Stream) -> bool:
         """Whether the server has our Datastream; else it is looked for anew before anything is judged."""
@@ -84,3 +90,17 @@ class Looking:
     def _forget_if_gone(self, stream: Stream, why: AwayError) -> None:
         if why.is_gone:
             self._entities.forget(stream.board, stream.channel)
+
+
+def _windows(rows: list[Waiting]) -> list[tuple[int, int]]:
+    """From when to when it is looked, UTC in milliseconds."""
+    found: list[tuple[int, int]] = []
+    for one in sorted((row.observation for row in rows), key=lambda observation: observation.at_ms):
+        # The board's own time is signed: it never changes. Ours may be another one in the next process.
+        around_ms = LOOK_AROUND_MS + (min(one.within_ms, MAX_AROUND_MS) if one.clock == DATED else 0)
+        first_ms, last_ms = one.at_ms - around_ms, one.at_ms + around_ms
+        if found and first_ms - found[-1][1] <= LOOK_APART_MS:
+            found[-1] = min(found[-1][0], first_ms), max(found[-1][1], last_ms)
+        else:
+            found.append((first_ms, last_ms))
+    return found

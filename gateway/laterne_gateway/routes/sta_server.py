@@ -21,12 +21,16 @@ import aiohttp
 from laterne_gateway.route_settings import SensorThingsSettings
 from laterne_gateway.routes.tls import certificate_words
 
-MAX_ANSWER_BYTES = 4 * 1024 * 1024  # a page of 100 observations has 40 KiB
+# A page of 100 observations has 40 KiB, an answer to 1,000 rows 120. Read as JSON the worst of it takes thirty times as
+# much memory, and the service has 160 MiB.
+MAX_ANSWER_BYTES = 1024 * 1024
 PAGE = 100  # one server refuses more (facts/urban_platform.md, 8)
 MAX_PAGES = 1000
+MAX_ENTITIES = 1000  # of a collection that is taken as a whole: of ours there is one
 # Statuses that say nothing of the content: credentials, address, too much at once. For the operator, or for later.
 NOT_ABOUT_CONTENT = {401, 403, 404, 405, 407, 408, 421, 425, 426, 429, 431, 451}
 SERVER_FAILS = 500
+MAX_DIGITS = 40  # of an id
 
 Json = Any  # as json.loads() gives it: judged where it is read
 
@@ -75,7 +79,10 @@ class Server:
         headers, context = await loop.run_in_executor(None, _read_files, self._settings)
         connector = aiohttp.TCPConnector(limit=self._settings.parallel + 2, ssl=context or True)
         timeout = aiohttp.ClientTimeout(total=self._settings.answer_within_s)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
+        jar = aiohttp.DummyCookieJar()  # what a server wants kept, for ever more of it, is not
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=timeout, headers=headers, cookie_jar=jar
+        ) as session:
             self._session = session
             try:
                 yield
@@ -90,18 +97,31 @@ class Server:
         return found
 
     async def all(self, path: str, **options: str | int) -> list[dict[str, Json]]:
-        """All entities of a collection, page by page."""
+        """All entities of a collection, MAX_ENTITIES at most."""
         found: list[dict[str, Json]] = []
+        async for values in self.pages(path, **options):
+            found += values
+            if len(found) > MAX_ENTITIES:
+                raise FailedError(f"{path}: more than {MAX_ENTITIES} entities")
+        return found
+
+    async def pages(self, path: str, **options: str | int) -> AsyncIterator[list[dict[str, Json]]]:
+        """The entities of a collection, page by page. Raises FailedError: it has no end."""
+        count = 0
+        former: list[dict[str, Json]] = []
         for _ in range(MAX_PAGES):
-            page = await self.get(path, **options, top=PAGE, skip=len(found))
+            page = await self.get(path, **options, top=PAGE, skip=count)
             values = page.get("value") if isinstance(page, dict) else None
             if not isinstance(values, list) or not all(isinstance(one, dict) for one in values):
                 raise AwayError(f"{path}: the answer is no SensorThings collection: correct the url")
-            found += values
+            if values and values == former:
+                raise FailedError(f"{path}: gives the same page for ever: it passes over $skip")
+            yield values
+            count, former = count + len(values), values
             # Its own next link may lead past the proxy through which we have to go: the offset says the same.
             if "@iot.nextLink" not in page or not values:
-                return found
-        raise AwayError(f"{path}: more than {MAX_PAGES} pages")
+                return
+        raise FailedError(f"{path}: more than {MAX_PAGES} pages")
 
     async def probe(self) -> bool:
         """Whether it says that it knows DataArrays. Raises AwayError: it is no SensorThings server, or away."""
@@ -141,12 +161,12 @@ class Server:
         self._judge(answer.status, answer.headers.get("Retry-After", ""), path, body)
         try:
             return answer.headers.get("Location", ""), json.loads(body) if body.strip() else None
-        except ValueError as why:
+        except (ValueError, RecursionError) as why:
             raise AwayError(f"{path}: the answer is no JSON: correct the url") from why
 
     def _judge(self, status: int, after: str, path: str, body: bytes) -> None:
         said = " ".join(body[:200].decode(errors="replace").split())
-        after_s = float(after) if after.isdigit() and len(after) < 5 else 0.0
+        after_s = float(after) if _is_number(after) and len(after) < 5 else 0.0
         what = path.partition("?")[0]
         if status >= SERVER_FAILS:
             if status == 503 or after_s:
@@ -207,4 +227,9 @@ def at_link(link: str) -> str | int | None:
         return None
     if inside.startswith("'") and inside.endswith("'"):
         return inside[1:-1].replace("''", "'")
-    return int(inside) if inside.isdigit() else inside
+    return int(inside) if _is_number(inside) and len(inside) < MAX_DIGITS else inside
+
+
+def _is_number(text: str) -> bool:
+    # isdigit() alone holds for a superscript two, of which int() makes nothing.
+    return text.isascii() and text.isdigit()

@@ -1,0 +1,133 @@
+"""A SensorThings server that says what none should: the route waits and goes on, and nothing is lost or doubled."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from tests.gateway.fake_board import FakeBoard
+from tests.gateway.platform import (
+    MINUTE_MS,
+    PASS,
+    T0_MS,
+    FaultyWay,
+    Request,
+    Says,
+    city,
+    sensorthings_server,
+    shorten_pauses,
+    stored,
+)
+
+from laterne_emulator.sensorthings_server import SensorThingsServer
+from laterne_gateway.routes import sta_server
+from laterne_gateway.routes.sta_server import at_link
+
+LIES = 2  # requests of a kind that are answered so
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorThingsServer]:
+    made = sensorthings_server(tmp_path_factory.mktemp("city"), is_strict=False)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_pauses(monkeypatch)
+
+
+def board() -> FakeBoard:
+    return FakeBoard(f"LI-{next(_numbers):04d}", 1)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        pytest.param(Says(200, b"[" * 200_000), id="brackets without an end"),
+        pytest.param(Says(200, b'{"a":' * 100_000), id="objects without an end"),
+        pytest.param(Says(200, b"9" * 10_000), id="a long number"),
+        pytest.param(Says(200, b" " * (sta_server.MAX_ANSWER_BYTES + 1)), id="too much"),
+        pytest.param(Says(200, b'{"value":[{"@iot.id":[]}],"@iot.nextLink":"x"}'), id="the same page for ever"),
+        pytest.param(Says(201, b"[]", (("Location", "x(\u00b2)"),)), id="an id that is a superscript"),
+        pytest.param(Says(503, b"", (("Retry-After", "\u00b2"),)), id="a pause that is a superscript"),
+        pytest.param(Says(302, b"", (("Location", "http://127.0.0.1:1/"),)), id="a redirect"),
+        pytest.param(Says(204), id="nothing"),
+    ],
+)
+async def test_a_lie_costs_nothing_but_time(tmp_path: Path, server: SensorThingsServer, lie: Says) -> None:
+    """Told about the service, about what is made, and about observations that are looked for."""
+    one, told = board(), Counter[str]()
+
+    def rule(request: Request) -> str | Says:
+        kind = "read" if "/Observations" in request.path else request.method
+        told[kind] += 1
+        return lie if told[kind] <= LIES else PASS
+
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, one) as here:
+        way.rule = rule
+        await here.put(one, 3)
+        async with here.delivering():
+            await here.delivered()
+        here.check(server)
+        assert not await here.dead()
+
+
+async def test_what_a_board_hangs_on_is_made_again_when_all_of_it_was_removed(
+    tmp_path: Path, server: SensorThingsServer
+) -> None:
+    one = board()
+    async with city(tmp_path, server.url, one) as here:
+        async with here.delivering():
+            await here.put(one, 2)
+            await here.delivered()
+            here.check(server)
+            await remove_all(server)
+            here.values.clear()
+            await here.put(one, 2)
+            await here.delivered()
+        here.check(server)
+
+
+async def remove_all(server: SensorThingsServer) -> None:
+    """Every entity, as somebody at the platform can."""
+    from aiohttp import ClientSession
+
+    async with ClientSession() as session:
+        for collection in ("Things", "Sensors", "ObservedProperties", "Locations", "FeaturesOfInterest"):
+            async with session.get(f"{server.url}/{collection}?$top=100") as answer:
+                found = json.loads(await answer.read())["value"]
+            for entity in found:
+                await session.delete(entity["@iot.selfLink"])
+
+
+async def test_a_clock_that_jumped_over_years_has_not_all_between_them_read(
+    tmp_path: Path, server: SensorThingsServer
+) -> None:
+    """A look that reads all that a Datastream has ends nowhere, and the route with it."""
+    one = board()
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, one) as here:
+        await here.put(one, 120, readings=1)
+        async with here.delivering():
+            await here.delivered()
+        one.utc_ms = T0_MS - 365 * 1440 * MINUTE_MS
+        await here.put_report(one, 121)
+        one.utc_ms = T0_MS + 365 * 1440 * MINUTE_MS
+        await here.put_report(one, 122)
+        way.requests.clear()
+        async with here.delivering():  # another process: both may be there
+            await here.delivered()
+        read = [request for request in way.requests if request.method == "GET" and "/Observations" in request.path]
+        assert not [request for request in read if "skip=100" in request.path]
+        found = [(row.sequence, row.position) for row in stored(server, one.name)]
+        assert len(found) == len(set(found)) == 120 + 2 * 4
+
+
+@pytest.mark.parametrize("inside", ["\u00b2", "9" * 5000, "-1", "\u0669"])
+def test_an_id_that_is_no_number_is_a_text(inside: str) -> None:
+    assert at_link(f"http://here/Things({inside})") == inside
