@@ -120,6 +120,15 @@ def newest(registry: Registry) -> list[tuple[str, list[str]]]:
     return found
 
 
+def keys_in_newest(registry: Registry, gateway: str) -> dict[str, bytes]:
+    """The signing key of each board that the newest roster of a gateway lets it serve; {}: it has none."""
+    rows = registry.execute("select body from roster where gateway = ? order by version desc limit 1", gateway)
+    if not rows:
+        return {}
+    listed = wire.roster_of(cose.parse(rows[0][0], wire.MAX_ROSTER_BYTES).payload)  # ours: stored by issue()
+    return {entry.board: entry.sign_key for entry in listed.entries}
+
+
 def _payload(wanted: wire.Roster) -> bytes:
     """What is to be signed. Raises OperatorError: no gateway would take it."""
     while True:

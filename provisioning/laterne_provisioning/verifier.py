@@ -144,6 +144,15 @@ class Verifier:
             board.board: Account(board.board, credential.kid(board.sign_key)) for board in self._boards.values()
         }
 
+    def learn(self, board: KnownBoard) -> None:
+        """A board that has other keys now, or was not known. Its chain and its account go on."""
+        self._boards[board.board] = board
+        for key in board.keys:
+            same = self._by_kid.setdefault(credential.kid(key), [])
+            same[:] = [one for one in same if one.board != board.board] + [board]
+        self._chains.setdefault(board.board, Chain(board.credential_digest))
+        self._accounts.setdefault(board.board, Account(board.board, credential.kid(board.sign_key)))
+
     def check(self, body: bytes, addressed: str | None = None) -> Verified | Refused:
         """The verdict on one report. body: the COSE_Sign1. addressed: the board in the topic, "" when the
         topic names none, None when there is no topic."""

@@ -1,18 +1,20 @@
 """Where the orders of a campaign are signed and what boards have signed is judged: with the authority, no broker.
 
 One signature for each order, its counter from the registry as all orders have it. A board with which something else is
-under way (new keys, its end) gets no order of ours meanwhile: one board, one order at the broker.
+under way (new keys, its end) gets no order of ours meanwhile: one board, one order at the broker. Nor does one whose
+newest key its gateway has no roster with: what it signs waits on it until then.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from laterne_protocol import cose, credential, order, receipt
 from laterne_protocol.errors import ObjectError, WireError
 from laterne_protocol.report import GOOD, NOT_EVALUATED
-from laterne_provisioning import audit, keys, known_boards, primitives
+from laterne_provisioning import audit, keys, known_boards, primitives, roster
 from laterne_provisioning.authority import Authority, sign_object
 from laterne_provisioning.campaign.health import SHORT_DIGEST, Heard
+from laterne_provisioning.campaign.plan import Target
 from laterne_provisioning.campaign.rows import Change, Wanted
 from laterne_provisioning.order_book import OrderBook
 from laterne_provisioning.registry import ENROLLED, Registry
@@ -33,7 +35,10 @@ class Desk:
         self._registry = registry
         self._key = order_key
         self._book = OrderBook(registry)
-        self._verifier = Verifier(known_boards.of_authority(authority))
+        known = known_boards.of_authority(authority)
+        self._keys = {one.board: one.sign_key for one in known}
+        self._verifier = Verifier(known)
+        self._rosters: dict[str, tuple[int, dict[str, bytes]]] = {}  # versions, and keys of their boards
 
     def open(self) -> None:
         """Raises OperatorError, UsageError: the order key is not at hand."""
@@ -56,6 +61,23 @@ class Desk:
             said = order.Order(board.id, kid, counter, wanted.action, arguments[wanted.action])
             return sign_object(self._key, cose.ORDER, said.to_payload())
 
+    def held(self, targets: Mapping[str, Target]) -> frozenset[str]:
+        """The boards of the campaign that cannot be heard, or not be ordered, for reasons of our own."""
+        under_way = {board for (board,) in self._registry.execute("select board from under_way")}
+        rotated = self._registry.execute(
+            "select id, sign_key from board where state = ? and id in (select board from former)", ENROLLED
+        )
+        unknown = {board for board, key in rotated if board in targets and self._served(targets[board]) != key}
+        return frozenset((under_way & targets.keys()) | unknown)
+
+    def _served(self, target: Target) -> bytes | None:
+        # The key that the newest roster of its gateway has of a board.
+        issued = self._registry.newest_roster(target.gateway)
+        version = 0 if issued is None else issued.version
+        if self._rosters.get(target.gateway, (-1, {}))[0] != version:
+            self._rosters[target.gateway] = version, roster.keys_in_newest(self._registry, target.gateway)
+        return self._rosters[target.gateway][1].get(target.board)
+
     def receipt(self, board_id: str, digest: str, body: bytes) -> receipt.Receipt | None:
         """The board's receipt for the order with this digest; None: these bytes are not that, whoever sent them."""
         board = self._registry.board(board_id)
@@ -75,6 +97,8 @@ class Desk:
     def heard(self, board: str, body: bytes) -> Heard | None:
         """What a report tells; None: it is not this board's, or was seen before."""
         found = self._verifier.check(body, board)
+        if isinstance(found, Refused) and self._has_new_key(board):
+            found = self._verifier.check(body, board)
         if isinstance(found, Refused) or found.repeated:
             return None
         good = [one for one in found.readings if one.value is not None and one.quality in (GOOD, NOT_EVALUATED)]
@@ -88,6 +112,16 @@ class Desk:
             len(found.readings),
             len(found.readings) - len(good),
         )
+
+    def _has_new_key(self, board: str) -> bool:
+        row = self._registry.board(board)
+        if row is None or self._keys.get(board) == row.sign_key:
+            return False
+        for one in known_boards.of_authority(self._authority):
+            if self._keys.get(one.board) != one.sign_key:
+                self._keys[one.board] = one.sign_key
+                self._verifier.learn(one)
+        return True
 
     def write_down(self, campaign: str, changes: list[Change]) -> None:
         """Every transition in the audit log, before it counts: boards that went the same way in one record."""

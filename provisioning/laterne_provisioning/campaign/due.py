@@ -46,13 +46,13 @@ def _time_out(moves: Moves, now: int) -> None:
     for state, limit in limits.items():
         for board in moves.at(state):
             row = moves.rows[board]
-            if now - row.since > limit:
+            if now - row.since > limit and not moves.is_held(board, now):
                 known = row.heard_at > row.since
                 kind = UNREACHABLE if not known else TRANSFER if state == SENDING else TIMEOUT
                 moves.fail(board, "too long", kind, now, f"{state} for more than {limit} s")
     for board in moves.at(ARMED):
         row = moves.rows[board]
-        if now - row.since > pace.armed_for:
+        if now - row.since > pace.armed_for and not moves.is_held(board, now):
             if row.arms < pace.arm_tries and moves.course.state == RUNNING:
                 moves.again(board, row, "not begun", now, "its order was not answered in time")
             else:
@@ -61,7 +61,8 @@ def _time_out(moves: Moves, now: int) -> None:
     if moves.course.state == RUNNING:
         for board in moves.at(CONFIRMED):
             row = moves.rows[board]
-            if not row.soaked and now - max(row.since, row.heard_at) > pace.silent_for:
+            is_silent = now - max(row.since, row.heard_at) > pace.silent_for
+            if is_silent and not row.soaked and not moves.is_held(board, now):
                 moves.fail(board, "too long", UNREACHABLE, now, f"silent for more than {pace.silent_for} s")
 
 
@@ -69,7 +70,7 @@ def _begin(moves: Moves, now: int) -> None:
     busy = Counter(moves.targets[board].gateway for board in moves.at(SENDING))
     for board in moves.of_wave(QUEUED):
         target = moves.targets[board]
-        if busy[target.gateway] < moves.plan.pace.sending:
+        if busy[target.gateway] < moves.plan.pace.sending and not moves.is_held(board, now):
             busy[target.gateway] += 1
             moves.move(board, "begins", now, "")
 
@@ -89,8 +90,8 @@ def _arm(moves: Moves, now: int) -> None:
         target, row = moves.targets[board], moves.rows[board]
         most = max(1, int(moves.size[target.gateway] * moves.plan.pace.trial_percent / 100))
         told = moves.told.get(board)
-        if told is not None and told.phase == IN_TRIAL:
-            continue  # of another release, by another order
+        if (told is not None and told.phase == IN_TRIAL) or moves.is_held(board, now):
+            continue  # in trial of another release, by another order; or just getting new keys
         # Who has no past to be compared with waits for it.
         if row.before.reports >= moves.plan.gates.reports and target.post not in posts and busy[target.gateway] < most:
             if target.post is not None:

@@ -6,6 +6,7 @@ and which orders are to go out. Times are Unix seconds; `tick` is to come every 
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 
 from laterne_protocol import order, receipt
 from laterne_provisioning.campaign import due, hearing, windows
@@ -88,6 +89,10 @@ class Engine:
         """The board's receipt for an order of ours, its signature verified."""
         hearing.answered(self._moves, board, action, nonce, said, now)
 
+    def hold(self, boards: AbstractSet[str], now: int) -> None:
+        """These boards get new keys, or their gateways do not know them yet: they are left alone, and not timed."""
+        self._moves.hold(boards & self.targets.keys(), now)
+
     def tick(self, now: int) -> None:
         """Whatever is due at this time."""
         due.tick(self._moves, now)
@@ -97,6 +102,8 @@ class Engine:
     def wanted(self, now: int) -> Iterator[Wanted]:
         """The orders that are to go out now; each is given again until `ordered` says that it is out."""
         for board, action in self._actions():
+            if self._moves.is_held(board, now):
+                continue
             row, told, digest = self.rows[board], self.told.get(board), self.plan.release.digest
             if action == order.ABANDON:
                 if row.asked is None or row.asked[0] != order.ABANDON:

@@ -7,6 +7,7 @@ hearing.py what is heard, by due.py what time brings, by engine.py what a person
 
 from collections import Counter
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 
 from laterne_provisioning.campaign.plan import CANARY, Plan
 from laterne_provisioning.campaign.rows import Change, Course, Row, Told
@@ -21,6 +22,7 @@ from laterne_provisioning.campaign.states import (
     RUNNING,
     SENDING,
     TIMEOUT,
+    UNDER_WAY,
     VERIFY,
 )
 
@@ -36,6 +38,7 @@ class Moves:
         self.told: dict[str, Told] = {}
         self.waves = plan.waves
         self.size = Counter(one.gateway for one in plan.targets)  # of each gateway, in this campaign
+        self._held: dict[str, int] = {}  # since when
         self._changes: list[Change] = []
         self._touched: set[str] = set()
         self._at: dict[str, set[str]] = {}
@@ -45,6 +48,25 @@ class Moves:
             (board, (number, place)) for number, wave in enumerate(self.waves) for place, board in enumerate(wave)
         )
         self._place = dict(places)
+
+    # Who is held -----------------------------------------------------------------------------------------------------
+
+    def hold(self, boards: AbstractSet[str], now: int) -> None:
+        """These boards, and no others, are held for reasons of our own (desk.py). Time stands still for them."""
+        for board in self._held.keys() - boards:
+            # What it was told meanwhile may have taken the place of our order at the broker.
+            del self._held[board]
+            row = self.rows[board]
+            if row.state in (*UNDER_WAY, CONFIRMED):
+                row.since, row.again, row.tries = now, True, 0
+                self.touch(board)
+        for board in boards - self._held.keys():
+            self._held[board] = now
+
+    def is_held(self, board: str, now: int) -> bool:
+        """Not for ever: a roster that nobody exports ends in a timeout, too."""
+        since = self._held.get(board)
+        return since is not None and now - since <= self.plan.pace.held_for
 
     # Which boards are where ------------------------------------------------------------------------------------------
 

@@ -66,7 +66,8 @@ class Gates:
 class Pace:
     """How fast. All in seconds, but sending (boards of one gateway that fetch at once) and trial_percent (of one
     gateway's boards that may be armed or in trial at once; one always may). The rest: for how long a board may be in
-    each state. arm_tries: how often a board is armed that then does not begin its trial."""
+    each state. arm_tries: how often a board is armed that then does not begin its trial. held_for: time stands
+    still so long at most for a board that gets new keys."""
 
     soak: int = 1800
     sending: int = 4
@@ -79,6 +80,7 @@ class Pace:
     trial_for: int = 0  # 0: three trials and a quarter of an hour
     silent_for: int = 7200  # a confirmed board whose next report does not come
     arm_tries: int = 5
+    held_for: int = 7 * 86400
 
 
 @dataclass(frozen=True)

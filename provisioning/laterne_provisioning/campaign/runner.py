@@ -16,6 +16,7 @@ from laterne_protocol import order
 from laterne_provisioning.campaign import wire
 from laterne_provisioning.campaign.desk import Desk
 from laterne_provisioning.campaign.engine import Engine
+from laterne_provisioning.campaign.holder import Holder
 from laterne_provisioning.campaign.states import ENDED, HALTED, PAUSED, RUNNING
 from laterne_provisioning.campaign.store import Store
 from laterne_provisioning.downlink import Client, Way
@@ -44,6 +45,7 @@ class Runner:
         self._broker = broker
         self._show = show
         self._say = say
+        self._holder = Holder(engine.plan.targets[0].tenant, engine.plan.id)
         self._published = False
         self._shares: Shares = {}
         self._at_broker: set[str] = set()  # boards that have an order of ours there
@@ -56,9 +58,12 @@ class Runner:
         pause_s, reached = FIRST_PAUSE_S, False
         while True:
             try:
-                async with wire.connected(self._broker, self._engine.plan.id) as client:
+                async with (
+                    self._holder.held(self._broker) as holding,
+                    wire.connected(self._broker, self._engine.plan.id) as client,
+                ):
                     reached, pause_s = True, FIRST_PAUSE_S
-                    await self._connected(client)
+                    await self._connected(client, holding)
                     return
             except aiomqtt.MqttError as why:
                 if not reached:
@@ -71,7 +76,7 @@ class Runner:
             await asyncio.sleep(random.uniform(0, pause_s))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    async def _connected(self, client: Client) -> None:
+    async def _connected(self, client: Client, holding: "asyncio.Task[None]") -> None:
         self._unacknowledged = []  # of a former connection: they come again
         plan = self._engine.plan
         tenants = sorted({one.tenant for one in plan.targets})
@@ -90,21 +95,23 @@ class Runner:
                 await self._settle(client)
                 if self._engine.is_over():
                     return
-                await self._wait(reading, due_s)
+                await self._wait(reading, holding, due_s)
         finally:
             reading.cancel()
             with contextlib.suppress(asyncio.CancelledError, aiomqtt.MqttError):
                 await reading
 
-    async def _wait(self, reading: "asyncio.Task[None]", until_s: float) -> None:
+    async def _wait(self, reading: "asyncio.Task[None]", holding: "asyncio.Task[None]", until_s: float) -> None:
         """For messages, the next tick, or the end of the connection, which is raised."""
         self._came.clear()
         if self._unacknowledged:
             return
         coming = asyncio.create_task(self._came.wait())
         within_s = max(0.0, until_s - asyncio.get_running_loop().time())
-        await asyncio.wait((reading, coming), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((reading, holding, coming), timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
         coming.cancel()
+        if holding.done():
+            holding.result()
         if reading.done():
             self._raise(reading)
 
@@ -146,6 +153,7 @@ class Runner:
         request = self._store.request()
         if request is not None:
             obey(self._engine, request, now)
+        self._engine.hold(self._desk.held(self._engine.targets), now)
         self._engine.tick(now)
         self._keep()
         shares = self._engine.shares()

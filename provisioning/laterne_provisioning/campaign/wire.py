@@ -1,8 +1,8 @@
 """A campaign at the broker: the release in parts, orders to boards, and what comes back of them.
 
 The session at the broker is the campaign's own and outlives a command that was stopped: reports that come meanwhile
-wait there, and what came is acknowledged when it is on our disk: that a board runs a release it says once. The session
-can be in one place only, so whoever runs the same campaign elsewhere is noticed.
+wait there, and what came is acknowledged when it is on our disk: that a board runs a release it says once. It can be in
+one place only: who runs the same campaign elsewhere is asked before (holder.py).
 """
 
 import asyncio
@@ -64,16 +64,22 @@ async def connected(broker: Broker, campaign: str, session_s: int = SESSION_S) -
 
 async def listen_to(client: Client, broker: Broker, tenants: Iterable[str]) -> None:
     """Subscribe to what boards and gateways of these tenants say. Raises OperatorError: we may not."""
-    topics = [f"{PREFIX}/{tenant}/+/+/{what}" for tenant in tenants for what in (REPORT, UPDATE, RECEIPT)]
+    await subscribe(
+        client, broker, [f"{PREFIX}/{tenant}/+/+/{what}" for tenant in tenants for what in (REPORT, UPDATE, RECEIPT)]
+    )
+
+
+async def subscribe(client: Client, broker: Broker, topics: list[str]) -> None:
+    """Raises OperatorError: we may not."""
     answer = await client.subscribe([(topic, 1) for topic in topics])
     if any(getattr(code, "value", code) >= REFUSED_FROM for code in answer):
         raise OperatorError(f"{broker} does not let us read {', '.join(topics)}: ask for the right.")
 
 
-async def publish(client: Client, broker: Broker, topic: str, body: bytes) -> None:
-    """A retained message, taken by the broker when this returns. Raises OperatorError: it is not."""
+async def publish(client: Client, broker: Broker, topic: str, body: bytes, retain: bool = True) -> None:
+    """A message, retained mostly, taken by the broker when this returns. Raises OperatorError: it is not."""
     client.refused = None
-    await client.publish(topic, body, qos=1, retain=True)
+    await client.publish(topic, body, qos=1, retain=retain)
     if client.refused is not None:
         raise OperatorError(f"{broker} does not take {topic}: {client.refused}. Ask for the right.")
 

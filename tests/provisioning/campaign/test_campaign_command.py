@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.provisioning.campaign.conftest import make_release
-from tests.provisioning.campaign.fake_city import FakeCity
+from tests.provisioning.campaign.fake_city import OLD, FakeCity
 from tests.provisioning.commands import LATERNE, WITHIN_S, Ended, killed_at, laterne
 from tests.servers import Mosquitto
 
@@ -99,7 +100,7 @@ class Running:
 def test_another_command_watches_it_and_writes_a_line_at_each_change(
     authority: Path, city: FakeCity, broker: Mosquitto, release: Path
 ) -> None:
-    city.fetches_for = 30  # three seconds: what has arrived is told each second
+    city.fetches_for = 20  # two seconds: what has arrived is told each second
     with Running(authority, broker, release) as running:
         running.said("started")
         watched = laterne("campaign", "status", "--authority", authority, "--json", "--boards", "--watch")
@@ -109,6 +110,25 @@ def test_another_command_watches_it_and_writes_a_line_at_each_change(
     assert all(one != other for one, other in itertools.pairwise(lines))
     fetched = [one["share"] for line in lines for one in line["of_boards"] if one["state"] == "SENDING"]
     assert 0.5 in fetched
+
+
+def test_with_a_copy_of_the_authority_on_another_machine_it_is_not_run_twice(
+    authority: Path, city: FakeCity, broker: Mosquitto, release: Path, tmp_path: Path
+) -> None:
+    """Two operators' laptops. The lock of one machine knows nothing of the other."""
+    city.deaf = {"LE-0002"}  # so that it is not done meanwhile
+    with Running(authority, broker, release) as running:
+        until(lambda: order.STAGE in city.posts["LE-0001"].actions)
+        copy = tmp_path / "laptop"
+        shutil.copytree(authority, copy)
+        assert "is being run on" in go_on("resume", copy, broker, code=1).err
+        assert running.process.poll() is None, "who was first goes on"
+        until(lambda: city.posts["LE-0001"].confirmed != OLD)
+        running.process.kill()  # it cannot take its word away
+        running.process.wait()
+        city.deaf = set()
+        assert go_on("resume", authority, broker).json()["state"] == "COMPLETED"
+    assert go_on("resume", copy, broker).json()["state"] == "COMPLETED", "nobody runs it any more"
 
 
 def until(condition: Any) -> None:
