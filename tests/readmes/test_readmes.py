@@ -148,6 +148,7 @@ async def test_the_commands_of_the_gateway(tmp_path: Path, mosquitto: Mosquitto,
     gateway = GatewayProcess(place.folder, [board], [line], mosquitto)
     (place.folder / "r.laterne").write_bytes(release(gateway.authority).to_bytes())
     config = "--config gateway.toml"
+    place.instead = [("/dev/ttyUSB0", "line")]
     # Without the key that is there already; and once nothing runs any more.
     place.exactly = {
         f"laterne-gateway key {config}": f"rm state/agree.key && laterne-gateway key {config}",
