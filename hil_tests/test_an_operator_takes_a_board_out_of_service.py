@@ -1,12 +1,17 @@
 """P1 and P3 on the board: decommissioned by order it delivers what it has, signs no more, and ends as a blank one."""
 
+import asyncio
 from typing import TYPE_CHECKING
 
+import pytest
 from tests.firmware.operator_end import Operator
 from tests.firmware.questions import Asker, asking
 
-from laterne_emulator import image
+from laterne_emulator import image, release_tool
+from laterne_emulator.lives import Ending
 from laterne_protocol import credential, messages, order, receipt
+from laterne_provisioning.flashing import repl, steps
+from laterne_provisioning.flashing.repl import NoRepl
 
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches
@@ -96,3 +101,33 @@ async def test_reports_that_wait_are_not_given_up_unless_the_order_says_so(emula
             await asker.poll()
         assert (await asker.hello()).kid == credential.kid(asker.sign_key)
     assert board.lives == []
+
+
+async def test_only_the_operators_order_gives_a_technician_a_board_in_service_back(emulated_boards: "Benches") -> None:
+    # There is no maintenance that keeps the keys: who has a REPL can read them (firmware/README.md, decision 17).
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
+    board = bench.boards[NAME]
+    release = release_tool.release(image.find_firmware())
+
+    def flash() -> steps.Flashed:
+        return steps.flashed(str(board.usb.path), release, None, None, lambda _: None)
+
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        operator = Operator(asker)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(repl, "ATTEMPTS", 1)
+            with pytest.raises(NoRepl, match="decommission it"):
+                await asyncio.to_thread(flash)
+        told = operator.order(order.DECOMMISSION, True)
+        answer = await operator.tell(told)
+        assert await operator.arrived(answer)
+        await board.wait_for_life(0)
+        await board.usb.wait_for_print("waiting for enrolment")
+        done = await asyncio.to_thread(flash)
+        assert done.checked is not None, "all of it was read back, and its sensors were read"
+        again = Asker(asker._reader, asker._writer, asker._address)
+        again.authority, again.gateway = asker.authority, asker.gateway
+        await again.enrol(NAME)
+        assert again.sign_key != asker.sign_key
+    assert {life.ending for life in board.lives} == {Ending.RESET}, "no watchdog has bitten"

@@ -88,6 +88,12 @@ def _finish_order() -> bool:
     if done is not None:
         for _ in executed.finish(done):
             pass
+        if done.blank:
+            import machine
+
+            # For main.py this is the start of an enrolled board, with no REPL; the next one is a new board's.
+            print("everything was erased, the board starts again as a new one")
+            machine.reset()
     unload("laterne_firmware.executed")
     return done is None or done.blank or done.speaks is not None
 
