@@ -136,7 +136,9 @@ async def test_the_first_post_in_ten_minutes(mosquitto: Mosquitto, place: Place)
         "make test": "this is a test of it",
     }
     place.background = ("laterne-gateway run --config gateway.toml",)
-    place.until = ("laterne-gateway status --config gateway.toml",)
+    public = "--trust trust.cbor --roster roster.cbor"
+    verify = f"laterne verify --broker mqtts://broker:8883 --ca-file ca.pem {public} --seconds 120"
+    place.until = ("laterne-gateway status --config gateway.toml", verify)
     (place.folder / "gateway.toml").write_text(place.here(toml_of(TOP)))
     await play(TOP, place)
     assert (place.folder / "LE-0001.pdf").read_bytes().startswith(b"%PDF")
