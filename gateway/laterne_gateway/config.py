@@ -150,7 +150,9 @@ def parse(file: Path, raw: bytes) -> Config:
         found = tomllib.loads(text)
     except UnicodeDecodeError as why:
         raise ConfigError([f"{file}: not UTF-8 text (byte {why.start}): save it as UTF-8"]) from why
-    except tomllib.TOMLDecodeError as why:
+    except RecursionError as why:
+        raise ConfigError([f"{file}: brackets in brackets without an end: remove them"]) from why
+    except ValueError as why:  # TOMLDecodeError, or a number that is too long to be read
         at = re.search(r"at line (\d+)", str(why))  # else "at end of document"
         line = int(at[1]) if at else len(text.splitlines())
         raise ConfigError([f"{file}:{line}: not TOML: {why}: correct that line"]) from why

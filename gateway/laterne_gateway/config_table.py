@@ -48,6 +48,8 @@ class Table:
             self.problem(None, f'"{setting}" is missing: {remedy}')
         elif not isinstance(value, str) or not value:
             self.problem(setting, f"is not a text: {remedy}")
+        elif any(ord(sign) < ord(" ") for sign in value):
+            self.problem(setting, f"holds a control character: {remedy}")
         else:
             return value
         return ""

@@ -1,5 +1,6 @@
 """The settings of the routes beside the one to the broker: the [[route]] tables of the configuration."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ DEFAULT_ANSWER_WITHIN_S, MAX_ANSWER_WITHIN_S = 60, 600
 DEFAULT_BACKLOG_A_SECOND, MAX_BACKLOG_A_SECOND = 2000, 100_000  # observations: a day of 32 boards in minutes
 DEFAULT_MAX_BYTES, MIN_MAX_BYTES, MAX_MAX_BYTES = 8000, 1000, 60_000  # FROST takes 8,092
 DEFAULT_TOPIC = "sensors/sta"
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.6.2
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ def sensorthings_of(table: "Table", name: str) -> SensorThingsSettings:
     )
     if settings.username is not None and settings.header is not None:
         table.problem("header", "and username exclude each other: remove one")
+    if settings.header is not None and not _TOKEN.fullmatch(settings.header):
+        table.problem("header", 'is not the name of a header: give "X-Api-Key", and the key itself in secret_file')
     for setting in ("username", "header"):
         if getattr(settings, setting) is not None and settings.secret_file is None:
             table.problem(setting, "needs a secret_file: add it, or remove this")

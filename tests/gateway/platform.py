@@ -347,11 +347,18 @@ class City:
 
 @contextlib.asynccontextmanager
 async def civitas(
-    here: City, port: int, *, gateway: str = GATEWAY, in_flight: int = 20, **settings: Any
+    here: City,
+    port: int,
+    *,
+    gateway: str = GATEWAY,
+    in_flight: int = 20,
+    host: str = "127.0.0.1",
+    password_file: Path | None = None,
+    **settings: Any,
 ) -> AsyncIterator[None]:
     """A civitas route delivers from this gateway's buffer to a broker meanwhile. gateway: its id at the broker."""
     parts = here.parts
-    mqtt = MqttSettings("127.0.0.1", port, False, None, None, None, None, None, in_flight)
+    mqtt = MqttSettings(host, port, False, None, password_file, None, None, None, in_flight)
     route = CivitasRoute(
         replace(parts.settings, id=gateway),
         CivitasSettings(ROUTE, mqtt, **settings),

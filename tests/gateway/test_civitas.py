@@ -60,6 +60,20 @@ async def test_every_observation_reaches_the_broker_in_short_envelopes(tmp_path:
         assert json.loads(seen[0])["things"][0]["properties"]["reference"] == "testingen/LE-0007"
 
 
+@pytest.mark.parametrize("what", ["a name that no host can have", "a password that is no text"])
+async def test_a_setting_that_cannot_be_used_is_an_alarm_and_not_the_gateway_s_end(tmp_path: Path, what: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\xff\xfehorse")
+    async with city(tmp_path, "") as here:
+        wrong = {"password_file": secret} if "password" in what else {"host": "a" * 70 + ".example"}
+        async with civitas(here, 1, **wrong):
+            await until(lambda: bool(here.alarms()))
+            await until(lambda: here.counted("connections ended") >= 1)
+        (alarm,) = here.alarms()
+        assert "horse" not in alarm
+        assert "secret holds no UTF-8 text" in alarm or "password" not in what
+
+
 async def test_a_broker_that_goes_is_noticed_although_nothing_is_on_its_way(
     tmp_path: Path, mosquitto: Mosquitto
 ) -> None:

@@ -79,6 +79,9 @@ WRONG = [
     ("[1, 2, 32]", CIVITAS + 'url = "mqtt://b"\ntopic = "a/#"', 25, ["[[route]] topic", "sensors/sta"]),
     ("[1, 2, 32]", CIVITAS + 'url = "http://b"', 24, ["[[route]] url", "mqtts://host:8883"]),
     ("[1, 2, 32]", CIVITAS + 'url = "mqtt://b"\nrows = 5', 25, ["[[route]] rows", "not a setting"]),
+    ("[1, 2, 32]", ROUTE + 'url = "http://c"\nsecret_file = "s"\nheader = "X: 1"', 26, ["header", "secret_file"]),
+    ('path = "/dev/ttyS1"', 'path = "/dev/tty\\u0000"', 18, ["[[line]] path", "control character"]),
+    ("[1, 2, 32]", "[1, 2" + "0" * 5000 + "]", 20, ["not TOML"]),
     ("[1, 2, 32]", "[1, 2", 20, ["not TOML", "correct that line"]),
 ]
 
@@ -137,6 +140,13 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(file)
     assert len(caught.value.problems) == 3
+
+
+def test_brackets_without_an_end_are_a_problem_and_not_the_gateway_s_end(tmp_path: Path) -> None:
+    """A running gateway reads it, too, at SIGHUP."""
+    file = tmp_path / "gateway.toml"
+    file.write_text(GOOD.replace("[1, 2, 32]", "[" * 20_000))
+    assert "remove them" in problems_in(file)[0]
 
 
 def test_a_missing_file_is_a_sentence(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class CivitasRoute:
             why: BaseException = aiomqtt.MqttError("the connection has ended")
             try:
                 await self._connection()
-            except* (aiomqtt.MqttError, OSError, ssl.SSLError) as group:
+            except* (aiomqtt.MqttError, OSError, ssl.SSLError, UnicodeError) as group:  # UnicodeError: a host's name
                 why = first_of(group)
             self._health.note(self._subject, "connected", False)
             self._health.count(self._subject, "connections ended")

@@ -258,7 +258,10 @@ def read_password(settings: MqttSettings) -> str | None:
     """The password in its file, without the line's end. Raises OSError."""
     if settings.password_file is None:
         return None
-    return settings.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+    try:
+        return settings.password_file.read_text(encoding="utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:  # which holds what it could not read
+        raise OSError(f"{settings.password_file} holds no UTF-8 text: is it the password's file?") from None
 
 
 def reason_of(why: BaseException) -> int | None:

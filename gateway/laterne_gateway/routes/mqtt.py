@@ -104,7 +104,7 @@ class MqttRoute:
             why: BaseException = aiomqtt.MqttError("the connection has ended")
             try:
                 await self._connection()
-            except* (aiomqtt.MqttError, OSError, ssl.SSLError) as group:
+            except* (aiomqtt.MqttError, OSError, ssl.SSLError, UnicodeError) as group:  # UnicodeError: a host's name
                 why = first_of(group)
             lasted_s = 0.0 if self._connected_s is None else self._clock.monotonic_s() - self._connected_s
             self._health.note(self._subject, "connected", False)
