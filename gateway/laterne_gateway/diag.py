@@ -21,8 +21,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from laterne_gateway import VERSION, check, status
-from laterne_gateway.config import Config
+from laterne_gateway.config import Config, ConfigError, parse, read
 from laterne_gateway.install import UNIT_NAME
+from laterne_protocol import cose, trust
+from laterne_protocol.errors import WireError
 
 DONE, WRONG = 0, 1
 LINES = 5000  # of the journal: some days of a quiet gateway, 1 MiB
@@ -51,7 +53,7 @@ def diag(config: Config, output: Path) -> int:
     """Writes a .tar.gz. Returns the exit code; what could not be had stands in its place in the file."""
     members: dict[str, Callable[[], str]] = {
         "status.json": lambda: json.dumps(status.read(config.gateway.directory), indent=2),
-        "gateway.json": lambda: json.dumps(tomllib.loads(config.file.read_text(encoding="utf-8")), indent=2),
+        "gateway.json": lambda: _configuration(config.file),
         "check.txt": lambda: _check(config),
         "machine.txt": lambda: "\n".join(_machine(config)),
         "journal.txt": lambda: _said_by("journalctl", "--unit", UNIT_NAME, "--lines", str(LINES), "--no-pager"),
@@ -73,6 +75,8 @@ def diag(config: Config, output: Path) -> int:
         return WRONG
     except OSError as why:
         print(f"{output}: cannot be written: {why.strerror}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            output.unlink(missing_ok=True)  # half of one is of no use, and would be in the way of the next
         return WRONG
     print(f"{output}: written; it holds ids, places and addresses, and no key, password or reading")
     return DONE
@@ -93,11 +97,33 @@ def _or_why(made: Callable[[], str]) -> str:
 
 
 def _bytes(path: Path) -> bytes:
+    """A signed object, and nothing else: a setting may name a key by mistake."""
     try:
         with path.open("rb") as file:
-            return file.read(MAX_FILE_BYTES)
+            data = file.read(MAX_FILE_BYTES)
     except OSError as why:
         return f"could not be had: {why}\n".encode()
+    return data if _is_signed(data) else f"left out: {path} is nothing that an authority has signed\n".encode()
+
+
+def _is_signed(data: bytes) -> bool:
+    try:
+        cose.parse(data, MAX_FILE_BYTES)
+    except WireError:
+        with contextlib.suppress(WireError):  # a trust: several together
+            return bool(trust.signed_of(data))
+        return False
+    return True
+
+
+def _configuration(file: Path) -> str:
+    """As it stands there, if it is one: of settings that we do not know nobody can say that they are no secrets."""
+    try:
+        raw = read(file)
+        parse(file, raw)
+    except ConfigError as why:
+        return "left out, it cannot be used:\n" + "\n".join(why.problems) + "\n"
+    return json.dumps(tomllib.loads(raw.decode()), indent=2)
 
 
 def _check(config: Config) -> str:

@@ -11,6 +11,8 @@ from tests.gateway.wired import WiredLine
 from tests.servers import Mosquitto
 
 from laterne_gateway.__main__ import run_command
+from laterne_gateway.config import load
+from laterne_gateway.diag import diag
 
 
 def members(file: Path) -> dict[str, bytes]:
@@ -51,6 +53,30 @@ async def test_it_holds_status_and_files_of_a_running_gateway_and_no_secret(
         assert b"Laternenpfahl" not in content
         assert key[40:80] not in content
         assert all(report not in content for report in board.taken.values())
+
+
+def test_a_key_that_is_named_for_something_else_and_a_password_in_a_bad_file_stay(
+    tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    gateway = GatewayProcess(tmp_path, [FakeBoard()], [], mosquitto)
+    good = load_text(gateway)
+    gateway.config.write_text(good.replace('"gateway.cbor"', '"state/agree.key"'))
+    output = tmp_path / "diag.tar.gz"
+    config = load(gateway.config)
+    gateway.config.write_text(good.replace("[mqtt]\n", '[mqtt]\npassword = "correct horse"\n'))
+    assert diag(config, output) == 0, "as a service's that goes on with its last good configuration"
+    found = members(output)
+    assert b"left out" in found["gateway.cbor"]
+    assert b"[mqtt] password: is not a setting" in found["gateway.json"]
+    assert found["trust.cbor"] == (tmp_path / "trust.cbor").read_bytes()
+    key = (tmp_path / "state" / "agree.key").read_bytes()
+    for content in found.values():
+        assert b"correct horse" not in content
+        assert key[40:80] not in content
+
+
+def load_text(gateway: GatewayProcess) -> str:
+    return gateway.config.read_text() + '[[line]]\nname = "quay"\npath = "nowhere"\n'
 
 
 def test_what_cannot_be_had_stands_in_its_place_and_nothing_is_written_over(
