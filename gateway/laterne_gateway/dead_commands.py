@@ -57,8 +57,15 @@ def _told(letter: dead_letters.DeadLetter) -> dict[str, object]:
         "reason": letter.reason,
         "noticed": None if letter.noticed_ms is None else rfc3339(letter.noticed_ms),
         "again": letter.again,
-        "body": letter.body.hex() if whole else json.loads(letter.body),
+        "body": letter.body.hex() if whole else _read(letter.body),
     }
+
+
+def _read(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):  # the card has changed it: it is shown as it is
+        return body.hex()
 
 
 def _list(file: Path, route: str | None) -> list[dead_letters.DeadLetter]:

@@ -11,6 +11,7 @@ from tests.gateway.fake_board import FakeBoard
 from tests.gateway.platform import (
     MINUTE_MS,
     PASS,
+    ROUTE,
     T0_MS,
     FaultyWay,
     Request,
@@ -92,6 +93,31 @@ async def test_what_a_board_hangs_on_is_made_again_when_all_of_it_was_removed(
             await here.put(one, 2)
             await here.delivered()
         here.check(server)
+
+
+async def test_a_dead_letter_that_cannot_be_read_is_kept_and_holds_back_no_other(
+    tmp_path: Path, server: SensorThingsServer
+) -> None:
+    """As one of another release of ours, or one that the card has changed."""
+    one = board()
+    async with city(tmp_path, server.url, one) as here:
+        rows = [
+            (ROUTE, one.name, number, body)
+            for number, body in enumerate((b"\xff\xfe", b"[]", b"{}", b'{"lost":null,"other":1}'))
+        ]
+        await here.parts.buffer.write(
+            lambda db, _: db.executemany(
+                "insert into dead_letter (route, board, sequence, place, again, reason, noticed_ms, body) "
+                "values (?, ?, ?, 'air-temperature/0', 1, 'x', null, ?)",
+                rows,
+            )
+        )
+        await here.put(one, 1)
+        async with here.delivering():
+            await here.delivered()
+            await here.delivered_counts("dead letters", 4)
+        here.check(server)
+        assert [letter.reason.startswith("cannot be read") for letter in await here.dead()] == [True] * 4
 
 
 async def remove_all(server: SensorThingsServer) -> None:

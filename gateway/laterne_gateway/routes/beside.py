@@ -78,8 +78,11 @@ class Beside:
                 observations, _ = observations_of(row, self._dates)
             else:
                 observations = [observation_of(letter.body)]
-        except (NotReadable, NoTime) as why:
-            again = DeadLetter(letter.board, letter.sequence, letter.place, str(why), letter.body, id=letter.id)
+        except (NotReadable, NoTime, ValueError, TypeError, LookupError, AttributeError) as why:
+            # The latter: the body is of another release of ours.
+            again = DeadLetter(
+                letter.board, letter.sequence, letter.place, f"cannot be read: {why}", letter.body, id=letter.id
+            )
             await put(self._dead, again, self._subject, self._health)
             return
         refused = await self._deliver(observations, None if is_report else letter)
