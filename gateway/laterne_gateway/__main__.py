@@ -46,6 +46,19 @@ def run_command(arguments: list[str]) -> int:
     _log_to_stderr(config.log_level)
     if asked.command == "run":
         return _run(configuration, config)
+    try:
+        return _look(asked, config)
+    except PermissionError as why:
+        # The service's directory is its own: who looks at it from a login of his own is told how.
+        print(
+            f"{why.filename or config.gateway.directory}: this user may not use it: give the command as the gateway's "
+            "user (the service's: sudo -u laterne), or as root",
+            file=sys.stderr,
+        )
+        return WRONG
+
+
+def _look(asked: argparse.Namespace, config: "Config") -> int:
     if asked.command == "key":
         return _key(config)
     if asked.command == "check":

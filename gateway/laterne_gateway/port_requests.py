@@ -124,6 +124,8 @@ def _asked(path: Path, request: bytes) -> dict[str, object] | None:
                 data += more
         except (ConnectionError, FileNotFoundError):
             return None
+        except PermissionError:
+            raise  # said as for every command
         except OSError as why:
             return {"done": False, "said": f"{path}: {why}"}
     try:

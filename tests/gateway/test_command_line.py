@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,43 @@ def test_a_bad_configuration_ends_with_2_and_a_sentence(tmp_path: Path, name: st
     assert f"{file}:2: [gateway] id" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == [file]
+
+
+AS_NOBODY = """
+import os, sys
+from laterne_gateway import __main__, buffer_commands, check, dead_commands, port_requests, tell
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+sys.exit(__main__.run_command(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("words", ["status", "dead list", "buffer verify", "port release a"])
+def test_who_may_not_look_into_the_service_s_directory_is_told_how(words: str) -> None:
+    with tempfile.TemporaryDirectory() as made:
+        folder, config = Path(made), Path(made) / "gateway.toml"
+        (folder / "state").mkdir()
+        folder.chmod(0o755)
+        config.write_text(
+            '[gateway]\nid = "gw-1"\ntenant = "t"\ndirectory = "state"\ntrust = "t"\nroster = "r"\n'
+            'credential = "c"\n[mqtt]\nurl = "mqtt://b"\n[[line]]\nname = "a"\npath = "a"\n'
+        )
+        (folder / "state").chmod(0o000)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", AS_NOBODY, *words.split(), "--config", str(config)],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        finally:
+            (folder / "state").chmod(0o700)
+    assert done.returncode == 1, done.stderr
+    assert "sudo -u laterne" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 async def test_run_without_a_roster_ends_with_2_and_a_sentence(
