@@ -193,44 +193,17 @@ LOADER = "firmware/laterne_firmware/loader.py"
 
 # What starts releases, each from the list in which updaters have failed elsewhere.
 VARIANTS |= {
-    "a trial counted when it is over": Variant(
-        LOADER,
-        (("        state.save()\n        entry =", "        entry ="),),
-        CHOICE + "twenty_power_cuts_in_a_row_do_not_roll_a_release_back_and_thirty_three_do",
-        "power_ons",
-    ),
     "a power cut counted as a crash": Variant(
         LOADER,
         (("        if by_power:\n            state.power_ons", "        if not state:\n            state.power_ons"),),
         CHOICE + "twenty_power_cuts_in_a_row_do_not_roll_a_release_back_and_thirty_three_do",
         "power_ons",
-        quick=False,
     ),
     "power cuts without a limit": Variant(
         LOADER,
         (("        if state.power_ons >= MAX_POWER_ONS:", "        if state.power_ons >= 255:"),),
         CHOICE + "twenty_power_cuts_in_a_row_do_not_roll_a_release_back_and_thirty_three_do",
         "NEW NEW from /b",
-        quick=False,
-    ),
-    "the floor applied to a confirmed slot": Variant(
-        LOADER,
-        (
-            (
-                "    if not _check(state, active, None):",
-                "    if state.slots[active][2] >= state.floor and not _check(state, active, None):",
-            ),
-        ),
-        CHOICE + "a_confirmed_slot_is_run_though_its_sequence_is_below_the_floor",
-        "RESCUE RESCUE",
-        quick=False,
-    ),
-    "a fallback that was never confirmed": Variant(
-        LOADER,
-        (("    if other not in state.confirmed or _check", "    if _check"),),
-        CHOICE + "a_damaged_slot_gives_way_to_the_other_one_only_if_that_was_confirmed",
-        "NEW NEW from /b",
-        quick=False,
     ),
     "a slot below the floor is tried": Variant(
         LOADER,
@@ -253,13 +226,6 @@ VARIANTS |= {
         "TimeoutError|Error: without a cut",
         quick=False,
     ),
-    "the bytecode's ABI not checked": Variant(
-        "firmware/laterne_firmware/slot_check.py",
-        (("    if head.abi != MPY_ABI or head.loader", "    if head.loader"),),
-        CHOICE + "a_release_for_another_interpreter_is_not_tried",
-        "NEW NEW from /b",
-        quick=False,
-    ),
     "sizes checked and no hashes": Variant(
         "firmware/laterne_firmware/slot_check.py",
         (
@@ -270,24 +236,6 @@ VARIANTS |= {
         ),
         CUTS + "_whole_release_that_runs[a trial whose slot is damaged]",
         "NEW NEW from /b|without a cut",
-    ),
-    "a confirmation that does not raise the floor": Variant(
-        "firmware/laterne_firmware/slots.py",
-        (("        self.floor = max(self.floor, self.slots[slot][2])\n", ""),),
-        "tests/firmware/test_slots.py",
-        "0, 8",
-        quick=False,
-    ),
-    "the switch and the floor in two commits": Variant(
-        "firmware/laterne_firmware/slots.py",
-        (
-            (
-                "        self.floor = max(self.floor, self.slots[slot][2])\n",
-                "        self.save()\n        self.floor = max(self.floor, self.slots[slot][2])\n",
-            ),
-        ),
-        CUTS + "_whole_release_that_runs[arming, trial, confirmation]",
-        "the floor rises with the switch",
     ),
     "a slot that is armed stays confirmed": Variant(
         "firmware/laterne_firmware/slots.py",
@@ -310,6 +258,68 @@ VARIANTS |= {
         CHOICE + "a_release_that_kills_the_link_is_rolled_back_by_its_own_clock_and_the_board_answers_again",
         "TimeoutError",
         quick=False,
+    ),
+    "a trial confirmed by its clock instead of its gateway": Variant(
+        "firmware/laterne_firmware/app.py",
+        (
+            (
+                "                machine.reset()\n        elif self._counted",
+                "                from laterne_firmware import running\n\n"
+                "                running.confirm(self._identity, self._identity.release)\n        elif self._counted",
+            ),
+        ),
+        CHOICE + "a_release_that_kills_the_link_is_rolled_back_by_its_own_clock_and_the_board_answers_again",
+        "TimeoutError",
+        quick=False,
+    ),
+}
+
+FORGED = "hil_tests/test_a_board_installs_only_what_it_must.py"
+
+# What only a board with sessions can tell, or the protocol.
+VARIANTS |= {
+    "flash is written before the signatures are checked": Variant(
+        "firmware/laterne_firmware/updating.py",
+        (
+            (
+                "        # Work as orders are, for seconds,",
+                "        from laterne_firmware.store import make_directory\n\n"
+                '        make_directory("/" + self.slot)\n        # Work as orders are, for seconds,',
+            ),
+        ),
+        FORGED,
+        "nobody has signed it",
+    ),
+    "a path that leads out of the slot": Variant(
+        "protocol/laterne_protocol/release_index.py",
+        (('if not part or part[0] == "." or', "if not part or"),),
+        "tests/gateway/test_update_attacks.py",
+        "a_path_out_of_the_slot_is_refused",
+    ),
+    "an order's nonce not compared": Variant(
+        "firmware/laterne_firmware/release_orders.py",
+        (("        _refuse_if(nonce != sessions.nonce, receipt.OLD_NONCE)\n", ""),),
+        FORGED,
+        "OLD_NONCE",
+    ),
+    "flash is written while parts may come": Variant(
+        "firmware/laterne_firmware/updating.py",
+        (
+            (
+                "        self._have = end\n",
+                "        self._have = end\n        if end < data.length:\n"
+                "            from laterne_firmware.store import replace\n\n"
+                '            replace("/x", bytes(2048))\n',
+            ),
+        ),
+        "hil_tests/test_a_busy_flash_costs_a_question_and_no_report.py::test_no_byte_of_a_release_meets_a_busy_flash",
+        "lost <=",
+    ),
+    "the algorithm taken from the message": Variant(
+        "protocol/laterne_protocol/cose.py",
+        (("algorithm not in (ESP256, ES256)", "not isinstance(algorithm, int)"),),
+        "tests/protocol/test_attacks.py::test_an_object_with_another_algorithm_is_refused_though_its_signature_is_right",
+        "DID NOT RAISE",
     ),
 }
 
