@@ -206,7 +206,7 @@ async def test_an_order_to_give_up_ends_what_is_under_way_in_any_phase(emulated_
             sender = victim.sender(forged if of == "refused" else envelope)
             assert (await told_to_stage(victim.operator, sender)).outcome == receipt.DONE
             if of == "in the middle":
-                await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (3, 1))
+                await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (3, 8184))
             elif of != "wanted":
                 await sender.send_all()
             return sender

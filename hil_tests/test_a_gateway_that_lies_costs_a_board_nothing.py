@@ -22,25 +22,27 @@ async def test_parts_that_are_not_wanted_cost_a_board_nothing(emulated_boards: "
         envelope = SMALL.signed_by(victim.authority.release_key)
         sender = victim.sender(envelope)
         assert (await told_to_stage(victim.operator, sender)).outcome == receipt.DONE
-        assert (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 0)
+        assert (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 1024, 0)
         count = victim.operations
         data = messages.Data
         for number in range(3):  # endless, but for this test's end
             for wrong in (
-                data(number, INDEX, 0, 0, 4096, 0, bytes(900)),  # another item
-                data(number, 161, 7, 3, 4096, 3196, bytes(900)),  # the last one there could be
-                data(number, ENVELOPE, 1, 0, 900, 0, bytes(900)),  # another block
-                data(number, ENVELOPE, 0, 1, 300, 0, bytes(300)),  # another encoding
-                data(number, ENVELOPE, 0, 0, 1025, 0, bytes(900)),  # longer than any
-                data(number, ENVELOPE, 0, 0, 300, 0, bytes(30)),  # the first one, again and again
-                data(number, ENVELOPE, 0, 0, 300, 60, bytes(30)),  # not the next part
-                data(number, ENVELOPE, 0, 0, 299, 30, bytes(30)),  # the next part of something else
+                data(number, INDEX, 0, 4096, 0, 4096, 0, bytes(900)),  # another item
+                data(number, 161, 32767, 1, 3, 4096, 3196, bytes(900)),  # the last one there could be
+                data(number, ENVELOPE, 1, 900, 0, 900, 0, bytes(900)),  # another block
+                data(number, ENVELOPE, 0, 300, 1, 300, 0, bytes(300)),  # another encoding
+                data(number, ENVELOPE, 0, 1025, 0, 900, 0, bytes(900)),  # more content than is wanted
+                data(number, ENVELOPE, 0, 1024, 0, 1025, 0, bytes(900)),  # longer than any
+                data(number, ENVELOPE, 0, 300, 0, 300, 0, bytes(30)),  # the first one, again and again
+                data(number, ENVELOPE, 0, 300, 0, 300, 60, bytes(30)),  # not the next part
+                data(number, ENVELOPE, 0, 300, 0, 299, 30, bytes(30)),  # the next part of something else
+                data(number, ENVELOPE, 0, 299, 0, 300, 30, bytes(30)),  # or of something shorter
             ):
                 await sender.data(wrong)
-        assert (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 30)
+        assert (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 1024, 30)
         for offset in range(0, len(envelope), 7):  # slowly
             part = envelope[offset : offset + 7]
-            await sender.data(data(0, ENVELOPE, 0, 0, len(envelope), offset, part))
+            await sender.data(data(0, ENVELOPE, 0, len(envelope), 0, len(envelope), offset, part))
         assert victim.operations == count
         assert (await sender.send_all()).phase == STAGED
     assert len(victim.board.lives) == 1, "it has been on since it was enrolled"
@@ -51,9 +53,9 @@ async def test_a_gateway_that_drops_or_delays_a_release_costs_no_reading(emulate
     async with attacked(emulated_boards, settings={**SETTINGS, "report_s": 5, "sample_ms": 200}) as victim:
         sender = victim.sender(SMALL.signed_by(victim.authority.release_key))
         assert (await told_to_stage(victim.operator, sender)).outcome == receipt.DONE
-        assert (await sender.ask()).wanted == (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 0)
-        await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (3, 1))
-        await sender.send(3, 1, 0, SMALL.item(3)[4096:], most=100)
+        assert (await sender.ask()).wanted == (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 1024, 0)
+        await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (3, 8184))
+        await sender.send(3, 8184, 0, SMALL.item(3)[8184:12000], most=100)
         await victim.asker.wait_for_reports(1)
         found = await sender.ask()
         assert found.phase == RECEIVING
@@ -79,16 +81,16 @@ async def test_the_largest_sequence_that_a_release_key_signs_moves_no_floor_with
 async def test_blocks_without_an_end_are_written_up_to_a_limit_and_then_no_more(
     emulated_boards: "Benches", tmp_path: Path
 ) -> None:
-    """The limit is 2,048; here it is three, so that this ends. After an order it begins anew: an operator gave that."""
+    """The limit is 2,048 of flash; here it is five, so that this ends. After an operator's order it begins anew."""
     shutil.copytree(image.find_firmware(), tmp_path / "firmware")
     source = tmp_path / "firmware" / "laterne_firmware" / "updating.py"
     text = source.read_text(encoding="utf-8")
     assert "_MAX_BLOCKS = const(2048)" in text
-    source.write_text(text.replace("_MAX_BLOCKS = const(2048)", "_MAX_BLOCKS = const(3)"), encoding="utf-8")
+    source.write_text(text.replace("_MAX_BLOCKS = const(2048)", "_MAX_BLOCKS = const(5)"), encoding="utf-8")
     async with attacked(emulated_boards, firmware=tmp_path / "firmware") as victim:
         sender = victim.sender(SMALL.signed_by(victim.authority.release_key))
         assert (await told_to_stage(victim.operator, sender)).outcome == receipt.DONE
-        found = await sender.send_all()  # the index, a file, the first block of the other; then there is no more
+        found = await sender.send_all()  # the index, a block of three that are written; then there is no more
         assert (found.phase, found.result) == (FAILED, (BAD_FILE, SMALL.digest))
         count = victim.operations
         for item in (INDEX, 2, 3):

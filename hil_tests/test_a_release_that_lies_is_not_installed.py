@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.firmware.release_end import SignedRelease, code_of, zlib_of
+from tests.firmware.release_end import SignedRelease, zlib_of
 from tests.fuzz import mutate
 from tests.gateway.fake_authority import Key
 
@@ -20,7 +20,7 @@ from laterne_emulator import image, slots
 from laterne_emulator.board import EmulatedBoard
 from laterne_gateway import patches
 from laterne_protocol import cbor, manifest, release_index
-from laterne_protocol.update_messages import BLOCK_BYTES, PATCH, RAW, ZLIB, ZLIB_PATCH
+from laterne_protocol.update_messages import PATCH, RAW, ZLIB, ZLIB_PATCH
 
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches, FaultSweeps
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MAIN = Path(__file__).parent / "firmware_for_tests" / "installing.py"
 HEAP_BYTES = 256 * 1024
 BLOCKS = 176
+BLOCK_BYTES = 4096  # of content
 WITHIN_S = 20.0  # a bound for what would hang
 WHOLE, UNFIT, TOO_LARGE, BAD_INDEX, BAD_FILE = 0, 19, 21, 22, 23
 BASE = bytes(range(256)) * 20  # what the running release has under the path that is attacked
@@ -41,7 +42,7 @@ ABC = sha256(b"abc").digest()
 class Attack:
     """index, size: as the board gets it and as the manifest names it. digest: as the manifest does, None: the true one.
 
-    codes: (item, block) -> encoding and code of it; the index's are made, if there are none.
+    codes: (item, start) -> size, encoding and code of the block that begins there. The index comes raw.
     """
 
     index: bytes
@@ -55,12 +56,7 @@ class Attack:
         size = len(self.index) if self.size is None else self.size
         about = [b"an envelope", self.digest or sha256(self.index).digest(), size]
         made = {"x/about": cbor.encode(about), **self.others}
-        codes = {(1, block): bytes([RAW]) + code_of(self.index, block, RAW, None) for block in range(blocks(size))}
-        return made | {f"x/{item}-{block}": code for (item, block), code in (codes | self.codes).items()}
-
-
-def blocks(size: int) -> int:
-    return (size + BLOCK_BYTES - 1) // BLOCK_BYTES
+        return made | {"x/1": self.index} | {f"x/{item}-{start}": code for (item, start), code in self.codes.items()}
 
 
 def index_of(entries: list[Any], head: dict[int, Any] | None = None) -> bytes:
@@ -127,8 +123,16 @@ INDEXES = {
 
 def instead(block: bytes, *, of: bytes = GOOD, size: int | None = None) -> Attack:
     """A file's first block comes as this, encoding and code; the second is good."""
-    named = index_of([[PATH, len(of) if size is None else size, sha256(of).digest()]])
-    return Attack(named, BAD_FILE, {(2, 0): block, (2, 1): raw(of[BLOCK_BYTES:] or b"x")})
+    size = len(of) if size is None else size
+    named = index_of([[PATH, size, sha256(of).digest()]])
+    rest = of[BLOCK_BYTES:] or b"x"
+    return Attack(
+        named, BAD_FILE, {(2, 0): sized(min(size, BLOCK_BYTES), block), (2, BLOCK_BYTES): sized(len(rest), raw(rest))}
+    )
+
+
+def sized(size: int, block: bytes) -> bytes:
+    return size.to_bytes(2, "big") + block
 
 
 def raw(data: bytes) -> bytes:
@@ -160,7 +164,7 @@ def copies(count: int) -> bytes:
 
 
 def best(content: bytes, base: bytes) -> bytes:
-    encoding, code = patches.encoded(content[:BLOCK_BYTES], 0, patches.Base(base))
+    encoding, code = patches.encoded([patches.Portion(content[:BLOCK_BYTES], 0, patches.Base(base))])
     assert encoding & PATCH
     return bytes([encoding]) + code
 
@@ -194,7 +198,7 @@ CONTENTS = {
     "a literal beyond the end": instead(bytes([PATCH]) + varint(2 * BLOCK_BYTES) + b"x"),
     "a patch against another base": instead(best(GOOD, GOOD[2000:] + BASE)),
 }
-assert all(len(code) <= BLOCK_BYTES + 1 for one in CONTENTS.values() for code in one.codes.values())
+assert all(len(code) <= BLOCK_BYTES + 3 for one in CONTENTS.values() for code in one.codes.values())
 
 
 async def a_board(emulated_boards: "Benches", more: dict[str, bytes]) -> EmulatedBoard:
@@ -248,7 +252,14 @@ async def test_a_file_that_never_has_its_digest_makes_no_slot(emulated_boards: "
 
 async def test_the_same_release_without_the_lie_is_installed(emulated_boards: "Benches") -> None:
     """Else the tests above would fail for another reason than they say."""
-    good = Attack(HONEST, WHOLE, {(2, 0): best(GOOD, BASE), (2, 1): raw(GOOD[BLOCK_BYTES:])})
+    good = Attack(
+        HONEST,
+        WHOLE,
+        {
+            (2, 0): sized(BLOCK_BYTES, best(GOOD, BASE)),
+            (2, BLOCK_BYTES): sized(len(GOOD) - BLOCK_BYTES, raw(GOOD[BLOCK_BYTES:])),
+        },
+    )
     _, after = await installed(emulated_boards, good)
     assert (after["/b/M"], after[f"/b/{PATH}"]) == (HONEST, GOOD)
 
@@ -269,7 +280,7 @@ async def test_no_index_that_is_made_up_writes_outside_of_its_slot(
 ) -> None:
     """As if release keys had signed whatever comes; for every file that is asked for comes one byte."""
     honest = index_of([["deep/er/new.mpy", 700, ABC], [PATH, len(GOOD), ABC], ["main.py", 3, ABC]])
-    codes = {f"x/{item}-{block}": raw(b"x") for item in range(2, 8) for block in range(8)}
+    codes = {f"x/{item}": b"x" for item in range(2, 12)}
     board = await a_board(emulated_boards, {**Attack(honest, BAD_FILE).files(), **codes})
     fresh = board.flash.image.read_bytes()
     for case in fault_sweep("an index is made up", quick=30):

@@ -17,7 +17,7 @@ NAME = "board-01"
 HEAP_BYTES = 160 * 1024
 SETTINGS = {"report_s": 5, "sample_ms": 500}
 CHANGED = "laterne_firmware/clock.mpy"
-NEW = {"laterne_firmware/extra.mpy": bytes(range(256)) * 40, "laterne_firmware/none.mpy": b""}
+NEW = {"laterne_firmware/extra.mpy": bytes(range(256)) * 80, "laterne_firmware/none.mpy": b""}
 
 
 def next_release(old: slots.Release) -> SignedRelease:
@@ -37,7 +37,7 @@ async def test_a_release_is_staged_tried_and_confirmed_while_readings_go_on(emul
         assert (before.phase, before.running, before.sequence, before.wanted) == (IDLE, old.digest, 1, None)
         assert (await told_to_stage(operator, sender)).outcome == receipt.DONE
         first = await sender.ask()
-        assert (first.phase, first.wanted, first.credit) == (RECEIVING, (release.digest, 0, 0, 0), 1024)
+        assert (first.phase, first.wanted, first.credit) == (RECEIVING, (release.digest, 0, 0, 1024, 0), 1024)
         assert first.nonce != before.nonce
         done = await sender.send_all()
         assert (done.phase, done.staged, done.result) == (STAGED, release.digest, None)
@@ -48,7 +48,8 @@ async def test_a_release_is_staged_tried_and_confirmed_while_readings_go_on(emul
         await asker.wait_for_reports(1)
         armed = operator.order(order.ARM, [release.digest, (await sender.ask()).nonce, 2_000_000_000])
         answer = await operator.tell(armed)
-        assert operator.read(armed, answer).outcome == receipt.DONE
+        found = operator.read(armed, answer)
+        assert (found.outcome, found.reason) == (receipt.DONE, None)
         await board.usb.wait_for_print("start 3")
         asker.session = None
         tried = await sender.ask()
@@ -81,9 +82,9 @@ async def test_a_release_is_fetched_on_after_the_power_was_off_and_after_the_gat
         sender = Sender(asker, release, release.signed_by(asker.authority.release_key))
         assert (await told_to_stage(operator, sender)).outcome == receipt.DONE
         extra = release.paths.index("laterne_firmware/extra.mpy") + 2
-        await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (extra, 1))
+        await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (extra, 8192))
         asker.session = None  # the gateway was started again: hands are shaken, and it goes on
-        await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (extra, 2))
+        await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (extra, 16384))
         board.reset()
         await board.usb.wait_for_print("start 3")
         asker.session = None

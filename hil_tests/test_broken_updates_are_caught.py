@@ -81,9 +81,10 @@ VARIANTS = {
         (
             (
                 "installer",
-                "                    yield from _receive(here, item, size, base)\n",
-                '                    yield from _receive(folder + "/part", item, size, base)\n'
-                '                    os.rename(folder + "/part", here)\n',
+                "                yield from _receive(here, FIRST_FILE",
+                '                yield from _receive(folder + "/part", FIRST_FILE + number, size, base, source)\n'
+                '                os.rename(folder + "/part", here)\n'
+                "                if False:\n                    yield from _receive(here, FIRST_FILE",
             ),
         ),
     ),

@@ -13,6 +13,9 @@ stays. What stands on flash in which order:
 
 So M exists only when everything that it names is whole. It writes between two `next` only, and whoever calls `next`
 says when (`updating`).
+
+Content comes in blocks. One that begins in a file goes on in those behind it, as long as they have to come, too: so it
+is known before a block is wanted how far it may reach (`_Source`).
 """
 
 import os
@@ -24,27 +27,33 @@ from laterne_firmware.memory import unload
 from laterne_firmware.store import exists, make_directory, replace
 from laterne_protocol import cbor
 from laterne_protocol.errors import WireError
-from laterne_protocol.update_messages import BLOCK_BYTES, FIRST_FILE
+from laterne_protocol.update_messages import FIRST_FILE, MAX_BLOCK_BYTES
 from laterne_protocol.update_messages import INDEX as INDEX_ITEM
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
+    from typing import BinaryIO
 
+    from laterne_firmware.unpacking import Block
     from laterne_protocol.release_index import Head
 
-    # Yields None after a piece of work, or (item, block) when it wants that block and is to be sent its encoding, the
-    # chunks in which its code lies, and the length of that.
-    Block = tuple[int, list[bytearray], int]
-    Steps = Generator["tuple[int, int] | None", "Block | None", "int"]
-    Work = Generator["tuple[int, int] | None", "Block | None", None]
-    Answer = Generator["tuple[int, int] | None", "Block | None", bool]
+    # Yields None after a piece of work, or (item, start, most) when it wants a block of at most so much content that
+    # begins there, and is to be sent its encoding, the chunks in which its code lies, the length of that, and its size.
+    Wanted = tuple[int, int, int]
+    Sent = tuple[int, list[bytearray], int, int]
+    Steps = Generator["Wanted | None", "Sent | None", "int"]
+    Work = Generator["Wanted | None", "Sent | None", None]
+    Answer = Generator["Wanted | None", "Sent | None", bool]
+    Number = Generator["Wanted | None", "Sent | None", int]
 
 # What ends it, beside 0: the slot is whole (protocol/README.md, 3.1).
 UNFIT, TOO_LARGE, BAD_INDEX, BAD_FILE, FLASH_REFUSES = 19, 21, 22, 23, 24
 
 _TRIES = const(3)
 _PIECE_BYTES = const(512)
+_FLASH_BLOCK_BYTES = const(4096)
+_WHOLE, _RUNS, _NOWHERE = const(0), const(1), const(2)  # where a file of the index is
 _SPARE_BLOCKS = const(8)  # of the file system itself: reports and records are written meanwhile
 _NO_SPACE = const(28)  # errno
 _DIRECTORY = const(0x4000)
@@ -116,20 +125,23 @@ def _fetch_index(name: str, running: str, index: bytes, size: int) -> "Work":
     for _ in range(_TRIES):
         if (yield from _has(name, size, index)):
             return
-        yield from _receive(name, INDEX_ITEM, size, running + "/M")
+        yield from _receive(name, INDEX_ITEM, size, running + "/M", _Source())
     if not (yield from _has(name, size, index)):
         raise Refused(BAD_INDEX)
 
 
-def _entries(read: "Callable[[int], bytes]") -> "Iterator[tuple[str, int, bytes]]":
-    # Of an index that was judged: release_index, which takes no word for granted, has left memory.
+def _count(read: "Callable[[int], bytes]") -> int:
+    # The head of an index, of which is told how many entries come. It was judged: release_index, which takes no word
+    # for granted, has left memory.
     count = read(1)[0]
     count = read(1)[0] if count == 0x98 else count - 0x80
-    for number in range(count):
-        size = read(1)[0]
-        item = read(read(1)[0] if size == 0x58 else size - 0x40)
-        if number:
-            yield cbor.decode(item)  # type: ignore[misc]
+    _entry(read)
+    return count - 1
+
+
+def _entry(read: "Callable[[int], bytes]") -> "tuple[str, int, bytes]":
+    size = read(1)[0]
+    return cbor.decode(read(read(1)[0] if size == 0x58 else size - 0x40))  # type: ignore[return-value]
 
 
 def _judge(folder: str, name: str) -> "Work":
@@ -167,7 +179,7 @@ def _fits(head: "Head") -> bool:
 
 
 def _blocks(size: int) -> int:
-    return (size + BLOCK_BYTES - 1) // BLOCK_BYTES
+    return (size + _FLASH_BLOCK_BYTES - 1) // _FLASH_BLOCK_BYTES
 
 
 def _held(folder: str) -> int:
@@ -195,8 +207,8 @@ def _clear(folder: str, below: str, index: str) -> "Answer":
             names.remove(name)
     found = len(names)
     with open(index, "rb") as file:
-        for path, _, _ in _entries(file.read):
-            above, _, name = path.rpartition("/")
+        for _ in range(_count(file.read)):
+            above, _, name = _entry(file.read)[0].rpartition("/")
             if above == below[1:] and name in names:
                 names.remove(name)
     for name in names:
@@ -208,39 +220,81 @@ def _clear(folder: str, below: str, index: str) -> "Answer":
 def _pass(folder: str, running: str, index: str, tries: int) -> "Answer":
     # Whether there was something to do. All of it is read from flash: what was written in the pass before, too.
     done = False
-    reading = [open(index, "rb")]  # closed while a file comes: an open one takes more than a kilobyte
-
-    def read(size: int) -> bytes:
-        return reading[0].read(size)
-
+    source = _Source()
+    reading = open(index, "rb")  # closed while a file comes: an open one takes more than a kilobyte
     try:
-        item = FIRST_FILE
-        for path, size, digest in _entries(read):
-            here = folder + "/" + path
-            if not (yield from _has(here, size, digest)):
-                done = True
-                if not tries:
-                    raise Refused(BAD_FILE)
-                at = reading[0].tell()
-                reading[0].close()
-                _make_folders(folder, path)
-                base = running + "/" + path
-                if (yield from _has(base, size, digest)):
-                    yield from _copy(base, here)
-                else:
-                    yield from _receive(here, item, size, base)
-                reading[0] = open(index, "rb")
-                reading[0].seek(at)
-            item += 1
+        count = _count(reading.read)
+        for number in range(count):
+            path, size, digest = _entry(reading.read)
+            if source.files:
+                source.files -= 1
+                source.bytes -= size
+                found = _NOWHERE
+            else:
+                source.is_open = True
+                found = yield from _where(folder, running, path, size, digest)
+            if found == _WHOLE:
+                continue
+            done = True
+            if not tries:
+                raise Refused(BAD_FILE)
+            at = reading.tell()
+            if found == _NOWHERE:
+                yield from _look_ahead(source, reading, count - number - 1, folder, running)
+            reading.close()
+            here = _made_room(folder, path)
+            if found == _RUNS:
+                yield from _copy(running + "/" + path, here)
+            else:
+                yield from _receive(here, FIRST_FILE + number, size, running + "/" + path, source)
+            reading = open(index, "rb")
+            reading.seek(at)
     finally:
-        reading[0].close()
+        reading.close()
     return done
 
 
-def _make_folders(folder: str, path: str) -> None:
+class _Source:
+    """What comes over the line. block: the one under way, or None.
+
+    files, bytes: behind the file that comes, in a row, of which it is known that they have to come, too. at: behind
+    these in the index. is_open: whether there may be more of them.
+    """
+
+    def __init__(self) -> None:
+        self.block: "Block | None" = None
+        self.files = self.bytes = self.at = 0
+        self.is_open = True
+
+
+def _look_ahead(source: _Source, reading: "BinaryIO", behind: int, folder: str, running: str) -> "Work":
+    # Until a block that begins in the file which comes is long enough whatever its start. behind: so many entries.
+    if source.files:
+        reading.seek(source.at)
+    while source.is_open and source.files < behind and source.bytes < MAX_BLOCK_BYTES:
+        path, size, digest = _entry(reading.read)
+        if (yield from _where(folder, running, path, size, digest)) != _NOWHERE:
+            source.is_open = False
+            return
+        source.files += 1
+        source.bytes += size
+        source.at = reading.tell()
+
+
+def _where(folder: str, running: str, path: str, size: int, digest: bytes) -> "Number":
+    if (yield from _has(folder + "/" + path, size, digest)):
+        return _WHOLE
+    if (yield from _has(running + "/" + path, size, digest)):
+        return _RUNS
+    return _NOWHERE
+
+
+def _made_room(folder: str, path: str) -> str:
+    # Where a file goes, in folders that are there.
     for name in path.split("/")[:-1]:
         folder += "/" + name
         make_directory(folder)
+    return folder + "/" + path.rpartition("/")[2]
 
 
 def _has(path: str, size: int, digest: bytes) -> "Answer":
@@ -270,18 +324,29 @@ def _copy(base: str, path: str) -> "Work":
             yield
 
 
-def _receive(path: str, item: int, size: int, base: str) -> "Work":
+def _receive(path: str, item: int, size: int, base: str, source: _Source) -> "Work":
     # A block that is none ends it: the file is then not what it should be, and asked for again in the next pass.
-    from laterne_firmware.unpacking import BadBlock, Code, pieces
+    from laterne_firmware.unpacking import BadBlock, Block
 
     with open(path, "wb") as file:
-        for block in range(_blocks(size)):
-            sent = yield item, block
-            assert sent is not None
-            encoding, chunks, length = sent
-            code = Code(chunks, length)
+        start = 0
+        while start < size:
+            sent = None
+            if source.block is None:
+                sent = yield item, start, min(MAX_BLOCK_BYTES, size - start + source.bytes)
             try:
-                for piece in pieces(encoding, code, min(BLOCK_BYTES, size - block * BLOCK_BYTES), base, block):
+                if sent is not None:
+                    source.block = Block(*sent)
+                    sent = None
+                due = min(source.block.left, size - start)  # type: ignore[union-attr]  # it is there now
+                for piece in source.block.portion(due, base, start):  # type: ignore[union-attr]
                     file.write(piece)
+                    start += len(piece)
+                    if start % _FLASH_BLOCK_BYTES < len(piece):
+                        yield
             except BadBlock:
+                source.block = None
                 return
+            if not source.block.left:  # type: ignore[union-attr]
+                source.block = None  # its window leaves memory before the next one comes
+    yield

@@ -1,7 +1,8 @@
 """The content of a block from its code (protocol/README.md, 3.1), in pieces and in little memory.
 
-A code is bounded before it comes here, 4,096 bytes; what comes of it is bounded here: never more than is due. Codes
-come from a gateway, and what is wrong with one is found here or by the digest of the file; neither is an accident.
+A code is bounded before it comes here, 4,096 bytes; what comes of it is bounded here: never more than is asked for.
+Codes come from a gateway, and what is wrong with one is found here or by the digest of the file; neither is an
+accident.
 """
 
 import io
@@ -9,7 +10,7 @@ import io
 import deflate
 from micropython import const
 
-from laterne_protocol.update_messages import BLOCK_BYTES, PATCH, ZLIB
+from laterne_protocol.update_messages import PATCH, ZLIB
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,23 +59,29 @@ class Code(io.IOBase):  # type: ignore[misc]  # the stubs know it as an alias
         return 0
 
 
-def pieces(encoding: int, code: Code, due: int, base: str, block: int) -> "Generator[bytes, None, None]":
-    """The content, exactly `due` bytes of it in the end. base: path of the file that a patch begins with.
+class Block:
+    """The content of one block, from its first byte on. left: how much of it was not taken yet."""
 
-    Raises BadBlock, also when some pieces were given.
-    """
-    read = _reader(encoding, code)
-    made = _copied(read) if not encoding & PATCH else _patched(read, base, block * BLOCK_BYTES)
-    try:
-        for piece in made:
-            due -= len(piece)
-            if due < 0:
-                break
-            yield piece
-    except (OSError, EOFError):  # of the decoder, or of the base
-        raise BadBlock("not the code of a block")
-    if due:
-        raise BadBlock("a block of another size")
+    def __init__(self, encoding: int, chunks: "list[bytearray]", length: int, size: int) -> None:
+        self.left = size
+        self._is_patch = encoding & PATCH
+        self._read = _reader(encoding, Code(chunks, length))
+
+    def portion(self, count: int, base: str, at: int) -> "Generator[bytes, None, None]":
+        """The next `count` bytes, which are those of a file from byte `at` on; at most `left`.
+
+        base: path of the file that a patch begins with. Raises BadBlock, also when some pieces were given.
+        """
+        made = _copied(self._read, count) if not self._is_patch else _patched(self._read, count, base, at)
+        try:
+            for piece in made:
+                count -= len(piece)
+                self.left -= len(piece)
+                yield piece
+            if count or (not self.left and self._read(1)):
+                raise BadBlock("a block of another size")
+        except (OSError, EOFError):  # of the decoder, or of the base
+            raise BadBlock("not the code of a block")
 
 
 def _reader(encoding: int, stream: Code) -> "Read":
@@ -85,46 +92,51 @@ def _reader(encoding: int, stream: Code) -> "Read":
     return deflate.DeflateIO(stream, deflate.ZLIB).read
 
 
-def _copied(read: "Read") -> "Generator[bytes, None, None]":
-    while True:
-        piece = read(_PIECE_BYTES)
+def _copied(read: "Read", count: int) -> "Generator[bytes, None, None]":
+    while count:
+        piece = read(min(count, _PIECE_BYTES))
         if not piece:
             return
+        count -= len(piece)
         yield piece
 
 
-def _patched(read: "Read", base: str, at: int) -> "Generator[bytes, None, None]":
-    with open(base, "rb") as file:
-        while True:
-            step = _varint(read, True)
-            if step is None:
-                return
-            count = step >> 1
-            if not count:
-                raise BadBlock("an empty step")
+def _patched(read: "Read", count: int, base: str, at: int) -> "Generator[bytes, None, None]":
+    file = None
+    try:
+        while count:
+            step = _varint(read)
+            left = step >> 1
+            count -= left
+            if not left or count < 0:
+                raise BadBlock("an empty step, or one into the next file")
+            take = read
             if step & 1:
-                zigzag = _varint(read, False) or 0
+                zigzag = _varint(read)
                 at += -(zigzag + 1 >> 1) if zigzag & 1 else zigzag >> 1
                 if at < 0:
                     raise BadBlock("a copy from before the base")
+                if file is None:
+                    file = open(base, "rb")
                 file.seek(at)
-                at += count
-            take = file.read if step & 1 else read
-            while count:
-                piece = take(min(count, _PIECE_BYTES))
+                at += left
+                take = file.read
+            while left:
+                piece = take(min(left, _PIECE_BYTES))
                 if not piece:
                     raise BadBlock("a step beyond the end")
-                count -= len(piece)
+                left -= len(piece)
                 yield piece
+    finally:
+        if file is not None:
+            file.close()
 
 
-def _varint(read: "Read", may_end: bool) -> "int | None":
+def _varint(read: "Read") -> int:
     number = shift = 0
     while shift < 21:
         byte = read(1)
         if not byte:
-            if may_end and not shift:
-                return None
             raise BadBlock("half a number")
         number |= (byte[0] & 0x7F) << shift
         shift += 7

@@ -19,10 +19,10 @@ from laterne_firmware import ordered
 from laterne_firmware.memory import unload
 from laterne_protocol import cbor
 from laterne_protocol.update_messages import (
-    BLOCK_BYTES,
     ENVELOPE,
     FAILED,
     IDLE,
+    MAX_CODE_BYTES,
     RAW,
     RECEIVING,
     RESCUE,
@@ -43,11 +43,13 @@ NOT_THE_ONE_ON_FLASH = 255  # as in release_check
 MAX_ENVELOPE_BYTES = 1024
 _BAD_FILE = const(23)
 _FAILED = const(25)
-# The largest release has 292, and the installer asks for each four times at most; but it may be begun again for want of
-# memory, as often as a gateway likes that has hands shaken meanwhile. What it sends must not wear the flash for ever.
+# Flash blocks that are written for what comes, or begun. The largest release has 292, and the installer asks for each
+# four times at most; but it may be begun again for want of memory, as often as a gateway likes that has hands shaken
+# meanwhile. What it sends must not wear the flash for ever.
 _MAX_BLOCKS = const(2048)
+_FLASH_BLOCK_BYTES = const(4096)
 _CHUNK_BYTES = const(1024)
-_WORK_MS = const(60)  # between question and answer; one piece more, at most 100 ms, may come after it
+_WORK_MS = const(250)  # between question and answer; one piece more, at most 100 ms, may come after it
 
 
 class Updating:
@@ -65,7 +67,7 @@ class Updating:
         self._envelope = b""  # not verified
         self._is_from_flash = False
         self._steps: "Steps | None" = None
-        self._wanted = None  # type: tuple[int, int] | None
+        self._wanted = None  # type: tuple[int, int, int] | None
         self._forget_parts()
         if self.release is not None and sessions.judged is None:
             self._look_on_flash()
@@ -115,15 +117,19 @@ class Updating:
 
     def take(self, data: Data) -> None:
         """A part of what is wanted; anything else falls away."""
-        if (data.item, data.block) != self._wanted:
+        wanted = self._wanted
+        if wanted is None or (data.item, data.start) != wanted[:2]:
             return
+        about = data.encoding, data.length, data.size
         if not data.offset:
             if data.item == ENVELOPE and (data.encoding != RAW or data.length > MAX_ENVELOPE_BYTES):
                 return
-            self._about = data.encoding, data.length
+            if data.size > wanted[2]:
+                return
+            self._about = about
             while len(self._chunks) * _CHUNK_BYTES < data.length:
                 self._chunks.append(bytearray(_CHUNK_BYTES))
-        elif data.offset != self._have or (data.encoding, data.length) != self._about:
+        elif data.offset != self._have or about != self._about:
             return
         # Copied: what is kept of messages would lie all over memory, between their garbage.
         at, end = data.offset, data.offset + len(data.part)
@@ -137,7 +143,7 @@ class Updating:
 
     def _forget_parts(self) -> None:
         self._have = 0
-        self._about = RAW, 0
+        self._about = RAW, 0, 0
 
     @property
     def _is_complete(self) -> bool:
@@ -153,9 +159,9 @@ class Updating:
         wanted = None
         credit = 0
         if phase == RECEIVING and self._wanted is not None and self.release is not None:
-            wanted = self.release, self._wanted[0], self._wanted[1], self._have
-            most = MAX_ENVELOPE_BYTES if self._wanted[0] == ENVELOPE else BLOCK_BYTES
-            credit = (self._about[1] or most) - self._have
+            item, start, most = self._wanted
+            wanted = self.release, item, start, most, self._have
+            credit = (self._about[1] or (MAX_ENVELOPE_BYTES if item == ENVELOPE else MAX_CODE_BYTES)) - self._have
         judged = self._sessions.judged
         result = [judged[1], judged[0]] if phase == FAILED and judged is not None else self._result
         return Progress(
@@ -195,7 +201,7 @@ class Updating:
         if self._sessions.judged is not None and self._is_from_flash:
             self._envelope = b""  # it was another release's
         if not self._envelope:
-            self._wanted = ENVELOPE, 0
+            self._wanted = ENVELOPE, 0, MAX_ENVELOPE_BYTES
             if not self._is_complete:
                 return RECEIVING
             self._envelope = bytes(self._chunks[0][: self._have])
@@ -236,11 +242,11 @@ class Updating:
                 if self._wanted is not None:
                     if not self._is_complete:
                         return RECEIVING
-                    sessions.blocks += 1
+                    sessions.blocks += 1 + self._about[2] // _FLASH_BLOCK_BYTES
                     if sessions.blocks > _MAX_BLOCKS:
                         steps.close()
                         return self._ends(judged, _BAD_FILE)
-                    block = self._about[0], self._chunks, self._have
+                    block = self._about[0], self._chunks, self._have, self._about[2]
                     self._wanted = None
                     self._forget_parts()
                 self._wanted = steps.send(block)

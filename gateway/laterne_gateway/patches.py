@@ -1,20 +1,23 @@
 """Blocks of an update as they go over the line: raw, deflated, or as the difference to what the board has.
 
-A block is 4,096 bytes of an item's content, the last one shorter (protocol/README.md, 3.1). Each is encoded by itself,
-so that a board needs memory for one block and can begin again at any. The shortest of the encodings wins.
+A block is content of an item from some byte on, of a file also of the files behind it (protocol/README.md, 3.1). It is
+encoded by itself, so that a board needs memory for one block and can begin again at any. The shortest of the encodings
+wins.
 
-A patch is a row of steps that build the block from an older file: copy some of its bytes, or take these. It needs no
+A patch is a row of steps that build content from an older file: copy some of its bytes, or take these. It needs no
 trust: whoever sends it can at most spoil a result whose digest is checked. zlib's window is 1 KiB (10 bits), which is
 what a board can spare.
 
 Found greedily: at each place the longest run that the old file has at one of the places with the same four bytes. That
-is not the shortest patch, but compiled modules change in few places, and it takes 5 ms a block.
+is not the shortest patch, but compiled modules change in few places, and it takes 5 ms for 4,096 bytes.
 """
 
 import zlib
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from laterne_protocol.update_messages import BLOCK_BYTES, PATCH, RAW, ZLIB
+from laterne_protocol.update_messages import PATCH, RAW, ZLIB
 
 WINDOW_BITS = 10
 
@@ -52,25 +55,36 @@ class Base:
         return count
 
 
-def encoded(block: bytes, number: int, base: Base | None = None) -> tuple[int, bytes]:
-    """The shortest encoding of a block and its bytes. number: which block of the item. base: what the board has."""
+@dataclass(frozen=True)
+class Portion:
+    """What a block has of one item. start: where in the item. base: what the board has instead, if it has something."""
+
+    content: bytes
+    start: int = 0
+    base: Base | None = None
+
+
+def encoded(portions: Sequence[Portion]) -> tuple[int, bytes]:
+    """The shortest encoding of a block and its code."""
+    block = b"".join(portion.content for portion in portions)
     found = [(RAW, block), (ZLIB, _deflated(block))]
-    if base is not None:
-        difference = steps(block, number, base)
+    if any(portion.base is not None for portion in portions):
+        difference = b"".join(map(steps, portions))
         found += [(PATCH, difference), (ZLIB | PATCH, _deflated(difference))]
     return min(found, key=lambda one: len(one[1]))  # of equal ones the first: less work for the board
 
 
-def steps(block: bytes, number: int, base: Base) -> bytes:
-    """The steps that make this block out of the base."""
+def steps(portion: Portion) -> bytes:
+    """The steps that make this portion out of its base."""
+    content, base = portion.content, portion.base
     out, literal = bytearray(), bytearray()
-    start, at = 0, number * BLOCK_BYTES  # at: as the board counts it, behind what was copied last
-    while start < len(block):
+    start, at = 0, portion.start  # at: as the board counts it, behind what was copied last
+    while start < len(content):
         # Where the old file goes on if bytes have only been changed, not put in.
         near = at + len(literal)
-        place, count = base.longest(block, start, near)
+        place, count = (0, 0) if base is None else base.longest(content, start, near)
         if count == 0:
-            literal.append(block[start])
+            literal.append(content[start])
             start += 1
             continue
         if literal:

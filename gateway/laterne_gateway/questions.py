@@ -7,7 +7,7 @@ import logging
 
 from laterne_gateway.board_clock import BoardClock
 from laterne_gateway.clock import Clock
-from laterne_gateway.contact import ASK_TIMES, BUSY_PAUSE_S, UNKNOWN_PAUSE_S, Asking, Contact
+from laterne_gateway.contact import ASK_TIMES, UNKNOWN_PAUSE_S, Asking, Contact
 from laterne_gateway.exchange import Answer
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import ACCEPTED, AWAITS_ROSTER, REFUSED, Inbox
@@ -26,6 +26,7 @@ REFUSED_PAUSE_S = 1.0  # before a refused report is asked for again
 NOT_STORED_PAUSE_S = 1.0  # while the disk is full each board offers one report a second
 MAX_UNCOMMITTED = 64  # reports of one board on their way to the disk: 60 KiB; then the board waits for the commit
 ORDER_FIRST_S = 4.0  # it is asked again for its order before that (orders.AGAIN_S)
+UPDATE_BUSY_PAUSE_S = 0.25  # it judges the envelope, or signs a report: parts may come the moment that is done
 TRUST_AGAIN_S = 2.0  # a board judges a trust for a second or two a signature; it is asked for its answer so often
 TRUST_TIMES = 30  # then, or when it refuses, it is left alone for TRUST_REST_S
 TRUST_REST_S = 3600.0
@@ -147,7 +148,7 @@ class Questions:
         contact.silence.reset()
         if not isinstance(answer.what, messages.Progress):
             self._health.count(self._subject, "questions declined")
-            return BUSY_PAUSE_S
+            return UPDATE_BUSY_PAUSE_S
         return await self._updates.heard(entry.board, session, contact.boot, answer.what)
 
     def to_be_told(self, contact: Contact, now_s: float) -> Telling | None:

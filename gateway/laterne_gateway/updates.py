@@ -15,26 +15,24 @@ start and that came while it said, in this session, that it is on trial. After o
 """
 
 import asyncio
-import json
 import logging
-from collections import OrderedDict
 from dataclasses import dataclass, field
 
-from laterne_gateway.clock import Clock, rfc3339
+from laterne_gateway import update_status
+from laterne_gateway.blocks import Blocks, Code, Want
+from laterne_gateway.clock import Clock
 from laterne_gateway.health import Health
 from laterne_gateway.inbox import Inbox
-from laterne_gateway.patches import Base, encoded
 from laterne_gateway.release_fetch import ReleaseFetch
 from laterne_gateway.releases import Release, Releases
 from laterne_gateway.roster import RosterKeeper
 from laterne_protocol.session import Session
 from laterne_protocol.update_messages import (
-    BLOCK_BYTES,
     ENVELOPE,
     FAILED,
     IDLE,
+    MAX_CODE_BYTES,
     MAX_PART_BYTES,
-    RAW,
     RECEIVING,
     RESCUE,
     STAGED,
@@ -46,23 +44,15 @@ from laterne_protocol.update_messages import (
 
 log = logging.getLogger("laterne")
 
-PHASES = {
-    IDLE: "idle",
-    RECEIVING: "receiving",
-    WORKING: "working",
-    STAGED: "staged",
-    TRIAL: "trial",
-    FAILED: "failed",
-    RESCUE: "rescue",
-}
 HEALTHY_REPORTS = 3
 BUDGET_BYTES, BUDGET_AGAIN_S = 1 << 20, 3600.0
 STUCK_TIMES = 2  # the same part is sent again at once so often: a line has noise
 STUCK_PAUSE_S, STUCK_CAP_S = 0.5, 60.0
 LEAST_PART_BYTES = 200  # a fifth of the bytes is then overhead
+LEAST_ROOM_BYTES, MORE_ROOM_BYTES = 1024, 256
+LONGER_BYTES = 16  # with each burst that came whole: what was too long once is not tried again soon
 MAX_WORKING = 5000  # answers in a row; a release of 512 KiB is copied in a tenth of them
 PUT_OFF_S = 60.0
-MAX_CODES = 32  # encoded blocks in memory, 4 KiB each at most: boards of a campaign want the same ones
 SHARE_AGAIN_S = 10.0  # how often a share that has grown is worth a message
 DEAF_BASE_S, DEAF_CAP_S = 2.0, 3600.0  # a board whose firmware does not know the question says nothing
 
@@ -95,17 +85,6 @@ NEXT = {
 # How long until it is asked again. Orders and restarts change what it says: after these it is asked at once.
 PAUSE_S = {REST: 60.0, ASK: 0.5, AGAIN: 0.0, SEND: 0.0, FETCH: 2.0, LISTEN: 3.0, PUT_OFF: PUT_OFF_S}
 
-Wanted = tuple[bytes, int, int, int]
-
-
-@dataclass(frozen=True)
-class Code:
-    """An encoded block. of: release, item and block that it is of."""
-
-    of: tuple[bytes, int, int]
-    encoding: int
-    data: bytes
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -121,9 +100,10 @@ class Trial:
 class Standing:
     """How a board stands. progress: what it said last. code: what it is sent, or was; from `start` on, when is_ready.
 
-    sent: whether parts went out since it was asked. stuck: how often in vain. budget_bytes: as of budget_s.
-    plain: items of its release that it asked for anew: no patches for them. deaf: questions without answer.
-    part_bytes: of one message; fewer when it fell silent over them or took none.
+    sent: how much of the code went out before it was asked, 0 for nothing. stuck: how often in vain. budget_bytes: as
+    of budget_s. plain: items of its release that it asked for anew: no patches for them. deaf: questions without
+    answer. part_bytes: of one message; fewer when such parts were lost or it fell silent over them. room: bytes of code
+    that it gets at once; fewer when it began anew.
     """
 
     progress: Progress | None = None
@@ -132,7 +112,7 @@ class Standing:
     code: Code | None = None
     start: int = 0
     is_ready: bool = False
-    sent: bool = False
+    sent: int = 0
     stuck: int = 0
     working: int = 0
     budget_bytes: float = BUDGET_BYTES
@@ -140,6 +120,7 @@ class Standing:
     plain: set[tuple[bytes, int]] = field(default_factory=set)
     deaf: int = 0
     part_bytes: int = MAX_PART_BYTES
+    room: int = MAX_CODE_BYTES
     trial: Trial | None = None
     share: float | None = None
     told: tuple[object, ...] = ()  # what the broker was last given
@@ -156,8 +137,7 @@ class Updates:
         self._clock = clock
         self._health = health
         self._standings: dict[str, Standing] = {}
-        self._codes: OrderedDict[tuple[object, ...], Code] = OrderedDict()
-        self._base: tuple[tuple[bytes, int], Base] | None = None
+        self._blocks = Blocks()
         self._news = asyncio.Event()
         self.fetch = ReleaseFetch(releases, self.in_use, clock, health)
 
@@ -180,11 +160,13 @@ class Updates:
         code, start, standing.is_ready = standing.code, standing.start, False
         end = min(len(code.data), start + min(credit, standing.progress.credit))
         _, item, block = code.of
-        standing.sent, standing.budget_bytes = True, standing.budget_bytes - (end - start)
+        standing.sent, standing.budget_bytes = end, standing.budget_bytes - (end - start)
         self._health.count(board, "updates: bytes sent", end - start)
+        parts = -(-(end - start) // standing.part_bytes)
+        size = -(-(end - start) // parts)  # all of them as long as the others
         return [
-            Data(0, item, block, code.encoding, len(code.data), at, code.data[at : min(at + standing.part_bytes, end)])
-            for at in range(start, end, standing.part_bytes)
+            Data(0, item, block, code.size, code.encoding, len(code.data), at, code.data[at : min(at + size, end)])
+            for at in range(start, end, size)
         ]
 
     def has_answered(self, board: str, session: Session | None) -> bool:
@@ -205,7 +187,10 @@ class Updates:
     async def heard(self, board: str, session: Session, boot: int, said: Progress) -> float:
         """What the board says in this session and start. Seconds until it is to be asked again."""
         standing = self._standing(board)
-        former, standing.progress, standing.session = standing.progress, said, session
+        # What it said in another session tells nothing of what came since: it may have started again.
+        before = standing.progress
+        former = before if standing.session is session else None
+        standing.progress, standing.session = said, session
         standing.heard_ms, standing.deaf = self._clock.utc_ms(), 0
         release = (
             None if said.wanted is None or said.phase != RECEIVING else await self._releases.release(said.wanted[0])
@@ -226,7 +211,7 @@ class Updates:
         if standing.working > MAX_WORKING:
             pause_s = PUT_OFF_S
         self._note_trial(board, standing, session, boot, said)
-        self._note(board, standing, former, said)
+        self._note(board, standing, before, said)
         return pause_s
 
     def unheard(self, board: str) -> float:
@@ -234,7 +219,7 @@ class Updates:
         standing = self._standing(board)
         if standing.sent:
             self._shorten(standing)
-        standing.is_ready = standing.sent = False
+        standing.is_ready, standing.sent = False, 0
         standing.deaf += 1
         return float(min(DEAF_CAP_S, DEAF_BASE_S * 2.0 ** min(standing.deaf - 1, 12)))
 
@@ -255,8 +240,8 @@ class Updates:
             return NOTHING
         if release is None:
             return AWAY
-        _, item, block, _ = said.wanted
-        if item >= len(release.items) or block * BLOCK_BYTES >= len(release.items[item]):
+        _, item, start, _, _ = said.wanted
+        if item >= len(release.items) or start >= len(release.items[item]):
             return OUTSIDE
         return HERE if said.credit > 0 else NO_ROOM
 
@@ -264,34 +249,35 @@ class Updates:
         self, board: str, standing: Standing, former: Progress | None, said: Progress, release: Release
     ) -> float:
         assert said.wanted is not None
-        digest, item, block, offset = said.wanted
-        is_same = former is not None and former.wanted == said.wanted
-        in_vain = is_same and standing.sent
+        digest, item, start, _, have = said.wanted
+        last = former.wanted if former is not None and former.phase == RECEIVING else None
+        sent, standing.sent = standing.sent, 0
+        is_same = last is not None and (*last[:3], last[4]) == (digest, item, start, have)
+        in_vain = is_same and sent > 0
         standing.stuck = standing.stuck + in_vain if is_same else 0
-        if in_vain:
+        went_back = last is not None and last[0] == digest and (item, start, have) < (last[1], last[2], last[4])
+        if went_back or (last is not None and last[:3] == said.wanted[:3] and have < sent):
             self._shorten(standing)
-        standing.sent = False
+        elif sent:
+            standing.part_bytes = min(MAX_PART_BYTES, standing.part_bytes + LONGER_BYTES)
         if not self._has_budget(standing):
             self._health.count(board, "updates: put off")
             return PUT_OFF_S
-        last = former.wanted if former is not None and former.phase == RECEIVING else None
-        if last is not None and last[0] == digest and last[1] == item and (block, offset) < (last[2], last[3]):
+        if went_back:
+            standing.room = max(LEAST_ROOM_BYTES, standing.room // 2)
+        elif not have:
+            standing.room = min(MAX_CODE_BYTES, standing.room + MORE_ROOM_BYTES)
+        if went_back or in_vain:
             # What it had was not what it should have been: perhaps what we took for its file is not.
             standing.plain.add((digest, item))
-        former_code = standing.code
-        if (
-            not in_vain
-            and former_code is not None
-            and former_code.of == said.wanted[:3]
-            and offset < len(former_code.data)
-        ):
-            standing.start = offset
+        code = standing.code
+        goes_on = code is not None and code.of == said.wanted[:3] and 0 < have < len(code.data)
+        if goes_on and standing.stuck < STUCK_TIMES:
+            standing.start = have
         else:
             # It begins anew, which the board allows at any time.
-            plain = in_vain or (digest, item) in standing.plain
-            standing.code = await self._code(said, release, plain=plain, raw=standing.stuck >= STUCK_TIMES)
-            standing.start = 0
-        standing.share = _share(release, item, block)
+            standing.code, standing.start = await self._code(standing, said, release), 0
+        standing.share = _share(release, item, start)
         standing.is_ready = not in_vain or standing.stuck <= STUCK_TIMES
         if standing.is_ready:
             return 0.0
@@ -305,37 +291,19 @@ class Updates:
         gained = (now_s - standing.budget_s) / BUDGET_AGAIN_S * BUDGET_BYTES
         standing.budget_bytes = min(BUDGET_BYTES, standing.budget_bytes + gained)
         standing.budget_s = now_s
-        return standing.budget_bytes > BLOCK_BYTES
+        return standing.budget_bytes > MAX_CODE_BYTES
 
-    async def _code(self, said: Progress, release: Release, *, plain: bool, raw: bool) -> Code:
-        # plain: without a patch. raw: a board that lacks the memory to inflate can still take it as it is.
+    async def _code(self, standing: Standing, said: Progress, release: Release) -> Code:
         assert said.wanted is not None
-        digest, item, block, _ = said.wanted
+        digest, item, start, most, have = said.wanted
+        # A board that lacks the memory to inflate can still take it as it is.
+        raw = standing.stuck >= STUCK_TIMES
         older = None
-        if said.running is not None and item != ENVELOPE and not plain:
+        if said.running is not None and item != ENVELOPE and not raw:
             older = await self._releases.release(said.running)
-        key = (digest, item, block, None if older is None else older.digest, raw)
-        code = self._codes.get(key)
-        if code is None:
-            content = release.items[item][block * BLOCK_BYTES :][:BLOCK_BYTES]
-            if item == ENVELOPE or raw:
-                encoding, data = RAW, content
-            else:
-                encoding, data = encoded(content, block, self._base_of(older, release, item))
-            code = self._codes[key] = Code((digest, item, block), encoding, data)
-        self._codes.move_to_end(key)
-        while len(self._codes) > MAX_CODES:
-            self._codes.popitem(last=False)
-        return code
-
-    def _base_of(self, older: Release | None, release: Release, item: int) -> Base | None:
-        content = None if older is None else older.same(release, item)
-        if older is None or not content:
-            return None
-        at = (older.digest, item)
-        if self._base is None or self._base[0] != at:
-            self._base = at, Base(content)
-        return self._base[1]
+        plain = frozenset(one for of, one in standing.plain if of == digest)
+        room = min(standing.room, have + said.credit)
+        return self._blocks.code(release, Want(item, start, most, room, older, plain, raw))
 
     def _note_trial(self, board: str, standing: Standing, session: Session, boot: int, said: Progress) -> None:
         if said.phase != TRIAL or said.running is None:
@@ -347,10 +315,11 @@ class Updates:
 
     def _note(self, board: str, standing: Standing, former: Progress | None, said: Progress) -> None:
         if former is None or (former.phase, former.running, former.result) != (said.phase, said.running, said.result):
-            self._health.note(board, "update", PHASES[said.phase])
-            log.info("%s: update: %s", board, _in_words(said))
+            self._health.note(board, "update", update_status.PHASES[said.phase])
+            log.info("%s: update: %s", board, update_status.in_words(said))
         if said.phase not in (RECEIVING, WORKING):
-            standing.share, standing.part_bytes = None, MAX_PART_BYTES
+            standing.share = None
+            standing.part_bytes, standing.room = MAX_PART_BYTES, MAX_CODE_BYTES
         self._news.set()
 
     # Towards the broker -------------------------------------------------------------------------------------------
@@ -367,13 +336,14 @@ class Updates:
             self._news.clear()
             now_s, soonest_s = self._clock.monotonic_s(), None
             for board, standing in self._standings.items():
-                if standing.progress is None or standing.told == (now := _told(standing, standing.progress)):
+                said = standing.progress
+                if said is None or standing.told == (now := update_status.told(said, standing.share)):
                     continue
                 # A share that has grown waits, everything else is told at once.
                 wait_s = standing.told_s + SHARE_AGAIN_S - now_s if standing.told[:-1] == now[:-1] else 0.0
                 if wait_s <= 0:
                     standing.told, standing.told_s = now, now_s
-                    return board, _document(standing, standing.progress)
+                    return board, update_status.document(said, standing.share, standing.heard_ms)
                 soonest_s = wait_s if soonest_s is None else min(wait_s, soonest_s)
             try:
                 async with asyncio.timeout(soonest_s):
@@ -382,48 +352,6 @@ class Updates:
                 pass  # a share's time has come
 
 
-def _share(release: Release, item: int, block: int) -> float:
-    before = sum(len(one) for one in release.items[:item]) + block * BLOCK_BYTES
+def _share(release: Release, item: int, start: int) -> float:
+    before = sum(len(one) for one in release.items[:item]) + start
     return round(before / release.size, 3)
-
-
-def _told(standing: Standing, said: Progress) -> tuple[object, ...]:
-    wanted = None if said.wanted is None else said.wanted[0]
-    return (
-        said.phase,
-        said.running,
-        said.sequence,
-        said.floor,
-        said.nonce,
-        said.staged,
-        said.result,
-        wanted,
-        standing.share,
-    )
-
-
-def _document(standing: Standing, said: Progress) -> bytes:
-    def name(digest: bytes | None) -> str | None:
-        return None if digest is None else digest.hex()
-
-    return json.dumps(
-        {
-            "phase": PHASES[said.phase],
-            "running": name(said.running),
-            "sequence": said.sequence,
-            "floor": said.floor,
-            "nonce": said.nonce.hex(),
-            "staged": name(said.staged),
-            "result": None if said.result is None else [said.result[0], said.result[1].hex()],
-            "wanted": None if said.wanted is None else said.wanted[0].hex(),
-            "share": standing.share,
-            "fetching": said.phase == RECEIVING and said.wanted is not None and standing.share is None,
-            "heard": None if standing.heard_ms is None else rfc3339(standing.heard_ms),
-        }
-    ).encode()
-
-
-def _in_words(said: Progress) -> str:
-    release = "a release without a name" if said.running is None else said.running.hex()[:8]
-    words = f"{PHASES[said.phase]}, runs {release}, sequence {said.sequence}"
-    return words if said.result is None else f"{words}, the last one ended with {said.result[0]}"

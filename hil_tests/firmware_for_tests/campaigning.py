@@ -40,7 +40,7 @@ from laterne_protocol import cbor, order  # noqa: E402
 from laterne_protocol.update_messages import ENVELOPE, FAILED, IDLE, RAW, STAGED, TRIAL, Data, Update  # noqa: E402
 
 PLACE = "/f/x/"
-PART_BYTES = 900
+PART_BYTES, PIECE_BYTES = 900, 4096
 
 
 def signed(sessions: "Sessions", digest: bytes, reason: "int | None", result: "bytes | None") -> "object":
@@ -59,11 +59,23 @@ class Plan:
         with open("/f/plan", "rb") as file:
             self.releases, self.orders = cbor.decode(file.read(), 4096)
 
-    def code(self, which: int, item: int, block: int) -> "tuple[int, bytes]":
+    def code(self, which: int, item: int, start: int, most: int) -> "tuple[int, int, bytes]":
+        """Size, encoding and code of a block: of one that goes on in the next files, if they are wanted, too."""
         if item == ENVELOPE:
-            return RAW, self.releases[which][2]
-        with open(PLACE + "-".join([str(which), str(item), str(block)]), "rb") as file:
-            return file.read(1)[0], file.read()
+            return len(self.releases[which][2]), RAW, self.releases[which][2]
+        name = PLACE + str(which) + "-" + str(item)
+        for kind in ("long", "short"):
+            try:
+                with open(name + "-" + str(start) + "-" + kind, "rb") as file:
+                    size = int.from_bytes(file.read(2), "big")
+                    if size <= most:
+                        return size, file.read(1)[0], file.read()
+            except OSError:
+                pass  # where none begins it is raw
+        with open(name, "rb") as file:
+            file.seek(start)
+            content = file.read(min(most, PIECE_BYTES))
+            return len(content), RAW, content
 
     def of(self, digest: bytes) -> int:
         for which in range(len(self.releases)):
@@ -119,14 +131,14 @@ class Sessions:
             if said.phase in (STAGED, FAILED, IDLE, TRIAL):
                 return
             if said.wanted is not None and said.credit:
-                release, item, block, _ = said.wanted
-                if item == until:
+                release, item, start, most, _ = said.wanted
+                if until is not None and item >= until:
                     return
-                print("wants", item, block)
-                encoding, code = self.plan.code(self.plan.of(release), item, block)
+                print("wants", item, start)
+                size, encoding, code = self.plan.code(self.plan.of(release), item, start, most)
                 for at in range(0, len(code), PART_BYTES):
                     sent = code[at : at + PART_BYTES]
-                    self.updating.take(Data(0, item, block, encoding, len(code), at, sent))
+                    self.updating.take(Data(0, item, start, size, encoding, len(code), at, sent))
 
     def told(self, number: int, action: int, which: int) -> None:
         digest = b"order %d" % number + bytes(9)

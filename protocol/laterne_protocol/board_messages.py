@@ -161,7 +161,7 @@ def question_of(payload: bytes) -> "Question | None":
 
 def items_of(payload: bytes, max_items: int = MAX_MESSAGE_ITEMS) -> "list[object]":
     """The items of a message: its type, its number, and what belongs to them. Raises CborError or ObjectError."""
-    return fields.array(cbor.decode(payload, MAX_MESSAGE_BYTES, (), max_items), "message", 2, 8)
+    return fields.array(cbor.decode(payload, MAX_MESSAGE_BYTES, (), max_items), "message", 2, 9)
 
 
 def question_in(items: "list[object]") -> "Question | None":

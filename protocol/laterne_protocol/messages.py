@@ -41,10 +41,11 @@ from laterne_protocol.board_messages import (
 from laterne_protocol.errors import CborError, MessageError, ObjectError
 from laterne_protocol.report import MAX_REPORT_BYTES
 from laterne_protocol.update_messages import (
-    BLOCK_BYTES,
     IDLE,
-    MAX_BLOCK,
+    MAX_BLOCK_BYTES,
+    MAX_CODE_BYTES,
     MAX_ITEM,
+    MAX_START,
     NONCE_BYTES,
     RESCUE,
     Data,
@@ -90,7 +91,7 @@ __all__ = (
     "message_of",
 )
 
-MAX_ANSWER_ITEMS = 18  # a progress: 6, the 4 of what is wanted, 6 about the board and the 2 of its last result
+MAX_ANSWER_ITEMS = 19  # a progress: 6, the 5 of what is wanted, 6 about the board and the 2 of its last result
 MAX_RELEASE_BYTES = 32
 
 REFUSALS = {
@@ -169,7 +170,7 @@ def _progress_in(number: int, items: "list[object]") -> "Progress | None":
         number,
         fields.integer(items[2], "phase", IDLE, RESCUE),
         _wanted(items[3]),
-        fields.integer(items[4], "credit", 0, BLOCK_BYTES),
+        fields.integer(items[4], "credit", 0, MAX_CODE_BYTES),
         digest_of(running),
         fields.integer(sequence, "sequence"),
         fields.integer(floor, "floor"),
@@ -179,15 +180,16 @@ def _progress_in(number: int, items: "list[object]") -> "Progress | None":
     )
 
 
-def _wanted(value: object) -> "tuple[bytes, int, int, int] | None":
+def _wanted(value: object) -> "tuple[bytes, int, int, int, int] | None":
     if value is None:
         return None
-    digest, item, block, offset = fields.array(value, "wanted", 4, 4)
+    digest, item, start, most, have = fields.array(value, "wanted", 5, 5)
     return (
         fields.byte_string(digest, "release digest", fields.DIGEST_BYTES),
         fields.integer(item, "item", 0, MAX_ITEM),
-        fields.integer(block, "block", 0, MAX_BLOCK),
-        fields.integer(offset, "offset", 0, BLOCK_BYTES),
+        fields.integer(start, "start", 0, MAX_START),
+        fields.integer(most, "most", 1, MAX_BLOCK_BYTES),
+        fields.integer(have, "have", 0, MAX_CODE_BYTES),
     )
 
 

@@ -8,10 +8,11 @@ from laterne_protocol import cbor, fields
 from laterne_protocol.board_messages import DATA, PROGRESS, UPDATE
 from laterne_protocol.errors import ObjectError
 
-BLOCK_BYTES = 4096  # of content; a flash block of a board. Encoded it is no longer
+MAX_CODE_BYTES = 4096  # of a block: what a board holds of it in RAM
+MAX_BLOCK_BYTES = 8192  # of content: what a board writes for it is two or three flash blocks
 MAX_PART_BYTES = 900  # what a frame holds beside the rest of a data message and what a record adds
 MAX_ITEM = 161  # 160 files come after envelope and index
-MAX_BLOCK = 7  # of the longest file, 32,768 bytes
+MAX_START = 32767  # in the longest file
 NONCE_BYTES = 8
 
 ENVELOPE, INDEX, FIRST_FILE = 0, 1, 2  # items
@@ -33,8 +34,9 @@ class Update:
 class Progress:
     """Board: so far it is, that I want next, and so much of it I can take.
 
-    phase: 0..6. wanted: None or (release digest, item, block, offset in the encoded block). credit: bytes of data that
-    the board takes now; 0: none, ask again later. running, staged: release digests of 16 bytes or None. sequence: of
+    phase: 0..6. wanted: None or (release digest, item, start, most, have): content from byte `start` of this item on,
+    at most so many bytes, of whose code the board has so many. credit: bytes of that code that it takes now; 0: none,
+    ask again later. running, staged: release digests of 16 bytes or None. sequence: of
     the running release. floor: no release below it. nonce: 8 bytes for the next order. result: None or (code, release
     digest) of the last update that came to an end.
     """
@@ -43,7 +45,7 @@ class Progress:
         self,
         number: int,
         phase: int,
-        wanted: "tuple[bytes, int, int, int] | None",
+        wanted: "tuple[bytes, int, int, int, int] | None",
         credit: int,
         running: "bytes | None",
         sequence: int,
@@ -69,45 +71,47 @@ class Progress:
 
 
 class Data:
-    """Gateway, not answered: a part of a block.
+    """Gateway, not answered: a part of the code of a block.
 
-    item, block: whose part it is. encoding: of the block, RAW .. ZLIB_PATCH. length: of the encoded block in all,
-    bytes. offset: of these bytes in it. part: 1..900 bytes.
+    item, start: where the block's content begins. size: of the content, 1..8,192 bytes; it may reach into the items
+    behind. encoding: RAW .. ZLIB_PATCH. length: of the code in all, 1..4,096 bytes. offset: of these bytes in it.
+    part: 1..900 bytes.
     """
 
     def __init__(
-        self, number: int, item: int, block: int, encoding: int, length: int, offset: int, part: bytes
+        self, number: int, item: int, start: int, size: int, encoding: int, length: int, offset: int, part: bytes
     ) -> None:
         self.number = number
         self.item = item
-        self.block = block
+        self.start = start
+        self.size = size
         self.encoding = encoding
         self.length = length
         self.offset = offset
         self.part = part
 
     def to_bytes(self) -> bytes:
-        return cbor.encode(
-            [DATA, self.number, self.item, self.block, self.encoding, self.length, self.offset, self.part]
-        )
+        about = [DATA, self.number, self.item, self.start, self.size, self.encoding, self.length, self.offset]
+        return cbor.encode(about + [self.part])
 
 
 def question_in(kind: int, number: int, items: "list[object]") -> "Update | Data | None":
     """What the gateway says with these items. Raises ObjectError."""
     if kind == UPDATE and len(items) == 3:
         return Update(number, digest_of(items[2]))
-    if kind != DATA or len(items) != 8:
+    if kind != DATA or len(items) != 9:
         return None
-    length = fields.integer(items[5], "length", 1, BLOCK_BYTES)
-    offset = fields.integer(items[6], "offset", 0, BLOCK_BYTES - 1)
-    part = fields.byte_string(items[7], "part", 1, MAX_PART_BYTES)
+    length = fields.integer(items[6], "length", 1, MAX_CODE_BYTES)
+    offset = fields.integer(items[7], "offset", 0, MAX_CODE_BYTES - 1)
+    part = fields.byte_string(items[8], "part", 1, MAX_PART_BYTES)
     if offset + len(part) > length:
         raise ObjectError("a part beyond the end of its block")
     return Data(
         number,
         fields.integer(items[2], "item", 0, MAX_ITEM),
-        fields.integer(items[3], "block", 0, MAX_BLOCK),
-        fields.integer(items[4], "encoding", RAW, ZLIB_PATCH),
+        fields.integer(items[3], "start", 0, MAX_START),
+        fields.integer(items[4], "size", 1, MAX_BLOCK_BYTES),
+        fields.integer(items[5], "encoding", RAW, ZLIB_PATCH),
         length,
         offset,
         part,

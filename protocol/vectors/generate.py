@@ -253,15 +253,15 @@ def all_messages() -> list[tuple[str, messages.Message]]:
         ("how far is your update?", messages.Update(10)),
         ("this release was heard to be healthy", messages.Update(11, A_RELEASE)),
         ("nothing under way", a_progress()),
-        ("the first part of a file is wanted", a_progress(1, (A_RELEASE, 2, 0, 0), 4096)),
-        ("the rest of a block is wanted", a_progress(1, (A_RELEASE, 161, 7, 1800), 2296)),
-        ("working", a_progress(2, (A_RELEASE, 1, 0, 0))),
+        ("the first part of a file is wanted", a_progress(1, (A_RELEASE, 2, 0, 8192, 0), 4096)),
+        ("the rest of a block is wanted", a_progress(1, (A_RELEASE, 161, 32767, 1, 1800), 2296)),
+        ("working", a_progress(2, (A_RELEASE, 1, 0, 300, 0))),
         (
             "in a rescue after a roll-back",
             messages.Progress(255, 6, None, 0, None, 0, 2**53 - 1, bytes(8), *ROLLED_BACK),
         ),
-        ("the only part of a block", messages.Data(12, 0, 0, 0, 3, 0, b"abc")),
-        ("the longest part", messages.Data(255, 161, 7, 2, 4096, 3196, bytes(900))),
+        ("the only part of a block", messages.Data(12, 0, 0, 3, 0, 3, 0, b"abc")),
+        ("the longest part", messages.Data(255, 161, 32767, 8192, 2, 4096, 3196, bytes(900))),
     ]
 
 
@@ -269,7 +269,9 @@ A_RELEASE = bytes(range(16, 32))
 ROLLED_BACK = (A_RELEASE, (2, A_RELEASE))
 
 
-def a_progress(phase: int = 0, wanted: tuple[bytes, int, int, int] | None = None, credit: int = 0) -> messages.Progress:
+def a_progress(
+    phase: int = 0, wanted: tuple[bytes, int, int, int, int] | None = None, credit: int = 0
+) -> messages.Progress:
     return messages.Progress(10, phase, wanted, credit, bytes(range(16)), 7, 5, bytes(range(8)))
 
 
@@ -362,7 +364,7 @@ def message_vectors() -> list[Vector]:
     poll = messages.Poll(2, 1, 1, (1, 1_790_000_000_000, 12)).to_bytes()
     answer = messages.ReportAnswer(3, 1, 60_200, 59_800, 0, None).to_bytes()
     identity = an_identity().to_bytes()
-    progress = a_progress(1, (A_RELEASE, 2, 0, 0), 4096).to_bytes()
+    progress = a_progress(1, (A_RELEASE, 2, 0, 8192, 0), 4096).to_bytes()
     wrong: list[tuple[str, object]] = [
         ("true is not the type 1", [True, 0]),
         ("an unknown type", [6, 0]),

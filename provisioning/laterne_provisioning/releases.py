@@ -36,11 +36,14 @@ class Wanted:
     used_by: tuple[bytes, ...] = ()
 
 
+_BLOCK_BYTES = 5800  # what a block holds, more or less: its code has 4,096 bytes (protocol/README.md, 3.1)
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Bytes of a release. sources: of the modules that it holds. all_sources: also of those that no board loads.
 
-    files: as they lie on a board. packed: as they travel, each deflated where that is smaller.
+    files: as they lie on a board. packed: as they travel to a board that has none of them.
     """
 
     sources: int
@@ -125,7 +128,7 @@ def sizes(release: Release, sources: Sources) -> Sizes:
         sum(len(sources.modules[name]) for name in held),
         sum(map(len, sources.modules.values())),
         sum(map(len, files)),
-        sum(min(len(content), len(release_file.deflated(content))) for content in files),
+        packed_bytes(release, [path for path, _, _ in release.entries]),
     )
 
 
@@ -289,6 +292,8 @@ def changed_files(release: Release, former: Release) -> Sequence[str]:
 
 
 def packed_bytes(release: Release, paths: Sequence[str]) -> int:
-    """How many bytes these files of a release are as they travel."""
+    """How many bytes these files of a release are as they travel, one behind the other in blocks."""
     contents: Mapping[str, bytes] = {path: release.contents[digest] for path, _, digest in release.entries}
-    return sum(min(len(contents[path]), len(release_file.deflated(contents[path]))) for path in paths)
+    whole = b"".join(contents[path] for path in paths)
+    blocks = [whole[at : at + _BLOCK_BYTES] for at in range(0, len(whole), _BLOCK_BYTES)]
+    return sum(min(len(block), len(release_file.deflated(block))) for block in blocks)

@@ -24,7 +24,7 @@ NAME = "board-01"
 HEAP_BYTES = 168 * 1024
 SETTINGS = {"report_s": 3600, "sample_ms": 3600000}  # rarely: what is counted at the flash is an update's
 MUCH_LATER = 2_000_000_000
-SMALL = SignedRelease({"laterne_firmware/app.mpy": b"anything", "lib/more.mpy": b"more of it" * 600}, sequence=9)
+SMALL = SignedRelease({"laterne_firmware/app.mpy": b"anything", "lib/more.mpy": b"more of it" * 1500}, sequence=9)
 OTHER = SignedRelease({"laterne_firmware/app.mpy": b"other"}, "0.3.0", sequence=9)
 
 

@@ -16,7 +16,7 @@ from laterne_emulator.interpreter import compiled
 from laterne_emulator.slots import Record, Release
 from laterne_gateway import patches
 from laterne_protocol import cbor, order
-from laterne_protocol.update_messages import BLOCK_BYTES, INDEX
+from laterne_protocol.update_messages import FIRST_FILE, INDEX, MAX_BLOCK_BYTES
 
 PROGRAM = Path(image.__file__).parents[1] / "firmware_for_tests" / "campaigning.py"
 OF_THE_FIRMWARE = (
@@ -45,6 +45,7 @@ part.NAME = {name!r}
 laterne_firmware.__path__ = "/f/laterne_firmware"
 from laterne_firmware.campaigning import run
 """
+PIECE_BYTES = 4096
 STAGE, ARM, ABANDON = order.STAGE, order.ARM, order.ABANDON
 
 
@@ -69,6 +70,22 @@ def _frozen(firmware: Path) -> dict[str, bytes]:
         found[f"laterne_protocol/{name}.mpy"] = compiled((folder / f"{name}.py").read_bytes(), name)
     found["laterne_protocol/__init__.mpy"] = compiled(b"", "laterne_protocol")
     return {**found, **release("RESCUE", 1, {}).files}
+
+
+def _codes(name: str, contents: list[bytes], bases: list[bytes | None]) -> dict[str, bytes]:
+    """All blocks that begin in the first of these files: short ones, and long ones, which go on in those behind it."""
+    found = {}
+    for start in range(0, max(1, len(contents[0])), PIECE_BYTES):
+        for kind, size, reached in (("short", PIECE_BYTES, 1), ("long", MAX_BLOCK_BYTES, len(contents))):
+            portions: list[patches.Portion] = []
+            left = size
+            for content, base in zip(contents[:reached], bases, strict=False):
+                place = 0 if portions else start
+                portions.append(patches.Portion(content[place:][:left], place, patches.Base(base) if base else None))
+                left -= len(portions[-1].content)
+            encoding, code = patches.encoded(portions)
+            found[f"{name}-{start}-{kind}"] = (size - left).to_bytes(2, "big") + bytes([encoding]) + code
+    return found | {name: contents[0]}
 
 
 @dataclass(frozen=True)
@@ -130,14 +147,11 @@ class Campaign:
         found = {"plan": cbor.encode([about, orders])}
         running = self._running()
         for which, made in enumerate(releases):
-            paths = sorted(made.files)
-            for item in range(INDEX, INDEX + 1 + len(paths)):
-                content = made.index if item == INDEX else made.files[paths[item - INDEX - 1]]
-                base = None if item == INDEX or running is None else running.files.get(paths[item - INDEX - 1])
-                for block in range((len(content) + BLOCK_BYTES - 1) // BLOCK_BYTES):
-                    piece = content[block * BLOCK_BYTES :][:BLOCK_BYTES]
-                    encoding, code = patches.encoded(piece, block, None if base is None else patches.Base(base))
-                    found[f"x/{which}-{item}-{block}"] = bytes([encoding]) + code
+            files = [made.files[path] for path in sorted(made.files)]
+            bases = [None if running is None else running.files.get(path) for path in sorted(made.files)]
+            found |= _codes(f"x/{which}-{INDEX}", [made.index], [None])
+            for at in range(len(files)):
+                found |= _codes(f"x/{which}-{FIRST_FILE + at}", files[at:], bases[at:])
         return found
 
     def _running(self) -> Release | None:

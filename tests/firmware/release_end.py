@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -22,17 +22,15 @@ from laterne_emulator.board import EmulatedBoard
 from laterne_gateway import patches
 from laterne_protocol import cose, manifest, manifest_writing, messages, order, receipt
 from laterne_protocol.update_messages import (
-    BLOCK_BYTES,
     ENVELOPE,
     FAILED,
     FIRST_FILE,
     INDEX,
+    MAX_CODE_BYTES,
     MAX_PART_BYTES,
-    PATCH,
     RAW,
     STAGED,
     WORKING,
-    ZLIB,
 )
 
 
@@ -66,15 +64,6 @@ class SignedRelease(slots.Release):
         return running.index if number == INDEX else running.files.get(self.paths[number - FIRST_FILE])
 
 
-def code_of(content: bytes, block: int, encoding: int, base: bytes | None) -> bytes:
-    """The code of a block of this content."""
-    piece = content[block * BLOCK_BYTES :][:BLOCK_BYTES]
-    if encoding & PATCH:
-        assert base is not None
-        piece = patches.steps(piece, block, patches.Base(base))
-    return zlib_of(piece) if encoding & ZLIB else piece
-
-
 class Sender:
     """Sends a release to the board that an Asker asks.
 
@@ -103,12 +92,22 @@ class Sender:
                 assert answer.reason == messages.NOT_READY
                 await asyncio.sleep(0.1)
 
-    async def send(self, item: int, block: int, encoding: int, code: bytes, offset: int = 0, most: int = 4096) -> None:
-        """Parts of a code from an offset on, at most so many bytes of it."""
+    async def send(
+        self,
+        item: int,
+        start: int,
+        encoding: int,
+        code: bytes,
+        offset: int = 0,
+        most: int = MAX_CODE_BYTES,
+        size: int | None = None,
+    ) -> None:
+        """Parts of a code from an offset on, at most so many bytes of it. size: of its content, if it is not raw."""
         end = min(len(code), offset + most)
         while offset < end:
             part = code[offset : min(end, offset + MAX_PART_BYTES)]
-            await self.data(messages.Data(self.parts % 256, item, block, encoding, len(code), offset, part))
+            about = item, start, size or len(code), encoding, len(code), offset, part
+            await self.data(messages.Data(self.parts % 256, *about))
             offset += len(part)
             self.bytes_sent += len(part)
 
@@ -117,24 +116,47 @@ class Sender:
         assert self.asker.session is not None
         await self.asker.send(b"\0" + self.asker.sealed(message.to_bytes()).to_bytes())
 
-    def code(self, item: int, block: int) -> tuple[int, bytes]:
-        """Encoding and code of a block: the shortest there is."""
+    def code(self, item: int, start: int, most: int) -> tuple[int, bytes, int]:
+        """Encoding, code and size of a block: the shortest there is, of as much content as may be."""
         if item == ENVELOPE:
-            return RAW, self.envelope
-        base = self.release.base_of(item, self.running)
-        piece = self.release.item(item)[block * BLOCK_BYTES :][:BLOCK_BYTES]
-        return patches.encoded(piece, block, None if base is None else patches.Base(base))
+            return RAW, self.envelope, len(self.envelope)
+        size = most
+        while True:
+            portions = list(self._portions(item, start, size))
+            size = sum(len(portion.content) for portion in portions)
+            encoding, code = patches.encoded(portions)
+            if len(code) <= MAX_CODE_BYTES:
+                return encoding, code, size
+            size = max(MAX_CODE_BYTES, size * 3 // 4)
+
+    def _portions(self, item: int, start: int, size: int) -> Iterator[patches.Portion]:
+        while size:
+            base = self.release.base_of(item, self.running)
+            content = self.release.item(item)[start:][:size]
+            yield patches.Portion(content, start, None if base is None else patches.Base(base))
+            size -= len(content)
+            item, start = item + 1, 0
 
     async def step(self) -> messages.Progress:
         """One question, and the parts that its answer wants."""
         found = await self.ask()
         if found.wanted is not None and found.credit:
-            _, item, block, offset = found.wanted
-            if not self.wanted or self.wanted[-1] != item:
-                self.wanted.append(item)
-            encoding, code = self.code(item, block)
-            await self.send(item, block, encoding, code, offset, found.credit)
+            _, item, start, most, offset = found.wanted
+            encoding, code, size = self.code(item, start, most)
+            for reached in self._reached(item, start, size):
+                if not self.wanted or self.wanted[-1] != reached:
+                    self.wanted.append(reached)
+            await self.send(item, start, encoding, code, offset, found.credit, size)
         return found
+
+    def _reached(self, item: int, start: int, size: int) -> Iterator[int]:
+        yield item
+        if item >= FIRST_FILE:
+            size -= len(self.release.item(item)) - start
+            while size > 0:
+                item += 1
+                yield item
+                size -= len(self.release.item(item))
 
     async def until(self, done: Callable[[messages.Progress], bool]) -> messages.Progress:
         async with asyncio.timeout(3 * WITHIN_S):

@@ -1,56 +1,61 @@
 """A board's end of encoded blocks, written from protocol/README.md alone and not from the encoder."""
 
 import zlib
+from collections.abc import Sequence
 
-BLOCK_BYTES = 4096
+Place = tuple[int, int, bytes | None]  # how many bytes of a block go to a file, from which byte on, and its base
 
 
 class BadBlock(Exception):
-    """What a board refuses: it asks for the block again."""
+    """What a board refuses: it asks for the content again."""
 
 
-def decoded(encoding: int, data: bytes, number: int, size: int, base: bytes | None) -> bytes:
-    """The block with this number of an item of `size` bytes. Raises BadBlock."""
+def decoded(encoding: int, data: bytes, places: Sequence[Place]) -> list[bytes]:
+    """The content of a block for each place that it goes to. Raises BadBlock."""
+    size = sum(count for count, _, _ in places)
     if encoding not in (0, 1, 2, 3):
         raise BadBlock("no encoding of ours")
     if encoding & 1:
         inflate = zlib.decompressobj(10)  # zlib refuses a larger window than a board has
         try:
-            data = inflate.decompress(data, BLOCK_BYTES + 1)
+            data = inflate.decompress(data, 2 * size + 64)  # of steps, none of which is empty, there are fewer bytes
         except zlib.error as why:
             raise BadBlock(str(why)) from why
         if not inflate.eof or inflate.unused_data:
             raise BadBlock("no whole zlib stream")
-    if encoding & 2:
-        if base is None:
-            raise BadBlock("a patch for what we do not have")
-        data = patched(data, number, base)
-    if len(data) != min(BLOCK_BYTES, size - BLOCK_BYTES * number):
-        raise BadBlock(f"{len(data)} bytes")
-    return data
+    made, at = [], 0
+    for count, start, base in places:
+        if encoding & 2:
+            content, at = patched(data, at, count, start, base)
+        else:
+            content, at = data[at : at + count], at + count
+        made.append(content)
+    if at != len(data):
+        raise BadBlock(f"{len(data) - at} bytes are left")
+    return made
 
 
-def patched(steps: bytes, number: int, base: bytes) -> bytes:
+def patched(steps: bytes, place: int, count: int, at: int, base: bytes | None) -> tuple[bytes, int]:
+    """What the steps from `place` on make, and where they end. at: in the file, of the first byte that is made."""
     out = bytearray()
-    at, place = BLOCK_BYTES * number, 0
-    while place < len(steps):
+    while len(out) < count:
         head, place = _varint(steps, place)
-        count = head >> 1
-        if count < 1 or len(out) + count > BLOCK_BYTES:
+        size = head >> 1
+        if size < 1 or len(out) + size > count:
             raise BadBlock("a step of no bytes, or of too many")
         if head & 1:
             step, place = _varint(steps, place)
             at += -((step + 1) >> 1) if step & 1 else step >> 1
-            if at < 0 or at + count > len(base):
+            if base is None or at < 0 or at + size > len(base):
                 raise BadBlock("a copy from outside")
-            out += base[at : at + count]
-            at += count
+            out += base[at : at + size]
+            at += size
         else:
-            if place + count > len(steps):
+            if place + size > len(steps):
                 raise BadBlock("the literal ends early")
-            out += steps[place : place + count]
-            place += count
-    return bytes(out)
+            out += steps[place : place + size]
+            place += size
+    return bytes(out), place
 
 
 def _varint(data: bytes, place: int) -> tuple[int, int]:

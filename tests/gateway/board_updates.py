@@ -7,10 +7,10 @@ What is in RAM does not: envelope, index, an unfinished file.
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 
-from tests.gateway.board_patches import BLOCK_BYTES, BadBlock, decoded
+from tests.gateway.board_patches import BadBlock, decoded
 
 from laterne_gateway import primitives
 from laterne_protocol import manifest, manifest_writing, messages, order, receipt, trust
@@ -19,6 +19,8 @@ from laterne_protocol.release_file import Release
 from laterne_protocol.update_messages import (
     FAILED,
     IDLE,
+    MAX_BLOCK_BYTES,
+    MAX_CODE_BYTES,
     MAX_PART_BYTES,
     RECEIVING,
     STAGED,
@@ -28,6 +30,7 @@ from laterne_protocol.update_messages import (
     Progress,
 )
 
+ENVELOPE_BYTES = 1024
 NOT_SIGNED, BAD_INDEX, BAD_FILE = 17, 22, 23  # results
 TIMES = 3  # a file comes at most
 
@@ -35,11 +38,11 @@ TIMES = 3  # a file comes at most
 class BoardUpdates:
     """running: the release, None when it has no name. ordered: the digest of the one that is to come.
 
-    blocks: what came whole, as (item, block, encoding, bytes of the code). working: so many answers it is at work.
-    claims: what it says instead of what is true, to be a hostile one. flash_s: how long flash is busy with
-    so many bytes. busy_s: how long it is before the next answer, which comes late by as much. longest_part: of a longer
-    one it has no memory; forgets_after_s: since its last answer, or with such a part, it forgets what it wants, and the
-    block that has begun, until it is asked again.
+    blocks: what came whole, as (item, start, size, encoding, bytes of the code). items: of which something came.
+    working: so many answers it is at work. claims: what it says instead of what is true, to be a hostile one. flash_s:
+    how long flash is busy with so many bytes. busy_s: how long it is before the next answer, which comes late by as
+    much. longest_part: of a longer one it has no memory; forgets_after_s: since its last answer, or with such a part,
+    it forgets what it wants, and the block that has begun, until it is asked again.
     """
 
     def __init__(self) -> None:
@@ -51,15 +54,16 @@ class BoardUpdates:
         self.sequence = self.floor = 1
         self.result: tuple[int, bytes] | None = None
         self.nonce = os.urandom(8)
-        self.credit = BLOCK_BYTES
+        self.credit = MAX_CODE_BYTES
         self.working = 0
-        self.blocks: list[tuple[int, int, int, int]] = []
+        self.items: set[int] = set()
+        self.blocks: list[tuple[int, int, int, int, int]] = []
         self.bytes_taken = self.bytes_dropped = 0
         self.told: list[bytes | None] = []
         self.asked = 0
         self.has_no_memory = False  # to inflate
         self.is_deaf = False  # a firmware that knows no updates
-        self.spoils: set[tuple[int, int]] = set()  # items and blocks that flash spoils, once
+        self.spoils: set[int] = set()  # items that flash spoils, once
         self.claims: dict[str, object] = {}
         self.flash_s: Callable[[int], float] = lambda size: 0.0
         self.busy_s = 0.0
@@ -75,7 +79,7 @@ class BoardUpdates:
         self._index: list[tuple[str, int, bytes]] | None = None
         self._item, self._content = 0, b""
         self._code = bytearray()
-        self._begun: tuple[int, int] | None = None  # encoding and length of the code
+        self._begun: tuple[int, int, int] | None = None  # encoding, length of the code, size of the content
         self._times = 1
 
     def restart(self) -> None:
@@ -133,13 +137,13 @@ class BoardUpdates:
         if len(part.part) > self.longest_part or time.monotonic() - self._answered_s > self.forgets_after_s:
             self._wants, self._begun = False, None
             self._code.clear()
-        block = len(self._content) // BLOCK_BYTES
-        begun = (part.encoding, part.length)
+        begun = (part.encoding, part.length, part.size)
         is_next = part.offset == len(self._code) and (part.offset == 0 or begun == self._begun)
         if (
             self._phase() != RECEIVING
             or not self._wants
-            or (part.item, part.block) != (self._item, block)
+            or (part.item, part.start) != (self._item, len(self._content))
+            or part.size > self._most()
             or not (is_next or part.offset == 0)
         ):
             self.bytes_dropped += len(part.part)
@@ -170,8 +174,9 @@ class BoardUpdates:
         wanted, credit = None, 0
         if phase == RECEIVING:
             assert self.ordered is not None
-            wanted = (self.ordered, self._item, len(self._content) // BLOCK_BYTES, len(self._code))
-            credit = min(self.credit, BLOCK_BYTES if self._begun is None else self._begun[1] - len(self._code))
+            wanted = (self.ordered, self._item, len(self._content), self._most(), len(self._code))
+            room = ENVELOPE_BYTES if self._item == 0 else MAX_CODE_BYTES
+            credit = min(self.credit, room if self._begun is None else self._begun[1] - len(self._code))
         running = None if self.running is None else self.running.digest
         staged = None if self.staged is None else self.staged.digest
         return Progress(
@@ -181,44 +186,75 @@ class BoardUpdates:
     def _work(self) -> None:
         if self._phase() != RECEIVING or self._begun is None or len(self._code) < self._begun[1]:
             return
-        encoding, block = self._begun[0], len(self._content) // BLOCK_BYTES
+        encoding, _, size = self._begun
         code, self._begun = bytes(self._code), None
         self._code.clear()
         try:
             if self._item == 0:
                 self._take_envelope(code)
                 return
-            size, base = self._size(), self._base()
             if encoding & 1 and self.has_no_memory:
-                self._content = self._content[: block * BLOCK_BYTES]
                 return
-            content = decoded(encoding, code, block, size, base)
+            places = list(self._places(size))
+            made = decoded(encoding, code, [place[1:] for place in places])
         except (BadBlock, WireError):
             self._again()
             return
-        self.blocks.append((self._item, block, encoding, len(code)))
-        self.busy_s = self.flash_s(len(content))
-        if (self._item, block) in self.spoils:
-            self.spoils.remove((self._item, block))
-            content = bytes(len(content))
-        self._content += content
-        if len(self._content) == size:
-            self._finish()
+        self.blocks.append((self._item, len(self._content), size, encoding, len(code)))
+        for (item, *_), content in zip(places, made, strict=True):
+            if item != self._item:
+                break  # the one before is not whole: it comes again, and this one after it
+            self.busy_s += self.flash_s(len(content))
+            if item in self.spoils:
+                self.spoils.remove(item)
+                content = bytes(len(content))
+            self._content += content
+            self.items.add(item)
+            if len(self._content) == self._size(item):
+                self._finish()
 
-    def _size(self) -> int:
+    def _size(self, item: int) -> int:
         assert self._envelope is not None
-        if self._item == 1:
+        if item == 1:
             return self._envelope.index_size
         assert self._index is not None
-        return self._index[self._item - 2][1]
+        return self._index[item - 2][1]
 
-    def _base(self) -> bytes | None:
+    def _most(self) -> int:
+        """How much content a block may have: of the files behind as long as they have to come, too."""
+        if self._item == 0:
+            return ENVELOPE_BYTES
+        return min(MAX_BLOCK_BYTES, sum(count for _, count, _, _ in self._places(MAX_BLOCK_BYTES)))
+
+    def _places(self, size: int) -> Iterator[tuple[int, int, int, bytes | None]]:
+        """(item, how much of it, from where on, its base) for each item that a block of this size reaches."""
+        item, start = self._item, len(self._content)
+        while size:
+            count = min(size, self._size(item) - start)
+            yield item, count, start, self._base(item)
+            size -= count
+            found = self._missing_after(item)
+            if found != item + 1:
+                return
+            item, start = found, 0
+
+    def _missing_after(self, item: int) -> int | None:
+        """The next file that has to come."""
+        if self._index is None:
+            return None
+        have = set(self._files) | (set() if self.running is None else set(self.running.contents))
+        for number, (_, size, digest) in enumerate(self._index, 2):
+            if number > item and size and digest not in have:
+                return number
+        return None
+
+    def _base(self, item: int) -> bytes | None:
         if self.running is None:
             return None
-        if self._item == 1:
+        if item == 1:
             return self.running.manifest.index
         assert self._index is not None
-        path = self._index[self._item - 2][0]
+        path = self._index[item - 2][0]
         return next((self.running.contents[digest] for one, _, digest in self.running.entries if one == path), None)
 
     def _take_envelope(self, code: bytes) -> None:
@@ -236,7 +272,8 @@ class BoardUpdates:
             self._fail(NOT_SIGNED)
             return
         self._envelope, self._item = envelope, 1
-        self.blocks.append((0, 0, 0, len(code)))
+        self.items.add(0)
+        self.blocks.append((0, 0, len(code), 0, len(code)))
 
     def _finish(self) -> None:
         content, self._content = self._content, b""
@@ -258,13 +295,12 @@ class BoardUpdates:
         self._next_item()
 
     def _next_item(self) -> None:
-        assert self._index is not None
-        have = set(self._files) | (set() if self.running is None else set(self.running.contents))
-        for item, (_, _, digest) in enumerate(self._index, 2):
-            if digest not in have and digest != sha256(b"").digest():
-                self._item = item
-                return
+        found_item = self._missing_after(1)
+        if found_item is not None:
+            self._item = found_item
+            return
         found = self._files | ({} if self.running is None else self.running.contents) | {sha256(b"").digest(): b""}
+        assert self._index is not None
         self.staged = _Staged(
             self._envelope, self._index_bytes, {digest: found[digest] for _, _, digest in self._index}
         )

@@ -11,8 +11,7 @@ from typing import Protocol
 
 import aiomqtt
 from tests.gateway.fake_authority import FakeAuthority, Key
-from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.wired import WiredLine
+from tests.gateway.fake_board import FakeBoard
 from tests.servers import Mosquitto
 
 from laterne_emulator.proxy import Proxy
@@ -79,6 +78,22 @@ async def limit_pages(buffer: Buffer, more: int | None) -> None:
     await buffer._writer.read(lambda db, _: db.execute(f"pragma max_page_count = {limit}").fetchone())
 
 
+class ServedBoard(Protocol):
+    """What a gateway is told of a board: of the tests, or with the real firmware (tests/firmware/enrolled.py)."""
+
+    address: int
+
+    def entry(self) -> roster.Entry: ...
+    def meet(self, authority: FakeAuthority) -> None: ...
+
+
+class ServedLine(Protocol):
+    @property
+    def path(self) -> Path: ...
+    @property
+    def boards(self) -> Sequence[ServedBoard]: ...
+
+
 class Parts:
     """Buffer, roster, inbox and sessions that know these boards."""
 
@@ -142,7 +157,7 @@ class Parts:
         return found
 
     @contextlib.asynccontextmanager
-    async def asking(self, *lines: FakeLine | WiredLine, of: type[Bus] = Bus) -> AsyncIterator[None]:
+    async def asking(self, *lines: "ServedLine", of: type[Bus] = Bus) -> AsyncIterator[None]:
         """Asks the boards on these lines meanwhile. of: what kind of bus."""
         tasks = []
         self.buses.clear()
@@ -180,22 +195,6 @@ async def parts(
         yield made
     finally:
         await made.buffer.close()
-
-
-class ServedBoard(Protocol):
-    """What a gateway is told of a board: of the tests, or with the real firmware (tests/firmware/enrolled.py)."""
-
-    address: int
-
-    def entry(self) -> roster.Entry: ...
-    def meet(self, authority: FakeAuthority) -> None: ...
-
-
-class ServedLine(Protocol):
-    @property
-    def path(self) -> Path: ...
-    @property
-    def boards(self) -> Sequence[ServedBoard]: ...
 
 
 class GatewayProcess:

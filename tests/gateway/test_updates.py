@@ -48,7 +48,7 @@ async def updating(tmp_path: Path, line_of: LineOf, board: FakeBoard | None = No
 async def test_a_board_gets_what_has_changed_and_stages_it(tmp_path: Path, line_of: LineOf) -> None:
     async with updating(tmp_path, line_of) as case, case.parts.asking(case.line):
         await case.staged()
-        changed = {item for item, *_ in case.board.updates.blocks}
+        changed = case.board.updates.items
         paths = [path for path, _, _ in case.new.entries]
         assert {paths[item - 2] for item in changed if item > 1} == {
             "laterne_firmware/m03.mpy",
@@ -56,8 +56,8 @@ async def test_a_board_gets_what_has_changed_and_stages_it(tmp_path: Path, line_
             "new.mpy",
         }
         assert case.board.updates.bytes_dropped == 0
-        assert [encoding & PATCH for item, _, encoding, _ in case.board.updates.blocks if item == 1] == [PATCH]
-        code = sum(size for item, _, _, size in case.board.updates.blocks if item == 1)
+        assert [encoding & PATCH for item, _, _, encoding, _ in case.board.updates.blocks if item == 1] == [PATCH]
+        code = sum(size for item, *_, size in case.board.updates.blocks if item == 1)
         assert code < case.new.manifest.index_size / 4, "an index of which most is old"
 
 
@@ -66,7 +66,7 @@ async def test_a_board_whose_release_is_not_here_gets_no_patch(tmp_path: Path, l
         case.parts.releases.remove(case.old.digest)
         async with case.parts.asking(case.line):
             await case.staged()
-        assert not any(encoding & PATCH for _, _, encoding, _ in case.board.updates.blocks)
+        assert not any(encoding & PATCH for *_, encoding, _ in case.board.updates.blocks)
 
 
 async def test_a_blank_board_gets_all_of_it(tmp_path: Path, line_of: LineOf) -> None:
@@ -74,7 +74,7 @@ async def test_a_blank_board_gets_all_of_it(tmp_path: Path, line_of: LineOf) -> 
         case.board.updates.running = None
         async with case.parts.asking(case.line):
             await case.staged()
-        assert len({item for item, *_ in case.board.updates.blocks}) == 2 + len(case.new.entries) - 1, "one is empty"
+        assert len(case.board.updates.items) == 2 + len(case.new.entries) - 1, "one is empty"
 
 
 async def test_it_goes_on_where_frames_were_lost(tmp_path: Path, line_of: LineOf) -> None:
@@ -94,14 +94,15 @@ async def test_it_goes_on_where_frames_were_lost(tmp_path: Path, line_of: LineOf
         case.line.to_boards, case.line.to_gateway = to_boards, to_gateway
         async with case.parts.asking(case.line):
             await case.staged()
-        assert count[0] > 20
+        assert count[0] > 10
         sent = case.parts.health.counted("LE-0007", "updates: bytes sent")
         assert sent <= 2 * case.board.updates.bytes_taken, "what arrived before a loss is not sent again"
 
 
 @pytest.mark.parametrize("lost", ["session", "power of the board", "gateway"])
 async def test_it_goes_on_at_the_next_part_whatever_ends_in_between(tmp_path: Path, line_of: LineOf, lost: str) -> None:
-    """After every sixth block something is lost; files that were whole do not come again."""
+    """After some blocks something is lost, again and again; files that were whole do not come again."""
+    every = 4 if lost == "power of the board" else 3  # two of them are then envelope and index
     async with updating(tmp_path, line_of) as case:
         board = case.board
         board.updates.running = None
@@ -109,7 +110,7 @@ async def test_it_goes_on_at_the_next_part_whatever_ends_in_between(tmp_path: Pa
         gone = asyncio.Event()
 
         def to_boards(one: frame.Frame) -> list[frame.Frame]:
-            if len(board.updates.blocks) >= seen[0] + 6:
+            if len(board.updates.blocks) >= seen[0] + every:
                 seen[0] = len(board.updates.blocks)
                 gone.set()
                 if lost == "session":
@@ -128,29 +129,31 @@ async def test_it_goes_on_at_the_next_part_whatever_ends_in_between(tmp_path: Pa
         else:
             async with case.parts.asking(case.line):
                 await case.staged()
-        assert seen[0] >= 12
-        files = [block[:2] for block in board.updates.blocks if block[0] > 1]
-        again = len(files) - len(set(files))
-        assert again <= (2 * (seen[0] // 6) if lost == "power of the board" else 0), "what was not whole begins anew"
+        assert seen[0] >= 6
+        came = sum(size for item, _, size, *_ in board.updates.blocks if item > 1)
+        again = came - sum(len(content) for content in case.new.contents.values())
+        longest = max(len(content) for content in case.new.contents.values())
+        allowed = longest * seen[0] // every if lost == "power of the board" else 0
+        assert 0 <= again <= allowed, "what was not whole begins anew, and nothing else"
 
 
 async def test_a_board_that_falls_silent_over_long_parts_gets_shorter_ones(tmp_path: Path, line_of: LineOf) -> None:
     """It has no memory for a frame of more than 400 bytes: it starts again each time one comes."""
     async with updating(tmp_path, line_of) as case:
         case.board.updates.running = None
-        longest: list[int] = []
+        bursts: set[int] = set()
 
         def to_boards(one: frame.Frame) -> list[frame.Frame]:
             if one.kind != frame.RECORD or len(one.payload) <= 400:
                 return [one]
-            longest.append(len(one.payload))
+            bursts.add(case.board.updates.asked)
             case.board.restart()
             return []
 
         case.line.to_boards = to_boards
         async with case.parts.asking(case.line):
             await case.staged()
-        assert 1 <= len(longest) <= 4
+        assert 1 <= len(bursts) <= 4
 
 
 async def test_a_board_that_drops_what_it_has_over_long_parts_gets_shorter_ones(
@@ -182,7 +185,7 @@ async def test_a_board_without_memory_to_inflate_gets_blocks_as_they_are(tmp_pat
         case.board.updates.has_no_memory = True
         async with case.parts.asking(case.line):
             await case.staged()
-        assert all(encoding & 1 == 0 for _, _, encoding, _ in case.board.updates.blocks)
+        assert all(encoding & 1 == 0 for *_, encoding, _ in case.board.updates.blocks)
 
 
 async def test_while_a_board_works_at_an_order_nobody_asks_for_its_update(tmp_path: Path, line_of: LineOf) -> None:
@@ -204,18 +207,18 @@ async def test_while_a_board_works_at_an_order_nobody_asks_for_its_update(tmp_pa
             await case.staged()
 
 
-@pytest.mark.parametrize("spoilt", [(1, 0), (9, 2)], ids=["the index", "the last block of a file"])
+@pytest.mark.parametrize("spoilt", [1, 9], ids=["the index", "a file"])
 async def test_a_block_that_the_boards_flash_has_spoilt_comes_again_and_not_as_a_patch(
-    tmp_path: Path, line_of: LineOf, spoilt: tuple[int, int]
+    tmp_path: Path, line_of: LineOf, spoilt: int
 ) -> None:
     async with updating(tmp_path, line_of) as case:
         case.board.updates.spoils = {spoilt}
         async with case.parts.asking(case.line):
             await case.staged()
-        encodings = [encoding for item, _, encoding, _ in case.board.updates.blocks if item == spoilt[0]]
-        half = len(encodings) // 2
-        assert any(encoding & PATCH for encoding in encodings[:half])
-        assert not any(encoding & PATCH for encoding in encodings[half:])
+        came = [(start, encoding) for item, start, _, encoding, _ in case.board.updates.blocks if item == spoilt]
+        _, again = [at for at, (start, _) in enumerate(came) if start == 0]
+        assert all(encoding & PATCH for _, encoding in came[:again])
+        assert not any(encoding & PATCH for _, encoding in came[again:])
 
 
 async def test_a_board_that_works_is_asked_again_at_once(tmp_path: Path, line_of: LineOf) -> None:
@@ -332,11 +335,11 @@ async def test_a_board_that_knows_no_updates_is_served_as_before(tmp_path: Path,
 
 @pytest.mark.parametrize(
     "wanted",
-    [(0, 1, 0), (1, 7, 0), (3, 1, 0), (161, 0, 0), (9, 7, 4096)],
-    ids=["no such block of the envelope", "of the index", "of a file", "no such file", "far beyond"],
+    [(0, 1023, 1, 0), (1, 32767, 8192, 0), (3, 3000, 1, 0), (161, 0, 8192, 0), (9, 32767, 8192, 4096)],
+    ids=["behind the end of the envelope", "of the index", "of a file", "no such file", "far beyond"],
 )
 async def test_a_board_that_wants_what_is_not_in_the_release_gets_nothing_and_is_asked_rarely(
-    tmp_path: Path, line_of: LineOf, wanted: tuple[int, int, int]
+    tmp_path: Path, line_of: LineOf, wanted: tuple[int, int, int, int]
 ) -> None:
     async with updating(tmp_path, line_of) as case:
         case.board.updates.claims["wanted"] = (case.new.digest, *wanted)
@@ -355,7 +358,7 @@ async def test_a_board_that_takes_nothing_of_what_it_wants_is_sent_it_ever_more_
     tmp_path: Path, line_of: LineOf
 ) -> None:
     async with updating(tmp_path, line_of) as case:
-        case.board.updates.claims["wanted"] = (case.new.digest, 4, 0, 0)
+        case.board.updates.claims["wanted"] = (case.new.digest, 4, 0, 3000, 0)
         async with case.parts.asking(case.line):
             await until(lambda: case.parts.health.counted("LE-0007", "updates: parts in vain") >= 2)
             case.board.close_reports(4)
@@ -376,7 +379,7 @@ async def test_a_board_that_flaps_between_parts_gets_twice_a_release_and_no_more
         def to_boards(one: frame.Frame) -> list[frame.Frame]:
             if len(one.payload) < 100:  # a question
                 items.reverse()
-                claims["wanted"] = (case.new.digest, items[0], 0, 0)
+                claims["wanted"] = (case.new.digest, items[0], 0, 3000, 0)
             return [one]
 
         case.line.to_boards = to_boards

@@ -61,7 +61,7 @@ async def street(directory: Path) -> tuple[WatchedBus, float]:
     parts = Parts(directory, boards, clock=LoopClock())
     await parts.open()
     try:
-        made = release(parts.authority, contents(files=5, size=4000))
+        made = release(parts.authority, contents(files=14, size=4000))
         await parts.releases.add(made.to_bytes(), ())
         async with parts.asking(line, of=WatchedBus):
             bus = parts.buses[0]

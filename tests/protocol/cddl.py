@@ -50,10 +50,19 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "arrival-noted": {1: "u8", 2: "digest"},
     "update": {1: "u8", 2: "digest?"},
     "progress": {1: "u8", 2: "phase", 3: "wanted?", 4: "credit", 5: "about-updates"},
-    "wanted": {0: "digest", 1: "item", 2: "block", 3: "block-offset"},
+    "wanted": {0: "digest", 1: "item", 2: "block-start", 3: "block-size", 4: "had"},
     "about-updates": {0: "digest?", 1: "u53", 2: "u53", 3: "update-nonce", 4: "digest?", 5: "update-result?"},
     "update-result": {0: "result-code", 1: "digest"},
-    "data": {1: "u8", 2: "item", 3: "block", 4: "encoding", 5: "block-length", 6: "part-offset", 7: "part"},
+    "data": {
+        1: "u8",
+        2: "item",
+        3: "block-start",
+        4: "block-size",
+        5: "encoding",
+        6: "code-length",
+        7: "part-offset",
+        8: "part",
+    },
     "poll": {1: "u8", 2: "u53?", 3: "u53?", 4: "offset?"},
     "offset": {0: "u32", 1: "utc-ms", 2: "u32"},
     "report-answer": {1: "u8", 2: "u32", 3: "u53", 4: "u32", 5: "u32", 6: "carried-report?"},
@@ -144,8 +153,9 @@ LOOSE = {
 # The types of the leaves: pycddl measures a byte string against a range, and a number against a size.
 TYPES: dict[type, str] = {
     int: "u8 u16 u32 u53 positive utc-ms utc-s tier reason algorithm count run-length flag latitude longitude "
-    "threshold clock-state action outcome board-count phase item block block-offset credit result-code encoding "
-    "block-length part-offset release-threshold policy small file-count trial-s index-size interpreter file-size",
+    "threshold clock-state action outcome board-count phase item block-start block-size had credit "
+    "result-code encoding code-length part-offset release-threshold policy small file-count trial-s index-size "
+    "interpreter file-size",
     str: "board-id short-text name pattern path module-name",
     bytes: "kid digest release-head point nonce carried-report carried-object protected payload signature coordinate "
     "credential-number grant-number hardware-id packed carried-trust carried-bundle carried-order new-credential "
@@ -165,7 +175,7 @@ ITEMS = {
     "to-stage": (3, 3),
     "to-arm": (3, 3),
     "to-abandon": (1, 1),
-    "wanted": (4, 4),
+    "wanted": (5, 5),
     "about-updates": (6, 6),
     "update-result": (2, 2),
     "index": (2, 161),
