@@ -19,6 +19,7 @@ from typing import Any
 import aiomqtt
 from tests.demo_run import LATERNE, DemoRun
 from tests.servers import Mosquitto
+from tests.typed import laterne
 
 from laterne_gateway import primitives
 from laterne_protocol import cose, credential, receipt, report_reading
@@ -70,16 +71,6 @@ async def published(broker: Mosquitto) -> AsyncIterator[Published]:
         await asyncio.gather(listening, return_exceptions=True)
 
 
-async def laterne(*arguments: object) -> Any:
-    """The JSON document of a command that must end well."""
-    command = await asyncio.create_subprocess_exec(
-        str(LATERNE), *map(str, arguments), "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    out, errors = await command.communicate()
-    assert command.returncode == 0, errors.decode()
-    return json.loads(out)
-
-
 def counts(place: Path, board: str) -> dict[str, int]:
     """What the gateway has counted of a board."""
     told = subprocess.run(
@@ -101,11 +92,13 @@ async def test_keys_change_and_a_board_ends_while_reports_go_on(tmp_path: Path) 
 
 
 async def _run(place: Path, broker: Mosquitto, kept: Path) -> None:
-    way = ("--authority", place / "authority", "--broker", broker.url, "--roster", place / "roster.cbor")
+    way = ("--authority", place / "authority", "--broker", broker.url, "--roster", place / "roster.cbor", "--json")
     async with published(broker) as found, DemoRun(place, "--boards", "2", "--broker", broker.url) as run:
         await run.served("LE-0002")
         await found.until(lambda: bool(found.sequences("LE-0001") and found.sequences("LE-0002")))
-        listed = {row["id"]: row for row in await laterne("board", "list", "--authority", place / "authority")}
+        listed = {
+            row["id"]: row for row in await laterne("board", "list", "--authority", place / "authority", "--json")
+        }
 
         log = place / "gateway.log"
         killing = asyncio.create_task(_kill_when(run, log, "LE-0001: order ", "take the new credential"))
@@ -134,7 +127,7 @@ async def _run(place: Path, broker: Mosquitto, kept: Path) -> None:
         seen = len(found.sequences("LE-0001"))
         await found.until(lambda: len(found.sequences("LE-0001")) > seen)
     kept.write_bytes(b"".join(found.bodies))
-    judged = await laterne("verify", kept, "--authority", place / "authority")
+    judged = await laterne("verify", kept, "--authority", place / "authority", "--json")
     assert (judged["ok"], judged["reports_refused"]) == (True, 0)
     assert [(row["board"], row["missing"], row["lost"]) for row in judged["boards"]] == [
         ("LE-0001", [], []),

@@ -5,14 +5,13 @@ An enrolled board is only listened to: what may be heard there is firmware/READM
 
 import asyncio
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
 from tests.firmware.questions import asking
+from tests.typed import LATERNE, WITHIN_S, run
 
 from laterne_emulator import image, release_tool
 from laterne_emulator.world import Fault, Quantity
@@ -22,29 +21,11 @@ from laterne_provisioning.flashing import repl
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches
 
-LATERNE = [sys.executable, "-m", "laterne_provisioning"]
 NAME = "board-01"
-WITHIN_S = 60.0
-
-
-async def laterne(*arguments: object, code: int = 0) -> str:
-    """Its stdout."""
-    process = await asyncio.create_subprocess_exec(
-        *LATERNE, *map(str, arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            out, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == code, (out + errors).decode()
-    return out.decode()
 
 
 async def doctor(port: Path, *options: object, code: int = 0) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(await laterne("board", "doctor", port, "--json", *options, code=code))
+    found: dict[str, Any] = json.loads((await run(*LATERNE, "board", "doctor", port, "--json", *options, code=code))[0])
     return found
 
 
@@ -79,7 +60,7 @@ async def test_a_board_tells_how_it_is_before_and_after_enrolment(emulated_board
     assert {about: verdict for about, verdict in judged(found).items() if verdict != "ok"} == {
         "sensors": "broken", "clock": "look at", "power": "look at",
     }  # fmt: skip
-    watched = [json.loads(line) for line in (await laterne("board", "watch", usb, "--count", 1)).splitlines()]
+    watched = [json.loads(line) for line in (await run(*LATERNE, "board", "watch", usb, "--count", 1))[0].splitlines()]
     states = [one for one in watched if "board" in one]
     assert [one["board"] for one in states] == ["LE-0001"]
     assert {one["name"]: one["value"] is None for one in states[-1]["readings"]} == {

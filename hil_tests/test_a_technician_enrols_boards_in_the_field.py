@@ -7,11 +7,11 @@ credential that this authority's roster key has signed.
 import asyncio
 import base64
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tests.firmware.questions import WITHIN_S, asking
+from tests.typed import laterne
 
 from laterne_protocol import cose, credential, edhoc_keys, messages, report_reading
 from laterne_provisioning.grant_journal import MAX_ENTRY_BYTES, Enrol, entry_of
@@ -21,25 +21,8 @@ if TYPE_CHECKING:
     from laterne_emulator.bench import Bench
     from laterne_emulator.pytest_plugin import Benches
 
-LATERNE = [sys.executable, "-m", "laterne_provisioning"]
-COMMAND_WITHIN_S = 60.0
 SETTINGS = {"report_s": 5, "sample_ms": 250}
 GATEWAY = "gw-1"
-
-
-async def laterne(*arguments: object, code: int = 0) -> Any:
-    """Run the command while the boards go on; what it printed as JSON, or what it said on stderr when it failed."""
-    pipe = asyncio.subprocess.PIPE
-    command = await asyncio.create_subprocess_exec(*LATERNE, *map(str, arguments), stdout=pipe, stderr=pipe)
-    try:
-        async with asyncio.timeout(COMMAND_WITHIN_S):
-            out, err = await command.communicate()
-    finally:
-        if command.returncode is None:
-            command.kill()
-            await command.wait()
-    assert command.returncode == code, (out + err).decode()
-    return json.loads(out) if code == 0 and out.startswith((b"{", b"[")) else (out + err).decode()
 
 
 async def first_report(bench: "Bench", name: str, board_id: str, held: bytes, authority: Path, folder: Path) -> bytes:

@@ -5,16 +5,13 @@ test_a_flashing_that_is_interrupted_is_given_again.py sweeps the interruptions.
 """
 
 import asyncio
-import contextlib
-import json
 import subprocess
-import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.servers import Mosquitto
+from tests.typed import GATEWAY, LATERNE, WITHIN_S, laterne, run, started
 
 from laterne_emulator import image, release_tool
 from laterne_emulator.control import Control
@@ -29,46 +26,8 @@ if TYPE_CHECKING:
     from laterne_emulator.board import EmulatedBoard
     from laterne_emulator.pytest_plugin import Benches
 
-LATERNE = [sys.executable, "-m", "laterne_provisioning"]
-GATEWAY = Path(sys.executable).with_name("laterne-gateway")
 FLASH_WITHIN_S = 30.0
-WITHIN_S = 60.0  # seven others may share two cores
 NAME = "board-01"
-
-
-async def run(*command: object, code: int = 0, within_s: float = WITHIN_S) -> tuple[str, str]:
-    """What a command has said: (stdout, stderr)."""
-    process = await asyncio.create_subprocess_exec(
-        *map(str, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(within_s):
-            out, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == code, (out + errors).decode()
-    return out.decode(), errors.decode()
-
-
-async def laterne(*arguments: object, code: int = 0, within_s: float = WITHIN_S) -> Any:
-    """What it printed as JSON, or its words on stderr when it was to fail."""
-    out, errors = await run(*LATERNE, *arguments, code=code, within_s=within_s)
-    return errors if code else json.loads(out)
-
-
-@contextlib.asynccontextmanager
-async def started(*command: object) -> AsyncIterator[None]:
-    process = await asyncio.create_subprocess_exec(
-        *map(str, command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        yield
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
 
 
 async def test_a_blank_board_becomes_one_whose_report_verifies_by_one_command_for_each_step(tmp_path: Path) -> None:

@@ -4,13 +4,12 @@ import asyncio
 import itertools
 import json
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.typed import LATERNE, WITHIN_S, begun, ended, laterne
 
 from laterne_emulator import image, release_tool
 from laterne_provisioning.errors import UsageError
@@ -21,32 +20,7 @@ if TYPE_CHECKING:
     from laterne_emulator.bench import Bench
     from laterne_emulator.pytest_plugin import Benches
 
-LATERNE = [sys.executable, "-m", "laterne_provisioning"]
-WITHIN_S = 60.0
 TABLE = "id;post;latitude;longitude\nLE-0007;P-7;48,1374;11,5755\nLE-0003;P-3;;\n"
-
-
-async def begun(*arguments: object) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *LATERNE,
-        *map(str, arguments),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
-async def ended(process: asyncio.subprocess.Process, code: int = 0) -> Any:
-    """Its JSON."""
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            out, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == code, (out + errors).decode()
-    return json.loads(out) if out.startswith((b"{", b"[")) else out.decode()
 
 
 async def told(process: asyncio.subprocess.Process, text: str) -> None:
@@ -65,19 +39,19 @@ async def test_a_box_with_a_broken_board_is_done_in_two_goes(emulated_boards: "B
     label = tmp_path / "labels.pdf"
     table.write_text(TABLE)
     release.write_bytes(release_tool.release(image.find_firmware()).to_bytes())
-    await ended(await begun("init", office, "--no-passphrase"))
-    await ended(await begun("release", "sign", release, "--authority", office))
+    await laterne("init", office, "--no-passphrase")
+    await laterne("release", "sign", release, "--authority", office)
     command = (
         *("flash", "--batch", "--release", release, "--authority", office, "--csv", table, "--json"),
         *("--port-from", bench.folder / "*" / "usb", "--line", bench.folder / "*" / "uart", "--label", label),
     )
     await first.power_on()
-    process = await begun(*command)
+    process = await begun(*LATERNE, *command)
     await told(process, "LE-0007 enrolled")
     await broken.power_on()  # the next one is plugged in while the command waits
     await told(process, "failed")
     process.send_signal(signal.SIGINT)  # the technician goes home
-    done = await ended(process, code=130)
+    done = json.loads((await ended(process, code=130))[0])
     assert [(row["id"], row["result"]) for row in done["rows"]] == [
         ("LE-0007", "enrolled"), (None, "failed"),
     ]  # fmt: skip
@@ -85,13 +59,13 @@ async def test_a_box_with_a_broken_board_is_done_in_two_goes(emulated_boards: "B
     assert label.read_bytes().startswith(b"%PDF")
     # The next day: the same command with the same boards, and a good one in place of the broken one.
     await broken.power_off()
-    process = await begun(*command)
+    process = await begun(*LATERNE, *command)
     await told(process, "already")
     await second.power_on()
-    again = await ended(process)
+    again = json.loads((await ended(process))[0])
     assert (again["enrolled"], again["already"], again["failed"], again["open"]) == (1, 1, 0, [])
     assert again["rows"][-1]["id"] == "LE-0003"
-    boards = await ended(await begun("board", "list", "--json", "--authority", office))
+    boards = await laterne("board", "list", "--json", "--authority", office)
     assert {one["id"]: (one["state"], one["post"], one["hardware"]) for one in boards} == {
         "LE-0007": ("enrolled", "P-7", first.unique_id.hex()),
         "LE-0003": ("enrolled", "P-3", second.unique_id.hex()),
@@ -102,14 +76,11 @@ async def test_the_line_of_another_board_is_noticed(emulated_boards: "Benches", 
     bench: Bench = await emulated_boards(boards=2, paced=False)
     office, release = tmp_path / "office", tmp_path / "release"
     release.write_bytes(release_tool.release(image.find_firmware()).to_bytes())
-    await ended(await begun("init", office, "--no-passphrase"))
-    await ended(await begun("release", "sign", release, "--authority", office))
-    process = await begun(
-        *("flash", bench.boards["board-01"].usb.path, "--release", release, "--authority", office),
-        *("--id", "LE-0001", "--line", bench.lines["board-02"].path),
-    )
-    out, errors = await process.communicate()
-    assert (process.returncode, b"is another" in errors) == (1, True), out + errors
+    await laterne("init", office, "--no-passphrase")
+    await laterne("release", "sign", release, "--authority", office)
+    flash = ("flash", bench.boards["board-01"].usb.path, "--release", release, "--authority", office)
+    errors = await laterne(*flash, "--id", "LE-0001", "--line", bench.lines["board-02"].path, code=1)
+    assert "is another" in errors
 
 
 def test_ids_are_counted_as_they_are_written() -> None:

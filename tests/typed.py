@@ -1,0 +1,59 @@
+"""Commands as people type them: processes of their own, beside whatever runs in the test's loop, and always ended."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+LATERNE = (sys.executable, "-m", "laterne_provisioning")
+GATEWAY = Path(sys.executable).with_name("laterne-gateway")
+WITHIN_S = 60.0  # a bound for what would hang: others may share the cores
+
+
+async def begun(*command: object) -> asyncio.subprocess.Process:
+    """A command under way: give it to ended()."""
+    return await asyncio.create_subprocess_exec(
+        *map(str, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+async def ended(process: asyncio.subprocess.Process, code: int = 0, within_s: float = WITHIN_S) -> tuple[str, str]:
+    """What it has said: (stdout, stderr). It must end with this code."""
+    try:
+        async with asyncio.timeout(within_s):
+            out, errors = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == code, (out + errors).decode()
+    return out.decode(), errors.decode()
+
+
+async def run(*command: object, code: int = 0, within_s: float = WITHIN_S) -> tuple[str, str]:
+    """As ended(), of a command that begins now."""
+    return await ended(await begun(*command), code, within_s)
+
+
+async def laterne(*arguments: object, code: int = 0, within_s: float = WITHIN_S) -> Any:
+    """The JSON that `laterne` printed; all that it said where that is no JSON, or where it was to fail."""
+    out, errors = await run(*LATERNE, *arguments, code=code, within_s=within_s)
+    return json.loads(out) if code == 0 and out.startswith(("{", "[")) else out + errors
+
+
+@contextlib.asynccontextmanager
+async def started(*command: object) -> AsyncIterator[None]:
+    """A command that runs until the block ends."""
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
