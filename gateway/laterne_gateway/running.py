@@ -158,7 +158,7 @@ class Running:
         return Bus(port, line.boards, it.roster, it.sessions, it.inbox, it.orders, it.updates, it.clock, it.health)
 
     def _routes(self, names: Collection[str]) -> list[Route]:
-        """What only some of them need is loaded only for those: aiohttp takes 10 MiB."""
+        """What only some of them need is loaded only for those."""
         it, gateway = self._shared, self.config.gateway
         made: list[Route] = []
         if MQTT_NAME in names:

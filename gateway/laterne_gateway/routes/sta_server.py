@@ -3,22 +3,20 @@
 An answer tells one of three things. The server took it. It refuses this content, and always will (RefusedError). Or
 nobody knows: no connection, no answer in time, half an answer, 5xx. Then what was sent may be there (AwayError,
 FailedError), and only reading it back tells. What a server says is bounded before it is read.
-
-aiohttp is imported here and nowhere else, and this module only when a route needs it: 10 MiB.
 """
 
 import asyncio
 import json
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import quote
-
-import aiohttp
+from urllib.parse import quote, urlsplit
 
 from laterne_gateway.route_settings import SensorThingsSettings
+from laterne_gateway.routes.http import Http, HttpError
 from laterne_gateway.routes.tls import certificate_words
 
 # A page of 100 observations has 40 KiB, an answer to 1,000 rows 120. Read as JSON the worst of it takes thirty times as
@@ -69,25 +67,21 @@ class Server:
 
     def __init__(self, settings: SensorThingsSettings) -> None:
         self._settings = settings
-        self._url = settings.url.rstrip("/")
-        self._session: aiohttp.ClientSession | None = None
+        self._path = urlsplit(settings.url).path.rstrip("/")
+        self._http: Http | None = None
+        self._headers: dict[str, str] = {}
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Meanwhile there are connections. Raises OSError, ssl.SSLError: a file of the settings cannot be used."""
         loop = asyncio.get_running_loop()
-        headers, context = await loop.run_in_executor(None, _read_files, self._settings)
-        connector = aiohttp.TCPConnector(limit=self._settings.parallel + 2, ssl=context or True)
-        timeout = aiohttp.ClientTimeout(total=self._settings.answer_within_s)
-        jar = aiohttp.DummyCookieJar()  # what a server wants kept, for ever more of it, is not
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, headers=headers, cookie_jar=jar
-        ) as session:
-            self._session = session
-            try:
-                yield
-            finally:
-                self._session = None
+        self._headers, context = await loop.run_in_executor(None, _read_files, self._settings)
+        http = self._http = Http(self._settings.url, self._settings.parallel + 2, MAX_ANSWER_BYTES, context)
+        try:
+            yield
+        finally:
+            http.close()
+            self._http = None
 
     async def get(self, path: str, **options: str | int) -> Json:
         """The answer's JSON. options: of OData, without the `$`."""
@@ -140,24 +134,16 @@ class Server:
         await self._ask("PATCH", path, content)
 
     async def _ask(self, method: str, path: str, content: Json = None) -> tuple[str, Json]:
-        assert self._session is not None, "outside of connected()"
+        assert self._http is not None, "outside of connected()"
         data = None if content is None else json.dumps(content, separators=(",", ":")).encode()
-        headers = {"Content-Type": "application/json"} if data is not None else {}
-        url = f"{self._url}/{path}"
+        headers = self._headers if data is None else {**self._headers, "Content-Type": "application/json"}
         try:
-            async with self._session.request(
-                method, _as_it_is(url), data=data, headers=headers, allow_redirects=False
-            ) as answer:
-                body = await answer.content.read(MAX_ANSWER_BYTES)
-                while more := await answer.content.read(MAX_ANSWER_BYTES):  # read() gives what is there
-                    body += more
-                    if len(body) > MAX_ANSWER_BYTES:
-                        raise AwayError(f"{path}: an answer of more than {MAX_ANSWER_BYTES} bytes")
-        except TimeoutError as why:
-            raise AwayError(f"no answer within {self._settings.answer_within_s} s") from why
-        except (aiohttp.ClientError, OSError, ValueError) as why:
-            certificate = certificate_words(why, time.time_ns() // 1_000_000)
-            raise AwayError(certificate or f"{type(why).__name__}: {why}") from why
+            answer = await self._http.request(
+                method, f"{self._path}/{path}", data, headers, self._settings.answer_within_s
+            )
+        except HttpError as why:
+            raise AwayError(certificate_words(why, time.time_ns() // 1_000_000) or str(why)) from why
+        body = answer.body
         self._judge(answer.status, answer.headers.get("Retry-After", ""), path, body)
         try:
             return answer.headers.get("Location", ""), json.loads(body) if body.strip() else None
@@ -180,18 +166,12 @@ class Server:
             raise AwayError(f"{what}: {status}: it is somewhere else: correct the url")
 
 
-def _as_it_is(url: str) -> "str | Any":
-    from yarl import URL
-
-    return URL(url, encoded=True)
-
-
 def _read_files(settings: SensorThingsSettings) -> tuple[dict[str, str], ssl.SSLContext | None]:
     headers: dict[str, str] = {"Accept": "application/json"}
     if settings.secret_file is not None:
         secret = settings.secret_file.read_text(encoding="utf-8").rstrip("\r\n")
         if settings.username is not None:
-            headers["Authorization"] = aiohttp.BasicAuth(settings.username, secret, "utf-8").encode()
+            headers["Authorization"] = "Basic " + b64encode(f"{settings.username}:{secret}".encode()).decode()
         elif settings.header is not None:
             headers[settings.header] = secret
         else:
