@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
@@ -25,7 +26,8 @@ Say = Callable[[str], bool]
 
 def check_routes(config: Config, good: Say, wrong: Say) -> list[bool]:
     """Says for each route whether it can be used. What good() and wrong() returned."""
-    return asyncio.run(_all(config, good, wrong))
+    with ThreadPoolExecutor(1) as thread:  # whoever calls may be in an event loop
+        return thread.submit(lambda: asyncio.run(_all(config, good, wrong))).result()
 
 
 async def _all(config: Config, good: Say, wrong: Say) -> list[bool]:
