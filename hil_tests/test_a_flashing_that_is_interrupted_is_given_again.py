@@ -174,4 +174,6 @@ async def test_a_flashing_ends_well_however_it_was_interrupted(
         await shop.require_good(board)
         case.survived()
 
+    printed_to = sys.stdout
     await sweep.at_once(cases, AT_ONCE, run)
+    assert sys.stdout is printed_to, "several at a time, in threads, leave the process as it was"

@@ -4,8 +4,6 @@ Only blank boards, and boards that are not enrolled, have one: an enrolled board
 "Who gets in by USB?"). The port is opened exclusively. What mpremote prints about its troubles is not shown.
 """
 
-import contextlib
-import io
 import os
 import struct
 import time
@@ -74,8 +72,7 @@ class Repl:
         from mpremote.transport import TransportError, TransportExecError  # type: ignore[import-untyped]
 
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                printed, failed = self._transport.exec_raw(program, timeout=ANSWER_WITHIN_S)
+            printed, failed = self._transport.exec_raw(program, timeout=ANSWER_WITHIN_S)
         except (OSError, TransportError, TransportExecError, struct.error) as why:
             raise self._gone(why) from why
         if failed:
@@ -92,11 +89,10 @@ class Repl:
         from mpremote.transport import TransportError
 
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                self._transport.exec_raw_no_follow(program)
-                # Whoever opens the port next must not meet the board as it was before.
-                self._transport.serial.timeout = RESET_WITHIN_S
-                self._transport.serial.read(1)
+            self._transport.exec_raw_no_follow(program)
+            # Whoever opens the port next must not meet the board as it was before.
+            self._transport.serial.timeout = RESET_WITHIN_S
+            self._transport.serial.read(1)
         except OSError:
             pass  # a port that vanishes is what this looks like from here
         except (TransportError, struct.error) as why:
@@ -135,26 +131,26 @@ class Repl:
 
     def _connect(self) -> None:
         try:
+            from mpremote import transport_serial  # type: ignore[import-untyped]
             from mpremote.transport import TransportError
-            from mpremote.transport_serial import SerialTransport  # type: ignore[import-untyped]
         except ImportError as why:
             raise UsageError(f"Flashing needs mpremote ({why}): pip install laterne.") from why
+        # It would print its troubles where our JSON goes. Redirecting stdout is for the whole process: not in threads.
+        transport_serial.print = _unsaid
         _require_port(self.port)
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                self._transport = SerialTransport(self.port, line.BAUD, timeout=ATTEMPT_S)
+            self._transport = transport_serial.SerialTransport(self.port, line.BAUD, timeout=ATTEMPT_S)
         except TransportError as why:
             raise UsageError(port_users.in_use(self.port)) from why
         for _ in range(ATTEMPTS):
             try:
-                with contextlib.redirect_stdout(io.StringIO()):
-                    self._transport.enter_raw_repl(soft_reset=False, timeout_overall=ATTEMPT_S)
-                    # A board that starts answers each attempt, ours and those of a command that was killed, as soon
-                    # as it listens: what is left of these would be taken for the answer to a program.
-                    self._transport.serial.timeout = QUIET_S
-                    while self._transport.serial.read(line.READ_BYTES):
-                        pass
-                    self._transport.enter_raw_repl(soft_reset=False, timeout_overall=ATTEMPT_S)
+                self._transport.enter_raw_repl(soft_reset=False, timeout_overall=ATTEMPT_S)
+                # A board that starts answers each attempt, ours and those of a command that was killed, as soon
+                # as it listens: what is left of these would be taken for the answer to a program.
+                self._transport.serial.timeout = QUIET_S
+                while self._transport.serial.read(line.READ_BYTES):
+                    pass
+                self._transport.enter_raw_repl(soft_reset=False, timeout_overall=ATTEMPT_S)
                 self._transport.serial.timeout = ANSWER_WITHIN_S
                 return
             except TransportError:
@@ -175,6 +171,10 @@ class Repl:
             f"The board on {self.port} has gone away ({str(why)[:MAX_TRACEBACK]}): plug it in again and give the same "
             "command; what is written stays."
         )
+
+
+def _unsaid(*_: object) -> None:
+    """In place of a print()."""
 
 
 def _require_port(port: str) -> None:
