@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from laterne_protocol import credential
+from laterne_protocol import credential, fields
 from laterne_provisioning import line, output
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.flashing.checking import Reading, reading_of
@@ -110,8 +110,9 @@ def _state(board: str, values: list[Any]) -> State:
 
 
 def _number(value: object) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError("a number is wanted")
+    # A number of a thousand digits is one, too, and the first division by it would end the command.
+    if not isinstance(value, int) or not 0 <= value <= fields.MAX_UTC_MS:
+        raise ValueError("a number of a board is wanted")
     return value
 
 

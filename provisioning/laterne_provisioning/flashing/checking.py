@@ -72,6 +72,10 @@ def checked(printed: bytes) -> Checked:
 
 def reading_of(channel: int, value: int | None, quality: int) -> Reading:
     """As a board has it: an integer of the channel's scale. Raises ValueError, TypeError, ArithmeticError."""
+    if not 0 <= int(channel) <= report.MAX_CHANNEL:
+        raise ValueError("a channel beyond those there are")
+    if value is not None and not report.MIN_VALUE <= int(value) <= report.MAX_VALUE:
+        raise ValueError("a value beyond 32 bits")
     name, unit, exponent = channels.describe(int(channel))
     shown = None if value is None else round(int(value) * 10.0**exponent, -exponent)
     return Reading(int(channel), name, shown, unit, int(quality))
