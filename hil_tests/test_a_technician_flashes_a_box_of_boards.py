@@ -85,6 +85,8 @@ async def test_the_line_of_another_board_is_noticed(emulated_boards: "Benches", 
 
 def test_ids_are_counted_as_they_are_written() -> None:
     assert [row.board for row in box.counted("LE-0998", 4)] == ["LE-0998", "LE-0999", "LE-1000", "LE-1001"]
+    with pytest.raises(UsageError, match="LE 0007"):
+        box.counted("LE 0007", 1)
     with pytest.raises(UsageError, match="ends in no number"):
         box.counted("LE", 3)
 

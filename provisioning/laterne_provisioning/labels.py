@@ -9,6 +9,7 @@ A label is 63.5 x 38.1 mm, a sheet is A4 with 3 x 7 of them, as adhesive sheets 
 
 import html
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -98,6 +99,19 @@ def file(labels: Sequence[Label], suffix: str) -> bytes:
     if len(pages) > 1:
         raise UsageError(f"{len(labels)} labels need {len(pages)} sheets: write a .pdf, or name at most 21.")
     return _svg(pages[0], size) if suffix == ".svg" else _png(pages[0], size)
+
+
+def require_possible(path: Path, count: int) -> None:
+    """That so many labels can be written to this file, asked before anything is done. Raises UsageError."""
+    suffix = suffix_of(path)
+    if suffix not in FORMATS:
+        raise UsageError(f"Labels are written as {', '.join(FORMATS)}: give the file such a name.")
+    if suffix != ".svg" and find_spec("PIL") is None:
+        raise UsageError(f"Labels as {suffix} need Pillow: pip install pillow, or write an .svg.")
+    if suffix != ".pdf" and count > COLUMNS * ROWS:
+        raise UsageError(f"{count} labels need several sheets: write a .pdf.")
+    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{path} cannot be written: name a file in a directory that is there and that is yours.")
 
 
 def suffix_of(path: Path) -> str:

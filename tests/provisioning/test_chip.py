@@ -92,6 +92,16 @@ def test_the_drive_of_the_right_chip_is_found_and_two_of_them_are_a_question(tmp
         chip.drive_of(image, mounted(tmp_path / "b", "RPI-RP2", "RPI-RP2"))
 
 
+def test_only_a_drive_can_be_a_boot_loader_s_and_its_path_may_have_any_letters(tmp_path: Path) -> None:
+    """Who may write into a folder that is mounted, as /dev/shm, must not have an interpreter written where he wants."""
+    image = chip.read(file_of(tmp_path, uf2()))
+    mounts = mounted(tmp_path, "RPI-RP2")
+    mounts.write_text(mounts.read_text().replace(" vfat ", " tmpfs "))
+    assert chip.drive_of(image, mounts) is None
+    (tmp_path / "Müller").mkdir()
+    assert chip.drive_of(image, mounted(tmp_path / "Müller", "RPI-RP2")) == tmp_path / "Müller" / "drive 0"
+
+
 def test_a_drive_that_nobody_mounts_is_asked_for_with_the_command_that_does_it(tmp_path: Path) -> None:
     image = chip.read(file_of(tmp_path, uf2()))
     with pytest.raises(OperatorError, match=r"BOOTSEL.*udisksctl mount -b /dev/disk/by-label/RPI-RP2"):

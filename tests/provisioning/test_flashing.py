@@ -10,8 +10,9 @@ from tests.provisioning.commands import laterne
 from laterne_emulator import image, release_tool
 from laterne_protocol.release_file import Release
 from laterne_protocol.release_index import Head
+from laterne_provisioning import labels
 from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.flashing import checking, commands, interpreter, layout, repl
+from laterne_provisioning.flashing import checking, commands, interpreter, layout, repl, writing
 from laterne_provisioning.flashing.interpreter import Interpreter
 
 MODELS = ["emulated", "esp32", "pico", "pico2"]
@@ -154,6 +155,31 @@ def test_a_port_that_gives_no_repl_is_left_alone(monkeypatch: pytest.MonkeyPatch
     for path, words in (("/dev/nothing", "There is no port"), ("/dev/null", "no serial port")):
         with pytest.raises(UsageError, match=words):
             repl.Repl(path)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [("_l(", b"x /a/y\r\n"), ("_l(", b"f /a/x\ny\r\n"), ("_h(", b"a\n"), ("statvfs", b"1")],
+)
+def test_a_board_that_answers_nonsense_is_a_sentence(release: Release, asked: str, said: bytes) -> None:
+    class Nonsense:
+        port = "the port"
+
+        def run(self, program: str) -> bytes:
+            return said * program.count(asked) or b"-\n" * program.count("_h(")
+
+    with pytest.raises(OperatorError, match=r"(holds a name that cannot be read|answers something else)"):
+        writing.write(Nonsense(), layout.layout(release, "pico"), lambda done, whole: None)  # type: ignore[arg-type]
+
+
+def test_where_a_label_cannot_go_is_said_before_a_board_is_flashed(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="a directory that is there"):
+        commands.flash("/dev/null", label=tmp_path / "nowhere" / "x.svg")
+    (tmp_path / "x.svg").mkdir()
+    with pytest.raises(UsageError, match="name a file"):
+        labels.require_possible(tmp_path / "x.svg", 1)
+    with pytest.raises(UsageError, match=r"write a \.pdf"):
+        labels.require_possible(tmp_path / "y.svg", 22)
 
 
 def test_what_is_missing_or_contradicts_itself_is_said_before_anything_is_done() -> None:

@@ -63,7 +63,10 @@ def counted(first: str, number: int) -> list[Row]:
     if not 0 < number <= MAX_ROWS:
         raise UsageError(f"--count is 1 to {MAX_ROWS}.")
     name, begin = found[1], int(found[2])
-    return [Row(0, f"{name}{begin + at:0{len(found[2])}}", None, None) for at in range(number)]
+    rows = [Row(0, f"{name}{begin + at:0{len(found[2])}}", None, None) for at in range(number)]
+    for row in rows:
+        enrol.check_ids(row.board, None)
+    return rows
 
 
 class Box:

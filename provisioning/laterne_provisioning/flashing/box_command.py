@@ -38,6 +38,8 @@ def flash_box(authority: authorities.Authority, way: Way, secrets: keys.Secrets,
     releases.require_ours(way.release)
     releases.require_signed(way.release, authority.trusted)
     rows = _rows(options)
+    if options.label is not None:
+        labels.require_possible(options.label, len(rows))
     line_of = box.lines_for(options.port_from, options.line)
     if "*" not in options.line:
         with Line(options.line):
@@ -58,9 +60,9 @@ def flash_box(authority: authorities.Authority, way: Way, secrets: keys.Secrets,
                     results.append(result)
                     _tell(result)
                     _write_labels(todo, options.label)
-        finally:  # also after Ctrl-C: what was done is told
-            _write_labels(todo, options.label)
+        finally:  # also after Ctrl-C, and when labels cannot be written: what was done is told
             _tell_all(todo, results, options)
+            _write_labels(todo, options.label)
         if todo.open() or any(result.result == FAILED for result in results):
             raise typer.Exit(1)
 

@@ -12,6 +12,7 @@ Sources: the UF2 format (github.com/microsoft/uf2), family numbers of pico-sdk (
 """
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -35,6 +36,7 @@ LOOK_AGAIN_S = 0.2
 PIECE_BYTES = 64 * 1024
 _MOUNTS = Path("/proc/self/mounts")
 _INFO = "INFO_UF2.TXT"
+_FAT = {"vfat", "msdos", "exfat", "fuseblk"}  # what a boot loader's drive can be
 _BLOCK = struct.Struct("<8I476sI")
 _MAGIC = (0x0A324655, 0x9E5D5157, 0x0AB16F30)
 _NOT_MAIN_FLASH, _HAS_FAMILY = 0x00000001, 0x00002000
@@ -167,8 +169,11 @@ def drive_of(image: Image, mounts: Path = _MOUNTS) -> Path | None:
     """Where the drive of a boot loader that takes this image is mounted. Raises OperatorError: there are several."""
     found = []
     for line in mounts.read_text(errors="replace").splitlines():
+        _, written, kind = line.split(" ")[:3]
+        if kind not in _FAT:  # a folder that anybody may write in could send us anywhere
+            continue
         # Spaces in a path stand there as \040 (fstab(5)).
-        place = Path(line.split(" ")[1].encode().decode("unicode_escape", "replace"))
+        place = Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), written))
         try:
             told = (place / _INFO).read_text(errors="replace")[:4096]
         except OSError:

@@ -114,8 +114,8 @@ def flash(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Write a release onto the board on PORT, test and enrol it. If it is interrupted, give the same command again."""
-    if label is not None and labels.suffix_of(label) not in labels.FORMATS:
-        raise UsageError(f"Labels are written as {', '.join(labels.FORMATS)}: give the file such a name.")
+    if label is not None:
+        labels.require_possible(label, 1)
     secrets = keys.Secrets(passphrase_file, pin_file)
     settings = _settings(address, report_seconds, sample_ms)
     if in_box:

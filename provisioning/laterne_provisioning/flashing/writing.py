@@ -184,6 +184,11 @@ def _listed(repl: Repl) -> dict[str, list[str]]:
             )
         for row in printed.decode(errors="replace").splitlines():
             kind, _, path = row.partition(" ")
+            if kind not in found:
+                raise OperatorError(
+                    f"/{folder} of the board on {repl.port} holds a name that cannot be read: erase its flash "
+                    "(BOOTSEL, esptool) and repeat."
+                )
             found[kind].append(path.removeprefix("/"))
     return found
 
@@ -203,10 +208,13 @@ def _digests(repl: Repl, paths: Sequence[str]) -> dict[str, bytes | None]:
     for at in range(0, len(paths), ASKED_AT_ONCE):
         some = paths[at : at + ASKED_AT_ONCE]
         rows = repl.run("".join(f"_h('/{path}')\n" for path in some)).split()
-        if len(rows) != len(some):
-            raise OperatorError(f"The board on {repl.port} answers something else than was asked: repeat the command.")
-        for path, row in zip(some, rows, strict=True):
-            found[path] = None if row == b"-" else base64.b64decode(row)
+        try:
+            for path, row in zip(some, rows, strict=True):
+                found[path] = None if row == b"-" else base64.b64decode(row)
+        except ValueError as why:
+            raise OperatorError(
+                f"The board on {repl.port} answers something else than was asked: repeat the command."
+            ) from why
     return found
 
 
@@ -223,7 +231,13 @@ def _read_back(repl: Repl, files: Sequence[File]) -> None:
 
 def _require_room(repl: Repl, new: Sequence[File]) -> None:
     """Raises OperatorError: flash is too small, or full of something else."""
-    block, free = map(int, repl.run("_s=os.statvfs('/')\nprint(_s[0],_s[3])").split())
+    told = repl.run("_s=os.statvfs('/')\nprint(_s[0],_s[3])")
+    try:
+        block, free = map(int, told.split())
+    except ValueError as why:
+        raise OperatorError(
+            f"The board on {repl.port} answers something else than was asked: repeat the command."
+        ) from why
     # littlefs gives a file whole blocks, a folder two; small files lie in their folder's.
     folders = {file.path.rpartition("/")[0] for file in new}
     needed = sum(math.ceil(len(file.content) / block) for file in new if len(file.content) > block // 8)
