@@ -45,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--board-seed", type=int, default=None, help="seed of the emulated boards' sensors and lines")
     group.addoption("--fault-seed", type=int, default=None, help="seed of the fault sweeps")
     group.addoption("--sweeps", action="store_true", help="of the tests that are named only the fault sweeps")
+    group.addoption("--board", metavar="PORT", default=None, help="the USB port of a real board that is not enrolled")
     group.addoption("--fault-case", type=int, default=None, help="run only this case of each fault sweep")
 
 
