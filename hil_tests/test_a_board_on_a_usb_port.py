@@ -10,18 +10,17 @@ import asyncio
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from tests.typed import LATERNE, laterne, run
 
 from laterne_emulator import image, release_tool
 
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches
 
-LATERNE = [sys.executable, "-m", "laterne_provisioning"]
 WITHIN_S = 180.0  # a real board's flash may take 400 ms for each of 220 erases
 
 
@@ -44,40 +43,15 @@ async def flashing(usb: Path, tmp_path: Path) -> list[object]:
     return ["flash", usb, "--release", release, "--authority", office, "--json"]
 
 
-async def begun(*arguments: object) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *LATERNE, *map(str, arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-
-
-async def laterne(*arguments: object) -> str:
-    """What it has printed."""
-    process = await begun(*arguments)
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            out, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    assert process.returncode == 0, (out + errors).decode()
-    return out.decode()
-
-
-async def document(*arguments: object) -> Any:
-    """The JSON that it has printed."""
-    return json.loads(await laterne(*arguments))
-
-
 async def test_a_board_is_flashed_twice_and_tells_how_it_is(usb: Path, flashing: list[object]) -> None:
-    first = await document(*flashing)
-    again = await document(*flashing)
+    first = await laterne(*flashing, within_s=WITHIN_S)
+    again = await laterne(*flashing, within_s=WITHIN_S)
     assert (again["written"], again["files"], again["model"]) == (0, first["files"], first["model"])
     assert all(reading["value"] is not None for reading in again["readings"])
-    found = await document("board", "doctor", usb, "--json")
+    found = await laterne("board", "doctor", usb, "--json")
     assert {finding["verdict"] for finding in found["findings"]} <= {"ok", "look at"}
     assert not found["enrolled"]
-    state = json.loads((await laterne("board", "watch", usb, "--count", 1)).splitlines()[-1])
+    state = json.loads((await run(*LATERNE, "board", "watch", usb, "--count", 1))[0].splitlines()[-1])
     assert (state["release"], state["slot"]) == (first["version"], "a")
 
 
@@ -110,7 +84,7 @@ async def test_a_command_that_is_killed_on_its_way_is_given_again(usb: Path, fla
         if process.returncode is None:
             process.kill()
             await process.wait()
-    done = await document(*flashing)
+    done = await laterne(*flashing, within_s=WITHIN_S)
     assert done["files"] > 100
-    found = await document("board", "doctor", usb, "--json")
+    found = await laterne("board", "doctor", usb, "--json")
     assert {finding["verdict"] for finding in found["findings"]} <= {"ok", "look at"}

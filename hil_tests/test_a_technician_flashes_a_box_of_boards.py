@@ -46,12 +46,12 @@ async def test_a_box_with_a_broken_board_is_done_in_two_goes(emulated_boards: "B
         *("--port-from", bench.folder / "*" / "usb", "--line", bench.folder / "*" / "uart", "--label", label),
     )
     await first.power_on()
-    process = await begun(*LATERNE, *command)
-    await told(process, "LE-0007 enrolled")
-    await broken.power_on()  # the next one is plugged in while the command waits
-    await told(process, "failed")
-    process.send_signal(signal.SIGINT)  # the technician goes home
-    done = json.loads((await ended(process, code=130))[0])
+    async with begun(*LATERNE, *command) as process:
+        await told(process, "LE-0007 enrolled")
+        await broken.power_on()  # the next one is plugged in while the command waits
+        await told(process, "failed")
+        process.send_signal(signal.SIGINT)  # the technician goes home
+        done = json.loads((await ended(process, code=130))[0])
     assert [(row["id"], row["result"]) for row in done["rows"]] == [
         ("LE-0007", "enrolled"), (None, "failed"),
     ]  # fmt: skip
@@ -59,10 +59,10 @@ async def test_a_box_with_a_broken_board_is_done_in_two_goes(emulated_boards: "B
     assert label.read_bytes().startswith(b"%PDF")
     # The next day: the same command with the same boards, and a good one in place of the broken one.
     await broken.power_off()
-    process = await begun(*LATERNE, *command)
-    await told(process, "already")
-    await second.power_on()
-    again = json.loads((await ended(process))[0])
+    async with begun(*LATERNE, *command) as process:
+        await told(process, "already")
+        await second.power_on()
+        again = json.loads((await ended(process))[0])
     assert (again["enrolled"], again["already"], again["failed"], again["open"]) == (1, 1, 0, [])
     assert again["rows"][-1]["id"] == "LE-0003"
     boards = await laterne("board", "list", "--json", "--authority", office)
@@ -124,3 +124,16 @@ def test_what_cannot_be_looked_at_ends_the_box() -> None:
 
     with Arrivals(look) as came, pytest.raises(OSError, match="no USB"):
         came.next(WITHIN_S)
+
+
+def test_waiting_for_a_board_is_no_work() -> None:
+    looks = 0
+
+    def look() -> list[str]:
+        nonlocal looks
+        looks += 1
+        return []
+
+    with Arrivals(look) as came:
+        assert came.next(1.0) is None
+    assert 1 <= looks <= 1.0 / arrivals.LOOK_AGAIN_S + 2, "it looks a few times a second, also where there is nothing"

@@ -14,29 +14,32 @@ GATEWAY = Path(sys.executable).with_name("laterne-gateway")
 WITHIN_S = 60.0  # a bound for what would hang: others may share the cores
 
 
-async def begun(*command: object) -> asyncio.subprocess.Process:
-    """A command under way: give it to ended()."""
-    return await asyncio.create_subprocess_exec(
+@contextlib.asynccontextmanager
+async def begun(*command: object) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A command under way, for ended(); killed if it still runs when the block ends."""
+    process = await asyncio.create_subprocess_exec(
         *map(str, command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-
-
-async def ended(process: asyncio.subprocess.Process, code: int = 0, within_s: float = WITHIN_S) -> tuple[str, str]:
-    """What it has said: (stdout, stderr). It must end with this code."""
     try:
-        async with asyncio.timeout(within_s):
-            out, errors = await process.communicate()
+        yield process
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+async def ended(process: asyncio.subprocess.Process, code: int = 0, within_s: float = WITHIN_S) -> tuple[str, str]:
+    """What it has said: (stdout, stderr). It must end with this code."""
+    async with asyncio.timeout(within_s):
+        out, errors = await process.communicate()
     assert process.returncode == code, (out + errors).decode()
     return out.decode(), errors.decode()
 
 
 async def run(*command: object, code: int = 0, within_s: float = WITHIN_S) -> tuple[str, str]:
     """As ended(), of a command that begins now."""
-    return await ended(await begun(*command), code, within_s)
+    async with begun(*command) as process:
+        return await ended(process, code, within_s)
 
 
 async def laterne(*arguments: object, code: int = 0, within_s: float = WITHIN_S) -> Any:

@@ -46,7 +46,7 @@ class Arrivals:
 
     def _run(self) -> None:
         seen: dict[str, float] = {}  # port: when it was there last, monotonic
-        while not self._ended.wait(LOOK_AGAIN_S if seen else 0):
+        while True:
             try:
                 present = self._look()
             except Exception as why:
@@ -59,3 +59,5 @@ class Arrivals:
                 if port not in seen:
                     self._found.put(port)
                 seen[port] = now_s
+            if self._ended.wait(LOOK_AGAIN_S):
+                return
