@@ -5,13 +5,17 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from laterne_provisioning import port_users
+from laterne_provisioning.doctor.console import Console
+from laterne_provisioning.errors import UsageError
+from laterne_provisioning.flashing.repl import Repl
+from laterne_provisioning.line import Line
 
 HOLD = """
 import fcntl, os, sys
@@ -55,6 +59,20 @@ def test_the_gateway_is_named_with_the_command_that_frees_the_port(tmp_path: Pat
 def test_another_program_is_named(tmp_path: Path, port: str) -> None:
     with program(tmp_path, "mpremote", port) as number:
         assert f"in use by mpremote {os.path.basename(port)} (process {number}): wait" in port_users.in_use(port)
+
+
+@pytest.mark.parametrize("opened", [Repl, Console, Line], ids=["flash", "doctor and watch", "enrol"])
+def test_whoever_comes_second_is_told_who_has_the_port(
+    tmp_path: Path, port: str, opened: Callable[[str], object]
+) -> None:
+    with (
+        program(tmp_path, "laterne-gateway", port) as number,
+        pytest.raises(UsageError, match=rf"in use by laterne-gateway .*\(process {number}\).*port release"),
+    ):
+        opened(port)
+    first = Console(port)
+    with first, pytest.raises(UsageError, match=rf"process {os.getpid()}"):
+        opened(port)
 
 
 def test_nobody_is_named_who_is_not_there(port: str) -> None:
