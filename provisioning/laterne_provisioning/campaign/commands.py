@@ -40,6 +40,10 @@ def start(
         str, typer.Option(metavar="N,PERCENT", help="More boards than both that fail once armed: halt.")
     ] = "1,0.5",
     reports: Annotated[int, typer.Option(min=1, help="Of each board, before and after, that are compared.")] = 5,
+    past: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Reports of the last 7 days to compare with: `laterne verify --save`."),
+    ] = None,
     window: Annotated[
         list[str] | None, typer.Option(metavar="WHEN", help='When boards may start anew: "Mo-Fr 02:00-04:00 Zone".')
     ] = None,
@@ -50,6 +54,9 @@ def start(
     as_json: JsonOption = False,
 ) -> None:
     """Bring RELEASE to boards. Stop it with Ctrl-C at any time; `campaign resume` goes on, here or elsewhere."""
+    for path in past or []:
+        if not path.is_file():
+            raise UsageError(f"{path} is no file with reports: `laterne verify --save` makes one.")
     opened = authorities.open_authority(authority)
     most, percent = choosing.failures_of(max_failures)
     gates = Gates(success_percent=success, failures=most, failures_percent=percent, reports=reports)
@@ -76,7 +83,7 @@ def start(
         "" if approve_by is None else gateways.key_in(approve_by, "approver", "laterne grant key").hex(),
         now,
     )
-    foreground.begin(opened, plan, data, access, as_json)
+    foreground.begin(opened, plan, data, access, as_json, past or [])
 
 
 @app.command()

@@ -5,20 +5,22 @@ under way (new keys, its end) gets no order of ours meanwhile: one board, one or
 newest key its gateway has no roster with: what it signs waits on it until then.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 from laterne_protocol import cose, credential, order, receipt
 from laterne_protocol.errors import ObjectError, WireError
 from laterne_protocol.report import GOOD, NOT_EVALUATED
-from laterne_provisioning import audit, keys, known_boards, primitives, roster
+from laterne_provisioning import audit, keys, known_boards, primitives, report_files, roster
 from laterne_provisioning.authority import Authority, sign_object
 from laterne_provisioning.campaign.health import SHORT_DIGEST, Heard
 from laterne_provisioning.campaign.plan import Target
 from laterne_provisioning.campaign.rows import Change, Wanted
+from laterne_provisioning.errors import UsageError
 from laterne_provisioning.order_book import OrderBook
 from laterne_provisioning.registry import ENROLLED, Registry
-from laterne_provisioning.verifier import Refused, Verifier
+from laterne_provisioning.verifier import Refused, Verified, Verifier
 
 ACTIONS = {order.STAGE: "stage", order.ARM: "arm", order.ABANDON: "abandon"}
 MAX_NAMED = 200  # boards in one record of the audit log, of 40 bytes each
@@ -101,17 +103,19 @@ class Desk:
             found = self._verifier.check(body, board)
         if isinstance(found, Refused) or found.repeated:
             return None
-        good = [one for one in found.readings if one.value is not None and one.quality in (GOOD, NOT_EVALUATED)]
-        release = None if found.release is None else (found.release[0].hex()[:SHORT_DIGEST], found.release[1])
-        return Heard(
-            found.sequence,
-            found.boot,
-            found.closed_ms,
-            release,
-            frozenset(one.channel for one in good),
-            len(found.readings),
-            len(found.readings) - len(good),
-        )
+        return _told_by(found)
+
+    def past(self, paths: Sequence[Path]) -> Iterator[tuple[str, Heard]]:
+        """What reports in files tell (`laterne verify --save`), and of which board. Raises UsageError."""
+        for path in paths:
+            try:
+                with path.open("rb") as file:
+                    for piece in report_files.pieces(file.read):
+                        found = self._verifier.check(piece.body) if piece.readable else None
+                        if isinstance(found, Verified) and not found.repeated:
+                            yield found.board, _told_by(found)
+            except OSError as why:
+                raise UsageError(f"The reports cannot be read: {why.strerror}: {path}") from why
 
     def _has_new_key(self, board: str) -> bool:
         row = self._registry.board(board)
@@ -136,3 +140,18 @@ class Desk:
             for start in range(0, len(boards), MAX_NAMED):
                 named: list[audit.Json] = list(boards[start : start + MAX_NAMED])
                 self._authority.log.append("campaign boards", campaign, {"event": event, "to": state, "boards": named})
+
+
+def _told_by(found: Verified) -> Heard:
+    good = [one for one in found.readings if one.value is not None and one.quality in (GOOD, NOT_EVALUATED)]
+    release = None if found.release is None else (found.release[0].hex()[:SHORT_DIGEST], found.release[1])
+    return Heard(
+        found.sequence,
+        found.boot,
+        found.closed_ms,
+        release,
+        frozenset(one.channel for one in good),
+        len(found.readings),
+        len(found.readings) - len(good),
+        None if found.clock[1] is None else found.clock[1] // 1000,
+    )

@@ -93,7 +93,8 @@ def _arm(moves: Moves, now: int) -> None:
         if (told is not None and told.phase == IN_TRIAL) or moves.is_held(board, now):
             continue  # in trial of another release, by another order; or just getting new keys
         # Who has no past to be compared with waits for it.
-        if row.before.reports >= moves.plan.gates.reports and target.post not in posts and busy[target.gateway] < most:
+        has_past = row.before.reports >= moves.plan.gates.reports and row.heard_at >= moves.plan.made
+        if has_past and target.post not in posts and busy[target.gateway] < most:
             if target.post is not None:
                 posts.add(target.post)
             busy[target.gateway] += 1

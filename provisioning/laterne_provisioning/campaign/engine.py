@@ -81,6 +81,10 @@ class Engine:
         """A new report of this board, its signature verified."""
         hearing.heard(self._moves, board, heard, now)
 
+    def remembered(self, board: str, heard: Heard, now: int) -> None:
+        """A report of the days before the campaign, its signature verified."""
+        hearing.remembered(self._moves, board, heard, now)
+
     def hinted(self, board: str, told: Told, now: int) -> None:
         """What the gateway tells of this board. Never success."""
         hearing.hinted(self._moves, board, told, now)

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from laterne_provisioning import authority as authorities
 from laterne_provisioning import keys, output
 from laterne_provisioning.access import Access
 from laterne_provisioning.authority import Authority
-from laterne_provisioning.campaign import approval, choosing, screen, show, store
+from laterne_provisioning.campaign import approval, choosing, health, screen, show, store
 from laterne_provisioning.campaign.desk import Desk
 from laterne_provisioning.campaign.engine import Engine
 from laterne_provisioning.campaign.plan import Plan, Release
@@ -31,8 +32,8 @@ def name_of(release: Release, at: int) -> str:
     return f"{datetime.fromtimestamp(at, UTC):%Y%m%d-%H%M%S}-{release.digest[:8]}"
 
 
-def begin(opened: Authority, plan: Plan, data: bytes, access: Access, as_json: bool) -> None:
-    """A new campaign. data: the release file."""
+def begin(opened: Authority, plan: Plan, data: bytes, access: Access, as_json: bool, past: Sequence[Path] = ()) -> None:
+    """A new campaign. data: the release file. past: files with reports of the days before."""
     choosing.require_free(opened, plan)
     opened.log.append(
         "campaign start",
@@ -47,12 +48,24 @@ def begin(opened: Authority, plan: Plan, data: bytes, access: Access, as_json: b
     )
     made = store.create(opened.directory, plan, data)
     output.message(f"The campaign {plan.id}: {len(plan.targets)} boards in {len(plan.waves)} waves.")
+    if past:
+        _remember(opened, made, past)
     if plan.approver:
         output.message(
             f"It waits for the second person: laterne campaign approve {plan.id} --key FILE; then resume it."
         )
         return
     go_on(opened, made, access, "resume", as_json)
+
+
+def _remember(opened: Authority, made: store.Store, past: Sequence[Path]) -> None:
+    with made.writing(), opened.registry() as registry:
+        desk, engine = Desk(opened, registry, opened.signing_key("order", keys.Secrets()), now), made.engine()
+        for board, heard in desk.past(past):
+            engine.remembered(board, heard, now())
+        keep(made, engine, desk, output.message)
+    known = sum(row.before.reports > 0 for row in engine.rows.values())
+    output.message(f"{known} of {len(engine.rows)} boards have a past of the last {health.DAYS} days in these files.")
 
 
 def told(authority: Path, campaign: str | None, access: Access, what: str, as_json: bool) -> None:

@@ -48,6 +48,14 @@ RESULTS = {  # protocol/README.md, 3.1
 }
 
 
+def remembered(moves: Moves, board: str, heard: Heard, now: int) -> None:
+    """A report of before the campaign, its signature verified: of the board's past, if it says when it was."""
+    row = moves.rows.get(board)
+    if row is not None and heard.utc_s is not None:
+        row.before.add(heard, heard.utc_s, now)
+        moves.touch(board)
+
+
 def heard(moves: Moves, board: str, heard: Heard, now: int) -> None:
     """A new report of this board, its signature verified."""
     row = moves.rows.get(board)
@@ -62,7 +70,7 @@ def heard(moves: Moves, board: str, heard: Heard, now: int) -> None:
     if row.state in (*AT_STAKE, CONFIRMED) and heard.boot > row.armed_boot and heard.sequence > row.line:
         _heard_after(moves, board, row, heard, ours, now)
     elif row.state in (QUEUED, SENDING, STAGED, WAITING_WINDOW):
-        row.before.add(heard)
+        row.before.add(heard, now, now)  # its own clock may be years off
 
 
 def _was_armed(row: Row) -> bool:
@@ -77,7 +85,7 @@ def _found(moves: Moves, board: str, row: Row, now: int) -> None:
 def _heard_after(moves: Moves, board: str, row: Row, heard: Heard, ours: str, now: int) -> None:
     runs_ours = heard.release is not None and heard.release[0] == ours
     if runs_ours and row.trial_boot < 0:
-        row.trial_boot = heard.boot
+        row.trial_boot, row.watched_at = heard.boot, now
         moves.touch(board)  # the next start may be months away: this is said once
     if row.state == ARMED and runs_ours:
         moves.move(board, "tries it", now, "")
@@ -104,7 +112,7 @@ def _heard_after(moves: Moves, board: str, row: Row, heard: Heard, ours: str, no
 
 def _judge(moves: Moves, board: str, row: Row, now: int) -> None:
     gates = moves.plan.gates
-    problem = worse(row.before, row.after, row.boot - row.trial_boot, gates)
+    problem = worse(row.before, row.after, row.boot - row.trial_boot, now - row.watched_at, gates)
     if problem is not None:
         moves.fail(board, "worse", HEALTH, now, problem)
     elif row.state == TRIAL and row.proven and row.after.reports >= gates.reports:

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from laterne_provisioning.campaign.health import Past
+from laterne_provisioning.campaign.health import Baseline, Past, baseline_of
 from laterne_provisioning.campaign.plan import CANARY
 from laterne_provisioning.campaign.states import DRAFT, QUEUED
 
@@ -32,7 +32,7 @@ class Row:
     newest report came. arms: how often it was armed. asked: the order that is out or was answered, (action, nonce, its
     digest; both hex); tries: how often orders went out in this state; again: it is to go out once
     more; taken: its receipt says that it is being done. found: in a trial that it was
-    thought not to have begun. before, after: how it does.
+    thought not to have begun. before, after: how it does; watched_at: since when after is looked at.
     """
 
     state: str = QUEUED
@@ -53,7 +53,8 @@ class Row:
     again: bool = False
     taken: bool = False
     found: bool = False
-    before: Past = field(default_factory=Past)
+    watched_at: int = 0
+    before: Baseline = field(default_factory=Baseline)
     after: Past = field(default_factory=Past)
 
     def document(self) -> dict[str, Any]:
@@ -61,20 +62,22 @@ class Row:
         found = {
             one.name: value for one in dataclasses.fields(self) if (value := getattr(self, one.name)) != _NEW[one.name]
         }
-        for name in ("before", "after"):
-            if name in found:
-                past: Past = found[name]
-                found[name] = [past.reports, past.readings, past.bad, sorted(past.seen.items())]
+        if "before" in found:
+            found["before"] = self.before.document()
+        if "after" in found:
+            past = self.after
+            found["after"] = [past.reports, past.readings, past.bad, sorted(past.seen.items())]
         return found
 
 
 def row_of(document: dict[str, Any]) -> Row:
     """The row that document() describes. Raises TypeError, ValueError: it is none."""
     parts = dict(document)
-    for name in ("before", "after"):
-        if name in parts:
-            reports, readings, bad, seen = parts[name]
-            parts[name] = Past(reports, readings, bad, dict(seen))
+    if "before" in parts:
+        parts["before"] = baseline_of(parts["before"])
+    if "after" in parts:
+        reports, readings, bad, seen = parts["after"]
+        parts["after"] = Past(reports, readings, bad, dict(seen))
     if parts.get("asked") is not None:
         action, nonce, digest = parts["asked"]
         parts["asked"] = (action, nonce, digest)

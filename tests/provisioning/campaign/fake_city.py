@@ -57,7 +57,7 @@ class FakeCity:
         self.orders: list[tuple[str, order.Order]] = []
         self.release: release_file.Release | None = None
         self._parts: dict[int, bytes] = {}
-        self._turn = threading.Lock()
+        self.turn = threading.Lock()
         self._stop = threading.Event()
         self._subscribed = threading.Event()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, "fake-city", protocol=mqtt.MQTTv5)
@@ -82,7 +82,7 @@ class FakeCity:
 
     def _live(self) -> None:
         while not self._stop.wait(REPORT_S):
-            with self._turn:
+            with self.turn:
                 for name, post in self.posts.items():
                     if name not in self.deaf:
                         self._report(name, post)
@@ -133,7 +133,7 @@ class FakeCity:
         levels, body = message.topic.split("/"), bytes(message.payload)
         if not body:
             return
-        with self._turn:
+        with self.turn:
             if levels[3] == "release":
                 self._take_part(int(levels[5]), body)
             else:

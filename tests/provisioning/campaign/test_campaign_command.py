@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from tests.provisioning.campaign.conftest import make_release
 from tests.provisioning.campaign.fake_city import OLD, FakeCity
 from tests.provisioning.commands import LATERNE, WITHIN_S, Ended, killed_at, laterne
+from tests.provisioning.fake_board import FakeBoard
 from tests.servers import Mosquitto
 
 from laterne_protocol import order
@@ -95,6 +97,25 @@ class Running:
             if words in line:
                 return line
         raise AssertionError(f"it ended and never said {words!r}")
+
+
+def test_a_board_is_compared_with_the_reports_of_the_days_before_that_are_given(
+    authority: Path, city: FakeCity, boards: list[FakeBoard], broker: Mosquitto, release: Path, tmp_path: Path
+) -> None:
+    with city.turn:
+        now_ms = 1000 * int(time.time())
+        bodies = [boards[0].next_report(clock=(1, now_ms - 3_600_000 * ago, 5)) for ago in range(50, 10, -1)]
+        old = boards[0].next_report(clock=(1, now_ms - 30 * 86_400_000, 5))
+    past = tmp_path / "week.cbor"
+    assert "week.cbor" in start(authority, broker, release, "--past", past, code=2).err
+    past.write_bytes(b"".join(bodies) + b"not a report" + old)
+    city.silent = {"LE-0001"}
+    done = start(authority, broker, release, "--past", past, code=1)
+    assert "1 of 2 boards have a past" in done.err
+    (failed,) = done.json()["failures"]
+    before = re.search(r"in (\d+) of \1 before", failed["said"])
+    assert before is not None, failed
+    assert 40 <= int(before[1]) < 80, "the week's, some of today's, none of last month's"
 
 
 def test_another_command_watches_it_and_writes_a_line_at_each_change(

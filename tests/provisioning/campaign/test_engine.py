@@ -206,6 +206,60 @@ def test_a_board_that_does_worse_than_before_fails_and_halts_the_campaign(
     assert engine.course.state == HALTED
 
 
+def test_a_board_is_compared_with_the_last_seven_days_and_with_nothing_older() -> None:
+    """A board of whose reports half had a second channel a week ago, and all of the last days none."""
+    engine, day = running(1), 86400
+    board = engine.plan.canaries[0]
+    for ago in range(14):
+        good = frozenset({1, 2}) if ago > 6 else frozenset({1})
+        for number in range(10):
+            when = BEGIN - ago * day
+            engine.remembered(board, Heard(10 * (14 - ago) + number, 1, 1, None, good, 12, 0, when), BEGIN)
+    row = engine.rows[board]
+    assert (len(row.before.days), row.before.reports) == (7, 70)
+    assert row.before.total().seen == {1: 70}
+    engine.remembered(board, Heard(1, 1, 1, None, frozenset({1, 2}), 12, 0, BEGIN + day), BEGIN)
+    engine.remembered(board, Heard(2, 1, 1, None, frozenset({1, 2}), 12, 0, None), BEGIN)
+    assert row.before.reports == 70, "of the future, or of nobody knows when"
+    assert row_of(row.document()) == row
+
+
+def test_with_a_past_from_files_a_board_is_armed_as_soon_as_it_is_heard() -> None:
+    engine = running(1)
+    board = engine.plan.canaries[0]
+    for number in range(engine.plan.gates.reports):
+        engine.remembered(board, Heard(number, 1, 1, None, frozenset({1, 2}), 12, 0, BEGIN - 60), BEGIN)
+    engine.tick(BEGIN)
+    engine.hinted(board, told(staged=NEW), BEGIN)
+    engine.tick(BEGIN)
+    assert engine.rows[board].state == STAGED, "nobody knows in which start it is"
+    engine.heard(board, heard(99), BEGIN)
+    engine.tick(BEGIN)
+    assert engine.rows[board].state == ARMED
+
+
+@pytest.mark.parametrize(("a_day", "state"), [(0, FAILED), (6, CONFIRMED)])
+def test_starts_that_were_usual_before_are_no_fault_of_the_release(a_day: int, state: str) -> None:
+    engine = running(1, soak=2 * 86400)
+    board = engine.plan.canaries[0]
+    for hour in range(7 * 24):
+        boot = 1 + a_day * hour // 24
+        engine.remembered(
+            board, Heard(hour, boot, 1, None, frozenset({1}), 12, 0, BEGIN - 7 * 86400 + 3600 * hour + 1), BEGIN
+        )
+    last = 1 + 7 * a_day
+    engine.heard(board, Heard(1000, last, 1, None, frozenset({1}), 12, 0), BEGIN)
+    engine.tick(BEGIN)
+    engine.hinted(board, told(staged=NEW), BEGIN)
+    engine.tick(BEGIN)
+    engine.answered(board, order.ARM, NONCE, done(board, 1000), BEGIN)
+    engine.heard(board, Heard(1001, last + 1, 1, (NEW[:16], False), frozenset({1}), 12, 0), BEGIN)
+    for hour in range(24):
+        boot = last + 1 + hour // 4  # six starts in a day
+        engine.heard(board, Heard(1002 + hour, boot, 1, None, frozenset({1}), 12, 0), BEGIN + 3600 * hour)
+    assert engine.rows[board].state == state, engine.rows[board].said
+
+
 def test_a_sensor_that_was_silent_before_is_no_fault_of_the_release() -> None:
     engine = running(1)
     board = brought_to(CONFIRMED, engine)
