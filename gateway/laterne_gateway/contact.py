@@ -50,6 +50,8 @@ class Contact:
     told: int = 0  # how often it was told this one
     boot: int = 0  # as it said when it was identified
     update_due_s: float = math.inf  # when it is asked how far its update is
+    asked: int = 0  # questions in sessions with this board
+    missed: int = 0  # of these, the ones that had to be repeated, or had no answer at all
 
     def next_s(self) -> float:
         """When the next question is due, but for its update.
@@ -111,12 +113,15 @@ class Asking:
             return None if opened is None else self._message(contact, opened, expected)
 
         sealed = [link.seal(one.to_bytes()) for one in ahead if link.session is not None]
-        return await self._exchange.ask(
+        answer: Answer[messages.Message] | None = await self._exchange.ask(
             lambda: None if link.session is None or link.hinted else link.seal(message),
             judge,
             times or (ASK_TIMES if contact.answers else 1),
             b"".join(frame.DELIMITER + one.to_bytes() for one in sealed if one is not None),
         )
+        contact.asked += 1
+        contact.missed += answer is None or answer.repeated
+        return answer
 
     async def ask_plain(
         self, contact: Contact, question: "Callable[[int], messages.Message]", expected: "type[messages.Message]"

@@ -101,6 +101,7 @@ class Questions:
         if contact.known != (entry.board, identity.kid):
             # Another board may count the same boot: its clock is another one all the same.
             contact.known, contact.clock = (entry.board, identity.kid), BoardClock()
+            contact.asked = contact.missed = 0
         contact.identified, contact.held, contact.boot = session, identity.trust, identity.boot
         contact.update_due_s = self._clock.monotonic_s()
         contact.answers = True
@@ -146,6 +147,7 @@ class Questions:
             return self._updates.unheard(entry.board)
         contact.answers = True
         contact.silence.reset()
+        self._updates.linked(entry.board, contact.asked, contact.missed)
         if not isinstance(answer.what, messages.Progress):
             self._health.count(self._subject, "questions declined")
             return UPDATE_BUSY_PAUSE_S

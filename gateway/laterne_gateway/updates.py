@@ -26,6 +26,7 @@ from laterne_gateway.inbox import Inbox
 from laterne_gateway.release_fetch import ReleaseFetch
 from laterne_gateway.releases import Release, Releases
 from laterne_gateway.roster import RosterKeeper
+from laterne_gateway.update_status import Told
 from laterne_protocol.session import Session
 from laterne_protocol.update_messages import (
     ENVELOPE,
@@ -53,7 +54,6 @@ LEAST_ROOM_BYTES, MORE_ROOM_BYTES = 1024, 256
 LONGER_BYTES = 16  # with each burst that came whole: what was too long once is not tried again soon
 MAX_WORKING = 5000  # answers in a row; a release of 512 KiB is copied in a tenth of them
 PUT_OFF_S = 60.0
-SHARE_AGAIN_S = 10.0  # how often a share that has grown is worth a message
 DEAF_BASE_S, DEAF_CAP_S = 2.0, 3600.0  # a board whose firmware does not know the question says nothing
 
 # What a board that receives wants.
@@ -103,7 +103,7 @@ class Standing:
     sent: how much of the code went out before it was asked, 0 for nothing. stuck: how often in vain. budget_bytes: as
     of budget_s. plain: items of its release that it asked for anew: no patches for them. deaf: questions without
     answer. part_bytes: of one message; fewer when such parts were lost or it fell silent over them. room: bytes of code
-    that it gets at once; fewer when it began anew.
+    that it gets at once; fewer when it began anew. link: how its line does (linked).
     """
 
     progress: Progress | None = None
@@ -123,8 +123,8 @@ class Standing:
     room: int = MAX_CODE_BYTES
     trial: Trial | None = None
     share: float | None = None
-    told: tuple[object, ...] = ()  # what the broker was last given
-    told_s: float = 0.0
+    link: tuple[int, int] | None = None
+    told: Told = field(default_factory=Told)
 
 
 class Updates:
@@ -213,6 +213,10 @@ class Updates:
         self._note_trial(board, standing, session, boot, said)
         self._note(board, standing, before, said)
         return pause_s
+
+    def linked(self, board: str, asked: int, missed: int) -> None:
+        """How its line does: questions in sessions since it was first met here, and those repeated or not answered."""
+        self._standing(board).link = asked, missed
 
     def unheard(self, board: str) -> float:
         """It did not answer this question. Seconds until it is asked again; whether it lives, polls will tell."""
@@ -327,7 +331,7 @@ class Updates:
     def connected(self) -> None:
         """The broker may have forgotten what it was told."""
         for standing in self._standings.values():
-            standing.told = ()
+            standing.told = Told()
         self._news.set()
 
     async def news(self) -> tuple[str, bytes]:
@@ -336,20 +340,18 @@ class Updates:
             self._news.clear()
             now_s, soonest_s = self._clock.monotonic_s(), None
             for board, standing in self._standings.items():
-                said = standing.progress
-                if said is None or standing.told == (now := update_status.told(said, standing.share)):
+                said, told = standing.progress, standing.told
+                wait_s = None if said is None else told.due_in_s(said, standing.share, standing.link, now_s)
+                if said is None or wait_s is None:
                     continue
-                # A share that has grown waits, everything else is told at once.
-                wait_s = standing.told_s + SHARE_AGAIN_S - now_s if standing.told[:-1] == now[:-1] else 0.0
                 if wait_s <= 0:
-                    standing.told, standing.told_s = now, now_s
-                    return board, update_status.document(said, standing.share, standing.heard_ms)
+                    return board, told.document(said, standing.share, standing.link, standing.heard_ms, now_s)
                 soonest_s = wait_s if soonest_s is None else min(wait_s, soonest_s)
             try:
                 async with asyncio.timeout(soonest_s):
                     await self._news.wait()
             except TimeoutError:
-                pass  # a share's time has come
+                pass  # the time of a share or a link has come
 
 
 def _share(release: Release, item: int, start: int) -> float:

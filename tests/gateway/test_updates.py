@@ -1,6 +1,7 @@
 """Updates over the line: a board gets what it wants, whatever is lost in between, and reports go on."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +12,10 @@ from tests.gateway.fake_releases import contents, release
 from tests.gateway.parts import Parts, parts, until
 from tests.gateway.street import quick
 
+from laterne_gateway.update_status import Told
 from laterne_protocol import frame, order
 from laterne_protocol.release_file import Release
-from laterne_protocol.update_messages import PATCH, TRIAL
+from laterne_protocol.update_messages import IDLE, PATCH, STAGED, TRIAL, Progress
 
 LineOf = Callable[..., FakeLine]
 
@@ -97,6 +99,29 @@ async def test_it_goes_on_where_frames_were_lost(tmp_path: Path, line_of: LineOf
         assert count[0] > 10
         sent = case.parts.health.counted("LE-0007", "updates: bytes sent")
         assert sent <= 2 * case.board.updates.bytes_taken, "what arrived before a loss is not sent again"
+        name, said = await case.parts.updates.news()
+        asked, missed = json.loads(said)["link"]
+        assert name == "LE-0007"
+        assert asked / 20 < missed < asked / 3, "each ninth answer was lost"
+
+
+def test_how_a_line_does_is_told_ever_more_rarely_and_anything_else_at_once() -> None:
+    told, told_s, now_s = Told(), list[float](), 0.0
+    while now_s < 86_400:
+        link = int(now_s), 0  # a question a second
+        if told.due_in_s(progress(IDLE), None, link, now_s) in (0.0, -0.0):
+            told_s.append(now_s)
+            told.document(progress(IDLE), None, link, None, now_s)
+        now_s += 60
+    assert told_s == [0, 300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 76800]
+    assert told.due_in_s(progress(STAGED), None, link, now_s) == 0.0
+    told.document(progress(STAGED), None, link, None, now_s)
+    assert told.due_in_s(progress(STAGED), None, link, now_s + 299) is None, "nothing has changed"
+    assert told.due_in_s(progress(STAGED), None, (86_500, 0), now_s + 299) == 1.0
+
+
+def progress(phase: int) -> Progress:
+    return Progress(1, phase, None, 0, None, 1, 1, bytes(8), None, None)
 
 
 @pytest.mark.parametrize("lost", ["session", "power of the board", "gateway"])

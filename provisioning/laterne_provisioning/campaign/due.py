@@ -100,6 +100,7 @@ def _arm(moves: Moves, now: int) -> None:
             busy[target.gateway] += 1
             row.stake, row.found, row.armed_boot, row.line, row.trial_boot = True, False, row.boot, 0, -1
             row.after, row.proven, row.arms = Past(), False, row.arms + 1
+            row.link_before, row.link_at_trial = None if told is None else told.link, None
             moves.move(board, "armed", now, "")
 
 

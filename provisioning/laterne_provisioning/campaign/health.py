@@ -1,4 +1,6 @@
-"""How a board does, compared with its own past: signed reports only, nothing that a gateway says.
+"""How a board does, compared with its own past: signed reports, and for its line what its gateway says.
+
+A gateway's word can fail a board, and so halt a campaign, which it could by saying nothing, too; it can prove nothing.
 
 The past is what it reported in the last DAYS before it was armed, by day, so that what is older falls away. A start
 that nobody asked for may be usual where a post's feed is switched: so many a day as there were are no sign of harm.
@@ -13,8 +15,10 @@ from laterne_provisioning.campaign.plan import Gates
 SHORT_DIGEST = 16  # hex digits of a release's digest that a report carries
 LEAST_READINGS = 20  # a share of fewer says nothing
 LEAST_EXPECTED = 5  # reports in which a channel should have been
+LEAST_QUESTIONS = 100  # some minutes
 DAYS = 7
 DAY_S = 86400
+Link = tuple[int, int]  # questions, and those repeated or not answered
 
 
 @dataclass(frozen=True)
@@ -131,3 +135,21 @@ def worse(baseline: Baseline, after: Past, starts: int, watched_s: int, gates: G
             name = channels.describe(channel)[0]
             return f"{name} is in {found} of {after.reports} reports, in {count} of {before.reports} before"
     return None
+
+
+def worse_link(
+    before: tuple[int, int] | None, then: tuple[int, int] | None, now: tuple[int, int], gates: Gates
+) -> str | None:
+    """What is worse on its line, as worse(). Counts since its gateway began to: when it was armed, when it was first
+    met in its trial, and now."""
+    if before is None or then is None:
+        return None
+    asked, missed = now[0] - then[0], now[1] - then[1]
+    if asked < 0 or missed < 0:  # its gateway has started anew
+        asked, missed = now
+    if min(asked, before[0]) < LEAST_QUESTIONS:
+        return None
+    is_now, was = 100 * missed / asked, 100 * before[1] / before[0]
+    if is_now <= was + gates.link_percent:
+        return None
+    return f"{is_now:.0f} % of its gateway's questions are repeated or not answered, {was:.0f} % were before"

@@ -6,7 +6,7 @@ failed, and never confirms one.
 """
 
 from laterne_protocol import order, receipt
-from laterne_provisioning.campaign.health import SHORT_DIGEST, Heard, worse
+from laterne_provisioning.campaign.health import SHORT_DIGEST, Heard, worse, worse_link
 from laterne_provisioning.campaign.moves import Moves
 from laterne_provisioning.campaign.rows import Row, Told
 from laterne_provisioning.campaign.states import (
@@ -146,6 +146,18 @@ def hinted(moves: Moves, board: str, told: Told, now: int) -> None:
         moves.again(board, row, "not staged", now, "what it had fetched is gone")
     elif row.state == ARMED and told.phase == IN_TRIAL and told.running == ours:
         moves.move(board, "tries it", now, "")
+    elif row.state in (TRIAL, CONFIRMED) and told.running == ours and told.link is not None and not row.soaked:
+        _judge_link(moves, board, row, told.link, now)
+
+
+def _judge_link(moves: Moves, board: str, row: Row, link: tuple[int, int], now: int) -> None:
+    if row.link_at_trial is None:
+        row.link_at_trial = link  # what its restart has cost is before that
+        moves.touch(board)
+        return
+    problem = worse_link(row.link_before, row.link_at_trial, link, moves.plan.gates)
+    if problem is not None:
+        moves.fail(board, "worse", HEALTH, now, problem)
 
 
 def _in_words(code: int) -> str:

@@ -51,6 +51,8 @@ class Gates:
     than it was told to make, from the trial to the end of its soak; a post whose feed is switched makes one a day.
     errors_percent: points by which the share of readings that are not good may rise.
     coverage_percent: of its former share of reports that each channel must still be in.
+    link_percent: points by which the share of questions may rise that its gateway has to repeat, or that it leaves
+    without an answer: the gateway's word.
     """
 
     success_percent: float = 95.0
@@ -60,6 +62,7 @@ class Gates:
     starts: int = 2
     errors_percent: float = 10.0
     coverage_percent: float = 50.0
+    link_percent: float = 10.0
 
 
 @dataclass(frozen=True)

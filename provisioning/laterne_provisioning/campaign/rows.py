@@ -12,7 +12,8 @@ from laterne_provisioning.campaign.states import DRAFT, QUEUED
 @dataclass(frozen=True)
 class Told:
     """What the gateway tells of a board: of message 27, not signed. phase: in a word (gateway/README.md). Digests: hex
-    or "". result: (code, digest). share: of the release that has arrived, 0..1, while it is fetched."""
+    or "". result: (code, digest). share: of the release that has arrived, 0..1, while it is fetched. link: questions on
+    its line since the gateway first met it, and those repeated or not answered."""
 
     phase: str
     running: str
@@ -20,6 +21,7 @@ class Told:
     staged: str
     result: tuple[int, str] | None
     share: float | None = None
+    link: tuple[int, int] | None = None
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Row:
     digest; both hex); tries: how often orders went out in this state; again: it is to go out once
     more; taken: its receipt says that it is being done. found: in a trial that it was
     thought not to have begun. before, after: how it does; watched_at: since when after is looked at.
+    link_before: of its gateway's last word before it was armed. link_at_trial: of its first in the trial.
     """
 
     state: str = QUEUED
@@ -54,6 +57,8 @@ class Row:
     taken: bool = False
     found: bool = False
     watched_at: int = 0
+    link_before: tuple[int, int] | None = None
+    link_at_trial: tuple[int, int] | None = None
     before: Baseline = field(default_factory=Baseline)
     after: Past = field(default_factory=Past)
 
@@ -81,6 +86,10 @@ def row_of(document: dict[str, Any]) -> Row:
     if parts.get("asked") is not None:
         action, nonce, digest = parts["asked"]
         parts["asked"] = (action, nonce, digest)
+    for name in ("link_before", "link_at_trial"):
+        if parts.get(name) is not None:
+            asked, missed = parts[name]
+            parts[name] = (asked, missed)
     return Row(**parts)
 
 

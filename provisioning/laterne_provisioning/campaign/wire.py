@@ -27,6 +27,7 @@ from laterne_provisioning.subscriber import CONNECT_WITHIN_S, Broker
 SESSION_S = 7 * 86400  # a campaign that nobody goes on with for longer starts hearing anew
 TAKEN_OVER = 0x8E  # MQTT 5, 2.4: session taken over
 MAX_TOLD_BYTES = 1024
+MAX_COUNT = 1 << 40
 REPORT, UPDATE, RECEIPT = "report", "update", "receipt"
 _LEVELS = 6  # laterne/v1/<tenant>/<gateway>/<board>/<what>
 
@@ -132,6 +133,10 @@ def told_of(body: bytes) -> Told | None:
         if result is not None:
             code, digest = result
             result = (fields.integer(code, "code", 1, 255), _hex(digest, 16))
+        link = parts.get("link")
+        if link is not None:
+            asked, missed = link
+            link = fields.integer(asked, "asked", 0, MAX_COUNT), fields.integer(missed, "missed", 0, MAX_COUNT)
         share = parts.get("share")
         return Told(
             fields.text(parts["phase"], "phase", 16),
@@ -140,6 +145,7 @@ def told_of(body: bytes) -> Told | None:
             _hex(parts.get("staged"), 16),
             result,
             None if share is None else min(1.0, max(0.0, float(share))),
+            link,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ObjectError):
         return None

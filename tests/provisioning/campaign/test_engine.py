@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -258,6 +259,50 @@ def test_starts_that_were_usual_before_are_no_fault_of_the_release(a_day: int, s
         boot = last + 1 + hour // 4  # six starts in a day
         engine.heard(board, Heard(1002 + hour, boot, 1, None, frozenset({1}), 12, 0), BEGIN + 3600 * hour)
     assert engine.rows[board].state == state, engine.rows[board].said
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "state"),
+    [
+        ((1000, 10), (700, 120), FAILED),
+        ((1000, 10), (700, 20), CONFIRMED),
+        ((1000, 300), (700, 120), CONFIRMED),
+        ((1000, 10), (450, 40), CONFIRMED),
+        ((50, 0), (700, 120), CONFIRMED),
+        ((1000, 10), (120, 60), FAILED),
+    ],
+    ids=[
+        "worse",
+        "as before",
+        "it was bad before",
+        "too few since",
+        "too few before",
+        "its gateway began to count anew",
+    ],
+)
+def test_a_line_on_which_more_is_missed_than_before_fails_its_board(
+    before: tuple[int, int], now: tuple[int, int], state: str
+) -> None:
+    engine = running(20)
+    board = engine.plan.canaries[0]
+    engine.tick(BEGIN)
+    for number in range(engine.plan.gates.reports):
+        engine.heard(board, heard(number + 1), BEGIN)
+    engine.hinted(board, replace(told(staged=NEW), link=before), BEGIN)
+    engine.tick(BEGIN)
+    engine.answered(board, order.ARM, NONCE, done(board), BEGIN)
+    engine.heard(board, heard(6, 2, (NEW[:16], True)), BEGIN)
+    engine.hinted(board, replace(told("trial", NEW), link=(400, 20)), BEGIN)  # what its restart has cost is in these
+    engine.heard(board, heard(7, 2, (NEW[:16], False)), BEGIN)
+    for number in range(8, 14):
+        engine.heard(board, heard(number, 2), BEGIN)
+    engine.hinted(board, replace(told("idle", NEW), link=now), BEGIN)
+    row = engine.rows[board]
+    assert row.state == state, row.said
+    if state == FAILED:
+        assert "of its gateway's questions" in row.said
+        assert engine.course.state == HALTED
+    assert row_of(row.document()) == row
 
 
 def test_a_sensor_that_was_silent_before_is_no_fault_of_the_release() -> None:
