@@ -26,6 +26,7 @@ MOST_STATES = 400  # of a variant's campaign; most are caught by the run without
 SEED = 6
 
 FIRST = "a release is installed, tried and confirmed"
+REUSED = "the third release goes where the first one was"
 CRASHES = "a release that crashes is rolled back"
 RESCUED = "the rescue installs where no slot is good"
 IN_A_TRIAL = "an order to stage another release during a trial"
@@ -96,7 +97,15 @@ VARIANTS = {
     ),
     "room is not judged before the old release goes": Variant(
         7,
-        (("installer", "    if blocks > status[3] + _held(folder):\n", "    if not status:\n"),),
+        (("installer", "    if not begun and blocks > free_blocks() + _held(folder):\n", "    if not blocks:\n"),),
+        "a release for which there is no room is not installed",
+    ),
+    "room is judged again when an install goes on": Variant(
+        7, (("installer", "    if not begun and blocks >", "    if blocks >"),), REUSED
+    ),
+    "room without an end where there is none": Variant(
+        7,
+        (("store", "    return status[3] if status[3] <= status[2] else 0\n", "    return status[3]\n"),),
         "a release for which there is no room is not installed",
     ),
     "a confirmation that does not raise the floor": Variant(

@@ -15,7 +15,7 @@ import struct
 from binascii import crc32
 
 from laterne_firmware.segment import SEGMENT_REPORTS, Segment
-from laterne_firmware.store import replace
+from laterne_firmware.store import free_blocks, replace
 from laterne_protocol import report
 
 TYPE_CHECKING = False
@@ -190,8 +190,3 @@ class Backlog:
             os.remove(self.directory + "/" + damaged[0])
         self._log("%s is damaged, kept as .bad" % segment.path)
         os.rename(segment.path, segment.path + ".bad")
-
-
-def free_blocks() -> int:
-    """Blocks of the file system that are free."""
-    return os.statvfs("/")[3]

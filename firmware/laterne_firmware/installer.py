@@ -24,7 +24,7 @@ from hashlib import sha256
 from micropython import const
 
 from laterne_firmware.memory import unload
-from laterne_firmware.store import exists, make_directory, replace
+from laterne_firmware.store import exists, free_blocks, make_directory, replace
 from laterne_protocol import cbor
 from laterne_protocol.errors import WireError
 from laterne_protocol.update_messages import FIRST_FILE, MAX_BLOCK_BYTES
@@ -55,6 +55,7 @@ _PIECE_BYTES = const(512)
 _FLASH_BLOCK_BYTES = const(4096)
 _WHOLE, _RUNS, _NOWHERE = const(0), const(1), const(2)  # where a file of the index is
 _SPARE_BLOCKS = const(8)  # of the file system itself: reports and records are written meanwhile
+_INLINE_BYTES = const(512)  # a file up to that may lie in its folder's own blocks (littlefs: an eighth of a block)
 _NO_SPACE = const(28)  # errno
 _DIRECTORY = const(0x4000)
 _OURS = ("M.n", "E")  # in the slot's folder, beside the files of the index
@@ -106,7 +107,10 @@ def _write(folder: str, running: str, envelope: bytes, index: bytes, size: int) 
     make_directory(folder)
     name = folder + "/M.n"
     yield from _fetch_index(name, running, index, size)
-    yield from _judge(folder, name)
+    # E says that there was room when this began. Now part of the release lies there, in folders that were not there
+    # then: to judge again what is left could end an install, for good, because the power failed in it.
+    begun = not exists(folder + "/M") and _holds(folder + "/E", envelope)
+    yield from _judge(folder, name, begun)
     if exists(folder + "/M"):
         os.remove(folder + "/M")
     yield
@@ -144,7 +148,7 @@ def _entry(read: "Callable[[int], bytes]") -> "tuple[str, int, bytes]":
     return cbor.decode(read(read(1)[0] if size == 0x58 else size - 0x40))  # type: ignore[return-value]
 
 
-def _judge(folder: str, name: str) -> "Work":
+def _judge(folder: str, name: str, begun: bool) -> "Work":
     # Everything that can be wrong with an index, before anything of the slot goes.
     from laterne_protocol import release_index
 
@@ -166,8 +170,7 @@ def _judge(folder: str, name: str) -> "Work":
         raise Refused(BAD_INDEX)
     del release_index, head
     unload("laterne_protocol.release_index")
-    status = os.statvfs("/")
-    if blocks > status[3] + _held(folder):
+    if not begun and blocks > free_blocks() + _held(folder):
         raise Refused(TOO_LARGE)
 
 
@@ -187,7 +190,10 @@ def _held(folder: str) -> int:
     held = 0
     for name in os.listdir(folder):
         status = os.stat(folder + "/" + name)
-        held += _held(folder + "/" + name) if status[0] & _DIRECTORY else _blocks(status[6])
+        if status[0] & _DIRECTORY:
+            held += 2 + _held(folder + "/" + name)
+        elif status[6] > _INLINE_BYTES:
+            held += _blocks(status[6])
     return held
 
 

@@ -67,6 +67,16 @@ def exists(path: str) -> bool:
     return True
 
 
+def free_blocks() -> int:
+    """Blocks of the file system that are free, or fewer: MicroPython counts the two of each folder twice.
+
+    So it may count more in use than there are; the difference then comes as a number of 32 bits without a sign, and
+    whoever believed that would have room without an end when there is none.
+    """
+    status = os.statvfs("/")
+    return status[3] if status[3] <= status[2] else 0
+
+
 def make_directory(path: str) -> None:
     if not exists(path):
         os.mkdir(path)
