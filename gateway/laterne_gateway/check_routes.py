@@ -82,7 +82,7 @@ async def _unreachable(host: str, port: int) -> str | None:
     loop = asyncio.get_running_loop()
     try:
         addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as why:
+    except (OSError, UnicodeError) as why:
         return f"the name is not known ({why}): correct the url, or the DNS of this machine"
     try:
         async with asyncio.timeout(ANSWERS_WITHIN_S):

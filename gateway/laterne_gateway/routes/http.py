@@ -7,20 +7,26 @@ observations, so the thread's price does not count. http.client knows what an an
    thread ends with it. Connecting is the event loop's, because nothing could end a thread in it.
 2. Connections are kept. One that the server has closed meanwhile can be read from, so it is not used again. When it
    closes in the very moment, nobody knows whether it has had the request: a GET goes once more, anything else fails.
-3. An answer is bounded before it is read, and one that ends too early is none.
+3. An answer is bounded where its bytes come in, whatever it says of its length (http.client takes a chunk of -1 bytes
+   for all that will ever come); and one that ends too early is none.
 """
 
 import asyncio
 import contextlib
 import http.client
+import io
 import select
 import socket
 import ssl
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 READ_BYTES = 65536
+HEAD_BYTES = 65536  # of an answer, beside its body: http.client takes 6 MiB
 
 Question = tuple[str, str, bytes | None, dict[str, str]]  # method, target, body, headers
 
@@ -35,6 +41,28 @@ class Answer(NamedTuple):
     status: int
     headers: http.client.HTTPMessage
     body: bytes
+
+
+class _Bounded(io.RawIOBase):
+    """A socket's bytes, so many of them. Raises ValueError: there are more."""
+
+    def __init__(self, raw: io.RawIOBase, at_most: int) -> None:
+        self._raw = raw
+        self._left = at_most
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: "WriteableBuffer") -> int | None:
+        count = self._raw.readinto(into)
+        self._left -= count or 0
+        if self._left < 0:
+            raise ValueError("an answer of more bytes than are read")
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 class Http:
@@ -86,7 +114,8 @@ class Http:
             connection = self._idle.pop()
             poll = select.poll()
             poll.register(connection.sock, select.POLLIN)
-            if not poll.poll(0):
+            held = connection.sock.pending() if isinstance(connection.sock, ssl.SSLSocket) else 0
+            if not held and not poll.poll(0):
                 return connection
             connection.close()
         return None
@@ -104,6 +133,7 @@ class Http:
                 plain.settimeout(within_s)
                 connection = http.client.HTTPConnection(self._host, self._port)
                 connection.default_port = self._default_port
+                connection.response_class = self._response  # type: ignore[assignment]
                 # The handshake is the thread's.
                 connection.sock = plain if self._context is None else self._sealed(self._context, plain)
             except OSError as refused:
@@ -142,13 +172,18 @@ class Http:
 
     # Below: in a thread.
 
+    def _response(self, *given: Any, **named: Any) -> http.client.HTTPResponse:
+        made = http.client.HTTPResponse(*given, **named)
+        made.fp = io.BufferedReader(_Bounded(made.fp.detach(), self._max_bytes + HEAD_BYTES))
+        return made
+
     def _ask(self, connection: http.client.HTTPConnection, question: Question) -> tuple[Answer, bool]:
         sealed = connection.sock
         if isinstance(sealed, ssl.SSLSocket) and sealed.version() is None:
             sealed.do_handshake()
         connection.request(*question)
-        response = connection.getresponse()
-        answer = Answer(response.status, response.headers, self._read(response))
+        with connection.getresponse() as response:  # one that is not read to its end holds the socket
+            answer = Answer(response.status, response.headers, self._read(response))
         return answer, not response.will_close
 
     def _read(self, response: http.client.HTTPResponse) -> bytes:

@@ -29,6 +29,7 @@ MAX_ENTITIES = 1000  # of a collection that is taken as a whole: of ours there i
 NOT_ABOUT_CONTENT = {401, 403, 404, 405, 407, 408, 421, 425, 426, 429, 431, 451}
 SERVER_FAILS = 500
 MAX_DIGITS = 40  # of an id
+MAX_LOOKED_AT, MAX_SAID = 2000, 200  # of what a server says when it refuses; a secret in it is not cut in two
 
 Json = Any  # as json.loads() gives it: judged where it is read
 
@@ -70,12 +71,13 @@ class Server:
         self._path = urlsplit(settings.url).path.rstrip("/")
         self._http: Http | None = None
         self._headers: dict[str, str] = {}
+        self._secrets: tuple[str, ...] = ()  # what of ours a server could say again
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Meanwhile there are connections. Raises OSError, ssl.SSLError: a file of the settings cannot be used."""
         loop = asyncio.get_running_loop()
-        self._headers, context = await loop.run_in_executor(None, _read_files, self._settings)
+        self._headers, self._secrets, context = await loop.run_in_executor(None, _read_files, self._settings)
         http = self._http = Http(self._settings.url, self._settings.parallel + 2, MAX_ANSWER_BYTES, context)
         try:
             yield
@@ -142,7 +144,8 @@ class Server:
                 method, f"{self._path}/{path}", data, headers, self._settings.answer_within_s
             )
         except HttpError as why:
-            raise AwayError(certificate_words(why, time.time_ns() // 1_000_000) or str(why)) from why
+            said = certificate_words(why, time.time_ns() // 1_000_000) or self._shown(str(why))
+            raise AwayError(said) from why
         body = answer.body
         self._judge(answer.status, answer.headers.get("Retry-After", ""), path, body)
         try:
@@ -151,7 +154,7 @@ class Server:
             raise AwayError(f"{path}: the answer is no JSON: correct the url") from why
 
     def _judge(self, status: int, after: str, path: str, body: bytes) -> None:
-        said = " ".join(body[:200].decode(errors="replace").split())
+        said = self._shown(body[:MAX_LOOKED_AT].decode(errors="replace"))
         after_s = float(after) if _is_number(after) and len(after) < 5 else 0.0
         what = path.partition("?")[0]
         if status >= SERVER_FAILS:
@@ -165,22 +168,35 @@ class Server:
         if status >= 300:
             raise AwayError(f"{what}: {status}: it is somewhere else: correct the url")
 
+    def _shown(self, said: str) -> str:
+        """A server's words for the log and an operator's terminal: short, without controls, and without our secret."""
+        for secret in self._secrets:
+            said = said.replace(secret, "***")
+        said = " ".join(said.split())[:MAX_SAID]
+        return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in said)
 
-def _read_files(settings: SensorThingsSettings) -> tuple[dict[str, str], ssl.SSLContext | None]:
+
+def _read_files(settings: SensorThingsSettings) -> tuple[dict[str, str], tuple[str, ...], ssl.SSLContext | None]:
     headers: dict[str, str] = {"Accept": "application/json"}
+    secrets: tuple[str, ...] = ()
     if settings.secret_file is not None:
         secret = settings.secret_file.read_text(encoding="utf-8").rstrip("\r\n")
+        if not secret or not secret.isprintable() or (settings.username is None and not secret.isascii()):
+            # Said here: whoever builds the header would show it.
+            raise ValueError(f"{settings.secret_file} must hold one line, of ASCII if it is a key or token")
+        secrets = (secret,)
         if settings.username is not None:
-            headers["Authorization"] = "Basic " + b64encode(f"{settings.username}:{secret}".encode()).decode()
+            both = b64encode(f"{settings.username}:{secret}".encode()).decode()
+            headers["Authorization"], secrets = f"Basic {both}", (both, secret)
         elif settings.header is not None:
             headers[settings.header] = secret
         else:
             headers["Authorization"] = f"Bearer {secret}"
     if not settings.url.startswith("https:"):
-        return headers, None
+        return headers, secrets, None
     context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return headers, context
+    return headers, secrets, context
 
 
 def identifier_in(value: Json) -> str | int | None:
