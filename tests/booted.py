@@ -5,6 +5,7 @@ systemd-container. The network is this machine's, so a broker on loopback is the
 user by /usr/local/bin/laterne-gateway, wherever the checkout lies.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -103,7 +104,10 @@ class Booted:
         assert self._process is not None
         if why is not None:
             print((self._directory / "console").read_text(errors="replace")[-4000:])
-        # nspawn's own signal for "halt at once" is none that it waits for: the namespace dies with its init.
+        # nspawn's own signal for "halt at once" is none that it waits for. All of the machine dies with its init, which
+        # does not die with nspawn.
+        with contextlib.suppress(AssertionError):  # it has ended by itself
+            os.kill(self.pid_here(1), signal.SIGKILL)
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
