@@ -18,6 +18,8 @@ from laterne_emulator.control import Control
 from laterne_emulator.flash import FlashTiming
 from laterne_emulator.lives import Ending
 from laterne_protocol.release_file import Release
+from laterne_provisioning import authority as authorities
+from laterne_provisioning import interpreters
 from laterne_provisioning.errors import OperatorError
 from laterne_provisioning.flashing import layout, steps, writing
 from laterne_provisioning.flashing.repl import Repl
@@ -60,6 +62,9 @@ async def test_a_blank_board_becomes_one_whose_report_verifies_by_one_command_fo
             # The same command again: nothing to do, which the board can only say over its line.
             again = await laterne(*flash, *enrolling)
             assert (again["written"], again["files"], again["board"]["already"]) == (0, None, True)
+            log = authorities.open_authority(office).log
+            assert interpreters.newest(log) == {"LE-0001": done["interpreter"]}, "for the canaries of a campaign"
+            await run(*LATERNE, "audit", "verify", "--authority", office)
     finally:
         broker.stop()
 

@@ -73,15 +73,21 @@ def boards_of(registry: Registry, filters: Sequence[str]) -> list[tuple[Board, s
     return found
 
 
-def targets(chosen: Sequence[tuple[Board, str]], tenants: Mapping[str, str]) -> tuple[Target, ...]:
-    """tenants: of each gateway."""
+def targets(
+    chosen: Sequence[tuple[Board, str]], tenants: Mapping[str, str], interpreters: Mapping[str, str]
+) -> tuple[Target, ...]:
+    """tenants: of each gateway. interpreters: of each board of which it is known."""
     return tuple(
         Target(
             board.id,
             tenants[gateway],
             gateway,
             None if board.place is None else board.place.post,
-            (f"gateway {gateway}", f"model {board.model}"),
+            (
+                f"gateway {gateway}",
+                f"model {board.model}",
+                *([f"interpreter {interpreters[board.id]}"] if board.id in interpreters else []),
+            ),
         )
         for board, gateway in chosen
     )

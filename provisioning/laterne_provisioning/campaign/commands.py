@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from laterne_provisioning import authority as authorities
-from laterne_provisioning import downlink, gateways, keys, out_file, output
+from laterne_provisioning import downlink, gateways, interpreters, keys, out_file, output
 from laterne_provisioning.access import Access, AuthorityOption, JsonOption, PassphraseOption, TenantOption, with_access
 from laterne_provisioning.campaign import approval, choosing, foreground, reverting, screen, show, store, wire
 from laterne_provisioning.campaign.plan import Gates, Pace, Plan, canaries
@@ -70,7 +70,8 @@ def start(
     tenants = dict.fromkeys(used, tenant) if tenant else asyncio.run(wire.tenants_of(access.broker, used))
     now = foreground.now()
     name = foreground.name_of(wanted, now)
-    whom = choosing.targets(chosen, {gateway: found for gateway, found in tenants.items() if found})
+    found = {gateway: tenant for gateway, tenant in tenants.items() if tenant}
+    whom = choosing.targets(chosen, found, interpreters.newest(opened.log))
     plan = Plan(
         name,
         wanted,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from laterne_protocol import credential
 from laterne_protocol.release_file import Release
-from laterne_provisioning import enrol, keys
+from laterne_provisioning import enrol, interpreters, keys
 from laterne_provisioning.authority import Authority
 from laterne_provisioning.batch import ALREADY, ENROLLED, FAILED, MAX_ROWS, Row
 from laterne_provisioning.errors import OperatorError, UsageError
@@ -104,14 +104,17 @@ class Box:
 
     def take(self, port: str, way: Way, say: Say) -> Result:
         """Flash and enrol the board on this USB port."""
-        written = 0
+        written, version = 0, None
         try:
             try:
                 flashed = steps.flashed(port, way.release, way.model, way.settings, say)
-                written, hardware = flashed.written.written, flashed.hardware
+                written, hardware, version = flashed.written.written, flashed.hardware, flashed.found.dotted
             except NoRepl:
                 hardware = None  # it runs already, and is enrolled: the line says as what
-            return replace(self._enrolled(port, way, hardware, say), written=written)
+            done = replace(self._enrolled(port, way, hardware, say), written=written)
+            if version is not None and done.board is not None:
+                interpreters.note(self._authority.log, done.board.id, version)
+            return done
         except OperatorError as why:
             return Result(port, FAILED, None, str(why), written)
 

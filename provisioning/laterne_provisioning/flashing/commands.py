@@ -17,6 +17,7 @@ from laterne_provisioning import (
     files,
     grant_commands,
     grants,
+    interpreters,
     keys,
     label_commands,
     labels,
@@ -198,6 +199,8 @@ def flash(
                 enrolment = enroller(line, say)
             if flashed is not None:
                 steps.require_same(flashed.hardware, enrolment.board.hardware, enrolment.board.id, port, line_port)
+                if opened is not None:
+                    interpreters.note(opened.log, enrolment.board.id, flashed.found.dotted)
     _tell(port, release, flashed, enrolment, label, as_json)
 
 

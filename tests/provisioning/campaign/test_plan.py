@@ -1,16 +1,19 @@
 """What is typed for a campaign, windows, and what so many boards prove."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.provisioning.campaign.city import targets
 
+from laterne_provisioning import audit, interpreters
 from laterne_provisioning.campaign import choosing, evidence, windows
 from laterne_provisioning.campaign.plan import canaries
 from laterne_provisioning.campaign.windows import window_of
 from laterne_provisioning.errors import UsageError
+from laterne_provisioning.registry import Board
 
 
 def at(text: str) -> int:
@@ -77,6 +80,27 @@ def test_canaries_show_every_trait_and_begin_with_those_that_are_named(boards: i
     assert len(chosen) == len(set(chosen))
     traits = {trait for one in whom if one.board in chosen for trait in one.traits}
     assert traits == {trait for one in whom for trait in one.traits}
+
+
+def test_of_each_version_of_micropython_there_is_a_canary(tmp_path: Path) -> None:
+    """As the audit log tells them: the newest word counts, and nothing is guessed of a board of which there is none."""
+    (tmp_path / "audit.log").touch()
+    log = audit.Log(tmp_path / "audit.log")
+    for board, version in (("LE-3", "1.26.0"), ("LE-1", "1.27.0"), ("LE-3", "1.28.0")):
+        interpreters.note(log, board, version)
+    log.append("flash", "LE-2", {"interpreter": 7})
+    log.append("enrol", "LE-2", {"interpreter": "1.0.0", "by": "flash"})
+    known = interpreters.newest(log)
+    assert known == {"LE-1": "1.27.0", "LE-3": "1.28.0"}
+    boards = [registered(f"LE-{number}") for number in range(1, 9)]
+    whom = choosing.targets([(board, "gw-1") for board in boards], {"gw-1": "city"}, known)
+    first = canaries("C", whom, [])
+    assert {"LE-1", "LE-3"} <= set(first)
+    assert whom[1].traits == ("gateway gw-1", "model pico")
+
+
+def registered(board: str) -> Board:
+    return Board(board, "enrolled", bytes(64), bytes(64), 0, "pico", bytes(8), b"", bytes(16), 0, False)
 
 
 def test_a_canary_that_is_no_board_of_the_campaign_is_told() -> None:
