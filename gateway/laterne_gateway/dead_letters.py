@@ -61,7 +61,7 @@ class DeadLetters:
                     letter.board,
                     letter.sequence,
                     letter.place,
-                    letter.reason.encode()[:MAX_REASON_BYTES].decode(errors="replace"),
+                    letter.reason.encode(errors="replace")[:MAX_REASON_BYTES].decode(errors="replace"),
                     noticed_ms,
                     letter.body,
                 ),

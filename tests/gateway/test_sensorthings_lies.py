@@ -1,5 +1,6 @@
 """A SensorThings server that says what none should: the route waits and goes on, and nothing is lost or doubled."""
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +24,11 @@ from tests.gateway.platform import (
 )
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
+from laterne_gateway.dead_letters import DeadLetters
+from laterne_gateway.routes import feed as feed_module
 from laterne_gateway.routes import sta_server
+from laterne_gateway.routes.feed import Feed, UnderWay
+from laterne_gateway.routes.observations import Observation
 from laterne_gateway.routes.sta_server import at_link
 
 LIES = 2  # requests of a kind that are answered so
@@ -157,3 +162,28 @@ async def test_a_clock_that_jumped_over_years_has_not_all_between_them_read(
 @pytest.mark.parametrize("inside", ["\u00b2", "9" * 5000, "-1", "\u0669"])
 def test_an_id_that_is_no_number_is_a_text(inside: str) -> None:
     assert at_link(f"http://here/Things({inside})") == inside
+
+
+async def test_long_reports_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """A lane has at most so many observations ahead, however many a report holds."""
+    one = board()
+    async with city(tmp_path, "", one) as here:
+        await here.put(one, 64, readings=300)
+        taken: list[int] = []
+        all_read = asyncio.Event()
+
+        async def post(observations: list[Observation], under_way: UnderWay, feed: Feed) -> None:
+            taken.append(len(observations))
+            if sum(taken) >= feed_module.MAX_AHEAD:
+                all_read.set()
+
+        parts, (lane,) = here.parts, here.parts.buffer.part(ROUTE)
+        dead = DeadLetters(ROUTE, parts.buffer, parts.clock)
+        feed = Feed("route city", lane, post, None, parts.buffer, parts.dates, dead, parts.clock, parts.health)
+        running = asyncio.create_task(feed.run())
+        await all_read.wait()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert sum(taken) < feed_module.MAX_AHEAD + 300

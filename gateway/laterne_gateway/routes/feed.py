@@ -115,6 +115,8 @@ class Feed:
             self._read_id = row.id
             if self.lane.upto is not None and row.id >= self.lane.upto:
                 break  # it was given an end meanwhile
+            if self._ahead >= MAX_AHEAD:
+                break  # a report may hold 800 readings: all rows at once would be 50,000
         if not rows:
             self._read_id = last_id  # they have gone otherwise
         self._news.set()
