@@ -51,8 +51,8 @@ def install(prefix: Path | None, program: Path | None = None) -> int:
     """Lays the files out and tells what is left to do. Returns the exit code."""
     try:
         _install(prefix, program or _this_program())
-    except InstallError as why:
-        print(why, file=sys.stderr)
+    except (InstallError, OSError, UnicodeDecodeError) as why:
+        print(_in_words(why), file=sys.stderr)
         return WRONG
     return DONE
 
@@ -61,14 +61,22 @@ def uninstall(prefix: Path | None) -> int:
     """Takes unit and rules away; configuration, state and user stay, and it is said where they are."""
     try:
         _uninstall(prefix)
-    except InstallError as why:
-        print(why, file=sys.stderr)
+    except (InstallError, OSError, UnicodeDecodeError) as why:
+        print(_in_words(why), file=sys.stderr)
         return WRONG
     return DONE
 
 
+def _in_words(why: Exception) -> str:
+    if isinstance(why, InstallError):
+        return str(why)
+    named = f"{why.filename}: {why.strerror}" if isinstance(why, OSError) else str(why)
+    return f"{named}: put that right and give the command again; what is done stays"
+
+
 def _install(prefix: Path | None, program: Path) -> None:
     _root_only(prefix)
+    require_visible(program, prefix)
     root, templates = prefix or Path("/"), Templates.found()
     if prefix is None:
         _make_user()
@@ -97,14 +105,15 @@ def _install(prefix: Path | None, program: Path) -> None:
 def _uninstall(prefix: Path | None) -> None:
     _root_only(prefix)
     root = prefix or Path("/")
+    for path in (root / UNIT, root / RULES):
+        if path.exists():
+            _check_ours(path)  # before anything is done
     if prefix is None and (root / UNIT).exists():
         _tell_the_service_manager("disable", "--now", UNIT_NAME)
     for path in (root / UNIT, root / RULES):
-        if not path.exists():
-            continue
-        _check_ours(path)
-        path.unlink()
-        print(f"{path}: removed")
+        if path.exists():
+            path.unlink()
+            print(f"{path}: removed")
     if prefix is None:
         _tell_the_service_manager("daemon-reload")
     kept = [str(root / path) for path in (CONFIGURATION.parent, STATE) if (root / path).exists()]
@@ -118,10 +127,22 @@ def _this_program() -> Path:
     return Path(found).absolute()
 
 
+def require_visible(program: Path, prefix: Path | None) -> None:
+    """Raises InstallError: the service, that sees no home (ProtectHome=), could not start this program."""
+    if any(sign.isspace() or sign in "%$\\\"'" for sign in str(program)):
+        raise InstallError(f"{program}: a unit cannot name this path: install laterne where it has plain letters")
+    hidden = [one for one in (program, program.resolve()) if one.parts[1:2] in (("home",), ("root",))]
+    if prefix is None and hidden:
+        raise InstallError(
+            f"{hidden[0]}: the service sees nobody's home directory: install laterne elsewhere "
+            "(python3 -m venv /opt/laterne), and give the command from there"
+        )
+
+
 def _root_only(prefix: Path | None) -> None:
     if prefix is None and os.geteuid() != 0:
         raise InstallError(
-            "only root can do this: sudo laterne-gateway install (or --prefix DIR, to lay files out only)"
+            "only root can do this: give it with sudo (or with --prefix DIR, which is about files below DIR only)"
         )
 
 
@@ -140,7 +161,8 @@ def _make_directories(root: Path, *, for_user: bool) -> None:
     for path, owner in ((STATE, USER), (SECRETS, "root")):
         folder = root / path
         if not folder.exists():
-            folder.mkdir(mode=0o700, parents=True)
+            _make_parents(folder)
+            folder.mkdir(mode=0o700)
             print(f"{folder}: made")
         if for_user:
             shutil.chown(folder, owner, owner)
@@ -161,11 +183,19 @@ def _check_ours(path: Path) -> None:
         raise InstallError(f"{path}: somebody has written his own; take it away, or change it to what you want by hand")
 
 
+def _make_parents(path: Path) -> None:
+    for folder in reversed(path.parents):
+        if not folder.exists():
+            folder.mkdir()
+            folder.chmod(0o755)  # whatever umask root has: the service must get through
+
+
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Whole or not at all; readable for the service."""
+    _make_parents(path)
     new = path.with_name(path.name + ".new")
     with open(new, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), 0o644)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

@@ -1,5 +1,6 @@
 """`laterne-gateway install`: files where they belong, nothing of anybody else's touched, safe to repeat."""
 
+import os
 import shutil
 import stat
 import subprocess
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from laterne_gateway.__main__ import run_command
-from laterne_gateway.install import CONFIGURATION, RULES, SECRETS, STATE, UNIT
+from laterne_gateway.install import CONFIGURATION, RULES, SECRETS, STATE, UNIT, InstallError, require_visible
+from laterne_gateway.install import install as laterne_install
 
 EXPOSURE_AT_MOST = 1.5
 
@@ -41,6 +43,41 @@ def test_a_unit_that_somebody_has_written_himself_is_not_replaced(
     assert install(tmp_path) == 1
     assert "somebody has written his own" in capsys.readouterr().err
     assert (tmp_path / UNIT).read_text() == "[Unit]\nDescription=mine\n"
+
+
+def test_what_cannot_be_written_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "etc").write_text("a file where a directory belongs")
+    for command in ("install", "uninstall"):
+        run_command([command, "--prefix", str(tmp_path)])
+    assert install(tmp_path) == 1
+    assert f"{tmp_path / 'etc'}" in capsys.readouterr().err
+    (tmp_path / "other" / UNIT).parent.mkdir(parents=True)
+    (tmp_path / "other" / UNIT).write_bytes(b"\xff")
+    assert install(tmp_path / "other") == 1
+    assert "give the command again" in capsys.readouterr().err
+
+
+def test_the_service_can_read_its_configuration_whatever_umask_root_has(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        assert install(tmp_path / "image") == 0
+    finally:
+        os.umask(before)
+    for path in (CONFIGURATION, CONFIGURATION.parent, UNIT, STATE.parent):
+        assert (tmp_path / "image" / path).stat().st_mode & 0o044, path
+    for path in (STATE, SECRETS):
+        assert stat.S_IMODE((tmp_path / "image" / path).stat().st_mode) == 0o700
+
+
+def test_a_program_that_the_service_could_not_start_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert laterne_install(tmp_path, Path("/opt/my things/bin/laterne-gateway")) == 1
+    assert "a unit cannot name this path" in capsys.readouterr().err
+    with pytest.raises(InstallError, match="python3 -m venv /opt/laterne"):
+        require_visible(Path("/home/anna/venv/bin/laterne-gateway"), None)
+    require_visible(Path("/home/anna/venv/bin/laterne-gateway"), tmp_path)
+    require_visible(Path("/opt/laterne/bin/laterne-gateway"), None)
 
 
 def test_an_older_unit_of_ours_is_brought_up_to_date(tmp_path: Path) -> None:
