@@ -192,7 +192,9 @@ class Http:
                 raise ValueError(f"an answer of more than {self._max_bytes} bytes")
             return response.read()  # raises IncompleteRead
         body = bytearray()
-        while data := response.read(READ_BYTES):  # in chunks, each of which must be whole; or to the end
+        while data := response.read(
+            min(READ_BYTES, self._max_bytes + 1 - len(body))
+        ):  # in chunks, each of which must be whole; or to the end
             body += data
             if len(body) > self._max_bytes:
                 raise ValueError(f"an answer of more than {self._max_bytes} bytes")
