@@ -86,6 +86,9 @@ NEXT = {
 PAUSE_S = {REST: 60.0, ASK: 0.5, AGAIN: 0.0, SEND: 0.0, FETCH: 2.0, LISTEN: 3.0, PUT_OFF: PUT_OFF_S}
 
 
+Wanted = tuple[bytes, int, int, int, int]
+
+
 @dataclass(frozen=True)
 class Trial:
     """A trial that a board has told of. before: its reports of this start on disk when it first said so here."""
@@ -102,8 +105,9 @@ class Standing:
 
     sent: how much of the code went out before it was asked, 0 for nothing. stuck: how often in vain. budget_bytes: as
     of budget_s. plain: items of its release that it asked for anew: no patches for them. deaf: questions without
-    answer. part_bytes: of one message; fewer when such parts were lost or it fell silent over them. room: bytes of code
-    that it gets at once; fewer when it began anew. link: how its line does (linked).
+    answer. part_bytes: of one message, burst_bytes: of all messages between two questions; fewer when some were lost or
+    it fell silent over them. room: bytes of code of a block; fewer when it began anew. anew: how often this block was.
+    link: how its line does (linked).
     """
 
     progress: Progress | None = None
@@ -114,12 +118,14 @@ class Standing:
     is_ready: bool = False
     sent: int = 0
     stuck: int = 0
+    anew: int = 0
     working: int = 0
     budget_bytes: float = BUDGET_BYTES
     budget_s: float = 0.0
     plain: set[tuple[bytes, int]] = field(default_factory=set)
     deaf: int = 0
     part_bytes: int = MAX_PART_BYTES
+    burst_bytes: int = MAX_CODE_BYTES
     room: int = MAX_CODE_BYTES
     trial: Trial | None = None
     share: float | None = None
@@ -158,7 +164,7 @@ class Updates:
         if standing is None or standing.code is None or standing.progress is None or not standing.is_ready:
             return []
         code, start, standing.is_ready = standing.code, standing.start, False
-        end = min(len(code.data), start + min(credit, standing.progress.credit))
+        end = min(len(code.data), start + min(credit, standing.progress.credit, standing.burst_bytes))
         _, item, block = code.of
         standing.sent, standing.budget_bytes = end, standing.budget_bytes - (end - start)
         self._health.count(board, "updates: bytes sent", end - start)
@@ -255,26 +261,14 @@ class Updates:
         assert said.wanted is not None
         digest, item, start, _, have = said.wanted
         last = former.wanted if former is not None and former.phase == RECEIVING else None
-        sent, standing.sent = standing.sent, 0
-        is_same = last is not None and (*last[:3], last[4]) == (digest, item, start, have)
-        in_vain = is_same and sent > 0
-        standing.stuck = standing.stuck + in_vain if is_same else 0
-        went_back = last is not None and last[0] == digest and (item, start, have) < (last[1], last[2], last[4])
-        if went_back or (last is not None and last[:3] == said.wanted[:3] and have < sent):
-            self._shorten(standing)
-        elif sent:
-            standing.part_bytes = min(MAX_PART_BYTES, standing.part_bytes + LONGER_BYTES)
+        code = standing.code
+        in_vain, went_back = self._learn(standing, last, said)
         if not self._has_budget(standing):
             self._health.count(board, "updates: put off")
             return PUT_OFF_S
-        if went_back:
-            standing.room = max(LEAST_ROOM_BYTES, standing.room // 2)
-        elif not have:
-            standing.room = min(MAX_CODE_BYTES, standing.room + MORE_ROOM_BYTES)
         if went_back or in_vain:
             # What it had was not what it should have been: perhaps what we took for its file is not.
             standing.plain.add((digest, item))
-        code = standing.code
         goes_on = code is not None and code.of == said.wanted[:3] and 0 < have < len(code.data)
         if goes_on and standing.stuck < STUCK_TIMES:
             standing.start = have
@@ -290,6 +284,32 @@ class Updates:
         self._health.count(board, "updates: parts in vain")
         return float(min(STUCK_CAP_S, STUCK_PAUSE_S * 2.0 ** min(standing.stuck - STUCK_TIMES, 10)))
 
+    def _learn(self, standing: Standing, last: Wanted | None, said: Progress) -> tuple[bool, bool]:
+        """What came of the parts that were sent: whether none did, and whether the board went back behind them."""
+        assert said.wanted is not None
+        digest, item, start, _, have = said.wanted
+        code, sent, standing.sent = standing.code, standing.sent, 0
+        is_same_block = last is not None and last[:3] == (digest, item, start)
+        is_same = last is not None and is_same_block and last[4] == have
+        in_vain = is_same and sent > 0
+        standing.stuck = standing.stuck + in_vain if is_same else 0
+        went_back = last is not None and last[0] == digest and (item, start, have) < (last[1], last[2], last[4])
+        dropped = last is not None and not have and (last[4] > 0 or (code is not None and sent == len(code.data)))
+        standing.anew = standing.anew + dropped if is_same_block else 0
+        if went_back or (is_same_block and have < sent):
+            self._shorten(standing)
+            # What comes behind a part that is lost is lost, too.
+            came = 0 if went_back or in_vain else have - standing.start
+            standing.burst_bytes = max(standing.part_bytes, min(2 * came, MAX_CODE_BYTES))
+        elif sent:
+            standing.part_bytes = min(MAX_PART_BYTES, standing.part_bytes + LONGER_BYTES)
+            standing.burst_bytes = min(MAX_CODE_BYTES, 2 * standing.burst_bytes)
+        if went_back:
+            standing.room = max(LEAST_ROOM_BYTES, standing.room // 2)
+        elif not have:
+            standing.room = min(MAX_CODE_BYTES, standing.room + MORE_ROOM_BYTES)
+        return in_vain, went_back
+
     def _has_budget(self, standing: Standing) -> bool:
         now_s = self._clock.monotonic_s()
         gained = (now_s - standing.budget_s) / BUDGET_AGAIN_S * BUDGET_BYTES
@@ -301,7 +321,7 @@ class Updates:
         assert said.wanted is not None
         digest, item, start, most, have = said.wanted
         # A board that lacks the memory to inflate can still take it as it is.
-        raw = standing.stuck >= STUCK_TIMES
+        raw = max(standing.stuck, standing.anew) >= STUCK_TIMES
         older = None
         if said.running is not None and item != ENVELOPE and not raw:
             older = await self._releases.release(said.running)
@@ -323,7 +343,7 @@ class Updates:
             log.info("%s: update: %s", board, update_status.in_words(said))
         if said.phase not in (RECEIVING, WORKING):
             standing.share = None
-            standing.part_bytes, standing.room = MAX_PART_BYTES, MAX_CODE_BYTES
+            standing.part_bytes, standing.burst_bytes, standing.room = MAX_PART_BYTES, MAX_CODE_BYTES, MAX_CODE_BYTES
         self._news.set()
 
     # Towards the broker -------------------------------------------------------------------------------------------
