@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from laterne_protocol.release_file import Release
-from laterne_provisioning import output, releases
+from laterne_provisioning import output
 from laterne_provisioning.doctor import judging, repl_facts, watching
 from laterne_provisioning.doctor.console import Console, PortGone, State, state_of
 from laterne_provisioning.doctor.judging import BROKEN, LOOK, OK, Finding
@@ -35,6 +35,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """How the board on PORT is, and what to do. Nothing is sent to one that is enrolled. Exit code 1: broken."""
+    from laterne_provisioning import releases  # brings the compiler: `board list` has no use for it
+
     given = None if release is None else releases.read(release)
     if given is not None:
         releases.require_ours(given)
