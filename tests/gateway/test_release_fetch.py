@@ -244,7 +244,7 @@ async def test_a_gateway_that_is_killed_during_an_update_goes_on_with_it(
     (folder / f"{made.digest.hex()}.laterne").write_bytes(made.to_bytes())
     board.updates.stage(made)
     board.close_reports(3)
-    for blocks in (5, 15, 30):
+    for blocks in (3, 8, 13):
         await process.start()
         await until(lambda: len(board.updates.blocks) >= blocks)  # noqa: B023 - awaited before it changes
         await process.kill()
