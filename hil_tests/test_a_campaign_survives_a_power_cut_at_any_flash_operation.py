@@ -23,9 +23,14 @@ async def test_a_campaign_ends_well_whatever_operation_is_cut_and_cut_again(
 ) -> None:
     campaign = CAMPAIGNS[name]
     bench = await emulated_boards(
-        files=campaign.files(), powered=False, heap_bytes=HEAP_BYTES, blocks=campaign.blocks, boot="frozen"
+        files=campaign.files(),
+        powered=False,
+        heap_bytes=HEAP_BYTES,
+        blocks=campaign.blocks,
+        page_bytes=campaign.page_bytes,
+        boot="frozen",
     )
-    await cut_sweep.sweep(bench.boards["board-01"], Whole(campaign), fault_sweep, "board, campaign")
+    await cut_sweep.sweep(bench.boards["board-01"], Whole(campaign), fault_sweep, "board, campaign", campaign.ways)
 
 
 async def test_a_bit_that_turns_over_while_the_rest_of_a_release_comes_is_found_before_the_slot_is_whole(

@@ -16,7 +16,7 @@ from typing import Self
 from laterne_emulator import image
 from laterne_emulator.board import HEAP_BYTES, EmulatedBoard
 from laterne_emulator.bosch import Bmp280
-from laterne_emulator.flash import BLOCKS, INSTANT, FlashTiming
+from laterne_emulator.flash import BLOCKS, INSTANT, PAGE_BYTES, FlashTiming
 from laterne_emulator.line import Line
 from laterne_emulator.sensors import Bh1750, Sensor, Sht4x, Veml7700
 from laterne_emulator.world import Probe, World
@@ -32,7 +32,9 @@ class Bench:
     A board whose `flash.img` is there keeps it. Otherwise it gets the firmware with `settings`, or `files`
     ({path: bytes}), or, with neither, blank flash. With `boot="frozen"` it has an interpreter of ours, and what is
     frozen there is not on its flash (image.split); else it starts as stock MicroPython does. Nothing has power until
-    `power_on`. `async with` puts up the lines and takes everything down again. Raises image.NoFirmware.
+    `power_on`. page_bytes: what the flash programs at once,
+    256 as a Pico's or 32 as an ESP32's. `async with` puts up the lines and takes everything down again. Raises
+    image.NoFirmware.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Bench:
         timing: FlashTiming = INSTANT,
         heap_bytes: int = HEAP_BYTES,
         blocks: int = BLOCKS,
+        page_bytes: int = PAGE_BYTES,
         world: World | None = None,
         boot: str = "stock",
     ) -> None:
@@ -66,6 +69,7 @@ class Bench:
         if boot == "frozen" and files is not None:
             frozen = folder / "frozen"
             inside, files = image.split(files)
+            inside["_boot.py"] = inside["_boot.py"].replace(b"progsize=256", b"progsize=%d" % page_bytes)
             for path, content in inside.items():
                 (frozen / path).parent.mkdir(parents=True, exist_ok=True)
                 (frozen / path).write_bytes(content)
@@ -80,7 +84,9 @@ class Bench:
                     image.build(flash, files, blocks)
                     built = flash.read_bytes()
                 flash.write_bytes(built)
-            board = EmulatedBoard(place, timing=timing, heap_bytes=heap_bytes, blocks=blocks, frozen=frozen)
+            board = EmulatedBoard(
+                place, timing=timing, heap_bytes=heap_bytes, blocks=blocks, page_bytes=page_bytes, frozen=frozen
+            )
             self.boards[name] = board
             self._fit_sensors(board)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from struct import pack
 
 from laterne_emulator import interpreter, processor, records
-from laterne_emulator.flash import BLOCKS, INSTANT, Cut, Flash, FlashTiming
+from laterne_emulator.flash import BLOCKS, INSTANT, PAGE_BYTES, Cut, Flash, FlashTiming
 from laterne_emulator.i2c import Bus
 from laterne_emulator.lives import NEXT_CAUSE, BoardFailed, Cause, Ending, Life
 from laterne_emulator.pins import Pins
@@ -45,6 +45,7 @@ class EmulatedBoard:
         heap_bytes: int = HEAP_BYTES,
         blocks: int = BLOCKS,
         timing: FlashTiming = INSTANT,
+        page_bytes: int = PAGE_BYTES,
         unique_id: bytes | None = None,
         frozen: Path | None = None,
     ) -> None:
@@ -54,7 +55,7 @@ class EmulatedBoard:
         self.heap_bytes = heap_bytes
         self.frozen = frozen
         self.unique_id = unique_id or hashlib.sha256(folder.name.encode()).digest()[:8]
-        self.flash = Flash(folder / "flash.img", blocks, timing)
+        self.flash = Flash(folder / "flash.img", blocks, timing, page_bytes)
         self.pins = Pins()
         self.buses = {0: Bus(), 1: Bus()}
         self.uart = UartEnd()
@@ -241,5 +242,6 @@ class EmulatedBoard:
             UART_FD,
             self.uart.paced,
             self.unique_id,
+            self.flash.page_bytes,
         )
         return boot + os.fsencode(self.flash.image.resolve())

@@ -35,10 +35,11 @@ class Operation:
 
 @dataclass(frozen=True)
 class Run:
-    """What a board did to its flash. before: the image from which it began."""
+    """What a board did to its flash. before: the image from which it began. page_bytes: what it programs at once."""
 
     before: bytes
     operations: list[Operation]
+    page_bytes: int = PAGE_BYTES
 
 
 class Trace:
@@ -69,7 +70,7 @@ class Trace:
         """The board is off."""
         self._settle()
         self._flash.noted = None
-        return Run(self._before, self._operations)
+        return Run(self._before, self._operations, self._flash.page_bytes)
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def left_by(run: Run, cut: Cut) -> bytes:
         image[begin : begin + BLOCK_BYTES] = torn_erase(bytes(image[begin : begin + BLOCK_BYTES]), cut)
     else:
         inside = begin - operation.block
-        page = operation.after[inside : inside + PAGE_BYTES]
-        image[begin : begin + PAGE_BYTES] = torn_program(bytes(image[begin : begin + PAGE_BYTES]), page, cut)
+        page = operation.after[inside : inside + run.page_bytes]
+        old = bytes(image[begin : begin + run.page_bytes])
+        image[begin : begin + run.page_bytes] = torn_program(old, page, cut)
     return bytes(image)

@@ -73,8 +73,11 @@ class FlashCount:
 class Flash:
     """One chip: an image file, its counters, and the cuts that are armed."""
 
-    def __init__(self, image: Path, blocks: int = BLOCKS, timing: FlashTiming = INSTANT) -> None:
+    def __init__(
+        self, image: Path, blocks: int = BLOCKS, timing: FlashTiming = INSTANT, page_bytes: int = PAGE_BYTES
+    ) -> None:
         self.image = image
+        self.page_bytes = page_bytes
         self.blocks = blocks
         self.timing = timing
         self.count = FlashCount()
@@ -114,7 +117,7 @@ class Flash:
         if self.noted is not None:
             self.noted(address, False)
         self.count.programs += 1
-        self.count.bytes_programmed += PAGE_BYTES
+        self.count.bytes_programmed += self.page_bytes
 
     def erases(self, block: int, skipped: bool) -> None:
         if self.noted is not None:
@@ -134,7 +137,7 @@ class Flash:
 
     def tear_program(self, address: int, page: bytes, cut: Cut) -> None:
         """Leave in the image what a page program leaves that lost its power."""
-        old = self._read(address, PAGE_BYTES)
+        old = self._read(address, len(page))
         self._write(address, torn_program(old, page, cut))
 
     def tear_erase(self, block: int, cut: Cut) -> None:
@@ -161,7 +164,7 @@ class Flash:
 def torn_program(old: bytes, page: bytes, cut: Cut) -> bytes:
     """What stands in a page of `old` bytes when a program of `page` is torn. Bits only ever go from 1 to 0."""
     dice = random.Random(f"{cut.seed} program")
-    split = dice.randrange(1, PAGE_BYTES)
+    split = dice.randrange(1, len(old))
     done = bytes(a & b for a, b in zip(old, page, strict=True))
     match cut.torn:
         case Torn.CLEAN:

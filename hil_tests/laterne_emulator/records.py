@@ -47,9 +47,9 @@ FLASH_HOLD = 1  # the power goes now: send the page (a program only), do nothing
 FLASH_SKIP = 2  # report success and do nothing
 
 # reset cause u8, raw REPL u8, blocks u16, ticks at power-on in ms u32, clock error in ppm i32,
-# UTC seconds of the board's clock at power-on u32, UART fd i16, UART paced u8, zero, unique id 8 bytes
-BOOT = "<BBHIiIhBx8s"
-BOOT_BYTES = 28
+# UTC seconds of the board's clock at power-on u32, UART fd i16, UART paced u8, zero, unique id 8 bytes, bytes of a page
+BOOT = "<BBHIiIhBx8sH"
+BOOT_BYTES = 30
 
 # machine.reset_cause() of rp2 and esp32 differ; these are what the emulated `machine` calls them.
 PWRON_RESET = 1

@@ -103,7 +103,8 @@ class Campaign:
 
     end: the record when it is over, or or_end where a cut makes a difference. runs: the release that runs then, and
     from where. left: what is in the slots then. damaged: paths in which a byte is wrong from the start. more: files
-    that lie there, too. blocks: of the flash.
+    that lie there, too. blocks: of the flash, which is programmed page_bytes at once. ways: in how many of the six
+    ways each operation is cut.
     """
 
     a: Release
@@ -117,6 +118,8 @@ class Campaign:
     damaged: tuple[str, ...] = ()
     more: Mapping[str, bytes] = field(default_factory=dict)
     blocks: int = 64
+    page_bytes: int = 256
+    ways: float = 1.0
 
     @property
     def releases(self) -> list[Release]:

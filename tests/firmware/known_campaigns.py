@@ -106,6 +106,11 @@ def campaigns() -> dict[str, Campaign]:
 
 
 CAMPAIGNS = campaigns()
+# An ESP32's flash is programmed 32 bytes at once, and littlefs keeps only files up to 128 bytes in their folder there.
+CAMPAIGNS |= {
+    f"{name}, 32 bytes at once": replace(CAMPAIGNS[name], page_bytes=32, ways=0.15, blocks=96)
+    for name in ("a release is installed, tried and confirmed", "a release that crashes is rolled back")
+}
 
 
 def _name(made: Release | None) -> str:

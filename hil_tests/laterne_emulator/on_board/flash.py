@@ -1,4 +1,4 @@
-"""The flash of an emulated board as MicroPython's VfsLfs2 wants it: 4 KiB erase blocks, 256-byte pages.
+"""The flash of an emulated board as MicroPython's VfsLfs2 wants it: 4 KiB erase blocks, pages of 256 bytes (or 32).
 
 Every erase and every page program is asked for first (records.py): the supervisor counts it, says how long
 the flash is busy, and may take the power away at that moment. What a torn operation leaves behind is
@@ -10,30 +10,29 @@ from time import sleep_us
 import control
 from records import FLASH_ERASE, FLASH_HOLD, FLASH_MISUSE, FLASH_PAGE, FLASH_PROGRAM, FLASH_SKIP
 
-_PAGE = 256
 _BLOCK = 4096
-_ERASED = b"\xff" * _PAGE
 
 
 class Flash:
-    def __init__(self, path: str, blocks: int) -> None:
+    def __init__(self, path: str, blocks: int, page: int) -> None:
         self._file = open(path, "r+b")
         self._blocks = blocks
-        self._page = bytearray(_PAGE)
+        self._page = bytearray(page)
+        self._erased = b"\xff" * page
 
     def readblocks(self, block: int, buffer: bytearray, offset: int = 0) -> None:
         self._file.seek(block * _BLOCK + offset)
         self._file.readinto(buffer)
 
     def writeblocks(self, block: int, buffer: "bytes | bytearray", offset: int = 0) -> None:
-        for at in range(0, len(buffer), _PAGE):
+        for at in range(0, len(buffer), len(self._page)):
             self._program(block * _BLOCK + offset + at, buffer, at)
 
     def _program(self, address: int, data: "bytes | bytearray", at: int) -> None:
         control.ask(FLASH_PROGRAM, 0, address)
         flags = control.flags()
         if flags & FLASH_HOLD:
-            control.send_page(FLASH_PAGE, data, at, _PAGE)
+            control.send_page(FLASH_PAGE, data, at, len(self._page))
             control.hang()
         self._busy()
         if flags & FLASH_SKIP:
@@ -41,12 +40,12 @@ class Flash:
         file, page = self._file, self._page
         file.seek(address)
         file.readinto(page)
-        if page == _ERASED:
+        if page == self._erased:
             file.seek(address)
-            file.write(data, at, _PAGE)
+            file.write(data, at, len(page))
             return
         control.ask(FLASH_MISUSE, 0, address)
-        for i in range(_PAGE):
+        for i in range(len(page)):
             page[i] &= data[at + i]  # NOR: a program can only clear bits
         file.seek(address)
         file.write(page)
@@ -60,8 +59,8 @@ class Flash:
         if flags & FLASH_SKIP:
             return
         self._file.seek(block * _BLOCK)
-        for _ in range(_BLOCK // _PAGE):
-            self._file.write(_ERASED)
+        for _ in range(_BLOCK // len(self._erased)):
+            self._file.write(self._erased)
 
     def _busy(self) -> None:
         busy_us = control.value()

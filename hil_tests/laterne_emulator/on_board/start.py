@@ -27,7 +27,7 @@ def _set_up():
     control.connect(int(sys.argv[1]))
     control.ask(records.HELLO)
     head = records.HEADER_BYTES
-    cause, raw, blocks, ticks, ppm, utc_s, uart_fd, paced, uid = unpack_from(records.BOOT, control.reply, head)
+    cause, raw, blocks, ticks, ppm, utc_s, uart_fd, paced, uid, page = unpack_from(records.BOOT, control.reply, head)
     image = bytes(control.reply[head + records.BOOT_BYTES : head + records.BOOT_BYTES + control.value()]).decode()
 
     gc.collect()
@@ -48,7 +48,7 @@ def _set_up():
     sys.modules["micropython"] = machine._Interpreter()
     from flash import Flash
 
-    flash = Flash(image, blocks)
+    flash = Flash(image, blocks, page)
     formatted = 0
     frozen = ".frozen"
     if len(sys.argv) > 2:
@@ -59,10 +59,10 @@ def _set_up():
         _run(frozen + "/_boot.py", {})
     else:
         try:
-            volume = vfs.VfsLfs2(flash, progsize=256)
+            volume = vfs.VfsLfs2(flash, progsize=page)
         except OSError:  # rp2 does the same: any failed mount formats the flash
-            vfs.VfsLfs2.mkfs(flash, progsize=256)
-            volume = vfs.VfsLfs2(flash, progsize=256)
+            vfs.VfsLfs2.mkfs(flash, progsize=page)
+            volume = vfs.VfsLfs2(flash, progsize=page)
             formatted = 1
         vfs.umount("/")
         vfs.mount(volume, "/")
