@@ -1,7 +1,10 @@
 """`laterne flash` without a board: what comes to lie where, which interpreters do, what is refused before a write."""
 
+import contextlib
 import os
 import pty
+import threading
+import tty
 from pathlib import Path
 
 import pytest
@@ -180,6 +183,43 @@ def test_where_a_label_cannot_go_is_said_before_a_board_is_flashed(tmp_path: Pat
         labels.require_possible(tmp_path / "x.svg", 1)
     with pytest.raises(UsageError, match=r"write a \.pdf"):
         labels.require_possible(tmp_path / "y.svg", 22)
+
+
+@pytest.mark.parametrize("prompt", [b"", b"raw REPL; CTRL-B to exit\r\n>"])
+def test_a_port_that_talks_without_an_end_is_left_alone(monkeypatch: pytest.MonkeyPatch, prompt: bytes) -> None:
+    """From the first moment, or once it has let us in: neither the memory nor the technician's time is its own."""
+    monkeypatch.setattr(repl, "MAX_ANSWER_BYTES", 20_000)
+    board, port = pty.openpty()
+    tty.setraw(port)
+    os.set_blocking(board, False)
+    ended = threading.Event()
+
+    def talk() -> None:
+        runs = not prompt
+        while not ended.wait(0.001):
+            with contextlib.suppress(OSError):  # nothing is to be read, or nobody reads
+                if runs:
+                    os.write(board, b"x" * 500)
+                    continue
+                asked = os.read(board, 1000)
+                runs = asked.endswith(b"\x04")  # the end of a program
+                if runs:
+                    os.write(board, b"OK")
+                elif b"\x05A" in asked:
+                    os.write(board, b"R\0")
+                elif b"\x01" in asked:
+                    os.write(board, prompt)
+
+    talking = threading.Thread(target=talk, daemon=True)
+    talking.start()
+    try:
+        with pytest.raises(repl.NoRepl, match="talks without an end"), repl.Repl(os.ttyname(port)) as found:
+            found.run("print(1)")
+    finally:
+        ended.set()
+        os.close(port)
+        talking.join(10.0)
+        os.close(board)
 
 
 def test_what_is_missing_or_contradicts_itself_is_said_before_anything_is_done() -> None:

@@ -7,6 +7,8 @@ Only blank boards, and boards that are not enrolled, have one: an enrolled board
 import os
 import struct
 import time
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +24,9 @@ RESET_WITHIN_S = 1.0  # after _RESET: its pause, and then the port vanishes, or 
 BACK_WITHIN_S = 15.0  # a port after a reset: USB is there again after about 1 s, and udev has its turn
 LOOK_AGAIN_S = 0.1
 MAX_TRACEBACK = 300
+# Of the answer to one program, or before the REPL is there: the longest list of files is a quarter of it.
+MAX_ANSWER_BYTES = 1 << 18
+MAX_ANSWER_S = 300.0
 
 # The pause lets out what acknowledges the program before the port vanishes. Who opens the port meanwhile, as restart()
 # does, must not stop the reset by a Ctrl-C.
@@ -55,6 +60,7 @@ class Repl:
     def __init__(self, port: str) -> None:
         self.port = port
         self._transport: Any = None
+        self._left_bytes, self._until_s = 0, 0.0
         try:
             self._connect()
         except BoardGone:
@@ -71,6 +77,7 @@ class Repl:
         """What this program prints. Raises BoardFailed: it ended with an exception; BoardGone."""
         from mpremote.transport import TransportError, TransportExecError  # type: ignore[import-untyped]
 
+        self._bound()
         try:
             printed, failed = self._transport.exec_raw(program, timeout=ANSWER_WITHIN_S)
         except (OSError, TransportError, TransportExecError, struct.error) as why:
@@ -142,6 +149,8 @@ class Repl:
             self._transport = transport_serial.SerialTransport(self.port, line.BAUD, timeout=ATTEMPT_S)
         except TransportError as why:
             raise UsageError(port_users.in_use(self.port)) from why
+        self._transport.serial.read = partial(self._read, self._transport.serial.read)
+        self._bound()
         for _ in range(ATTEMPTS):
             try:
                 self._transport.enter_raw_repl(soft_reset=False, timeout_overall=ATTEMPT_S)
@@ -164,6 +173,21 @@ class Repl:
             "it with `laterne campaign`; to begin anew, decommission it, or erase its flash (BOOTSEL, esptool), and "
             "flash it again. If the board is new: is there MicroPython on it, and is this its USB port?"
         )
+
+    def _bound(self) -> None:
+        self._left_bytes, self._until_s = MAX_ANSWER_BYTES, time.monotonic() + MAX_ANSWER_S
+
+    def _read(self, read: Callable[[int], bytes], size: int = 1) -> bytes:
+        """In the place of the port's. mpremote reads as long as something comes, and keeps it all."""
+        data = read(size)
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0 or time.monotonic() > self._until_s:
+            self.close()
+            raise NoRepl(
+                f"What is on {self.port} talks without an end: is it a board, and is this its USB port? If it is, "
+                "unplug it, plug it in and repeat the command."
+            )
+        return data
 
     def _gone(self, why: Exception) -> BoardGone:
         self.close()
