@@ -104,7 +104,6 @@ async def installed(folder: Path, timing: FlashTiming, heap_bytes: int, *, watch
                 await until(lambda: _wanted(said) == INDEX)
                 began_s, count = parts.clock.monotonic_s(), emulated.flash.count
                 erases, programs = count.erases, count.programs
-                sent = parts.health.counted(NAME, "updates: bytes sent")
                 emulated.flash.timing = timing
                 await until(lambda: said.progress is not None and said.progress.phase == STAGED)
                 took_s = parts.clock.monotonic_s() - began_s
@@ -112,7 +111,7 @@ async def installed(folder: Path, timing: FlashTiming, heap_bytes: int, *, watch
             printed = emulated.usb.printed()
             idle, most = (re.findall(rf"{word} at (\d+) bytes", printed) for word in ("idle", "updating"))
             return Installed(
-                parts.health.counted(NAME, "updates: bytes sent") - sent,
+                parts.health.counted(NAME, "updates: bytes sent") - len(made.severed),
                 sum(map(len, newer.values())),
                 took_s,
                 count.erases - erases,
