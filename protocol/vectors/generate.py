@@ -10,14 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import hexdump
+import making
 import releases
 import signed
 import wire
-from making import Vector
 
 HERE = Path(__file__).parent
 
-FILES: dict[str, tuple[str, Callable[[], list[Vector]]]] = {
+FILES: dict[str, tuple[str, Callable[[], list[making.Vector]]]] = {
     "cbor": ("protocol/README.md, 1; accepted ones from RFC 8949, appendix A", wire.cbor_vectors),
     "frame": ("protocol/README.md, 2", wire.frame_vectors),
     "messages": ("protocol/README.md, 3", wire.message_vectors),
