@@ -86,7 +86,9 @@ class View:
         campaign = self._campaign
         if campaign is not None:
             table.add_column(campaign["release"]["version"], min_width=_widest())
-        stands = {} if campaign is None else {one["board"]: _stands(one) for one in campaign["of_boards"]}
+        stands = (
+            {} if campaign is None else {one["board"]: _stands(one, campaign["state"]) for one in campaign["of_boards"]}
+        )
         for name, board in sorted(boards.items()):
             seen = figures.boards.get(name, BoardFigures())
             table.add_row(
@@ -121,10 +123,12 @@ class View:
         self._out.print(f"everything is kept in {place}", highlight=False, soft_wrap=True)
 
 
-def _stands(board: dict[str, Any]) -> Text:
+def _stands(board: dict[str, Any], campaign: str) -> Text:
     state, share = board["state"], board["share"]
     words = _STANDS.get(state, state.lower())
-    if state == "SENDING" and share is not None:
+    if state == "QUEUED" and campaign == "HALTED":
+        words = "never gets it"
+    elif state == "SENDING" and share is not None:
         words = f"{words}, {100 * share:.0f} %"
     elif state == "TRIAL" and board["reports_after"]:
         words = f"{words}, good reports: {board['reports_after']}"
