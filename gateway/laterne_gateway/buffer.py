@@ -244,14 +244,15 @@ class Buffer:
                 change.clear()
                 await change.wait()
 
-    def part(self, route: str) -> list[Lane]:
+    def part(self, route: str, left_behind: int = LEFT_BEHIND) -> list[Lane]:
         """A route begins: its lanes, oldest first, the last without an end.
 
-        When much is waiting in that one, another begins after it: what arrives from now on is not held behind.
+        When more reports than left_behind are waiting in that one, another begins after it: what arrives from now on is
+        not held behind.
         """
         lanes = self.lanes[route]
         live = lanes[-1]
-        if self.last_id - live.delivered > LEFT_BEHIND and len(lanes) < MAX_LANES:
+        if self.last_id - live.delivered > left_behind and len(lanes) < MAX_LANES:
             lanes[-1:] = [replace(live, upto=self.last_id), Lane(route, self.last_id, self.last_id, None)]
             for lane in lanes[-2:]:
                 self._writer.move(lane, 0)

@@ -32,8 +32,8 @@ from tests.gateway.platform import (
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
 from laterne_gateway.__main__ import run_command
-from laterne_gateway.buffer import LEFT_BEHIND
 from laterne_gateway.routes import sta_sending
+from laterne_gateway.routes.feed import LEFT_BEHIND
 from laterne_protocol.roster import Post
 
 Rule = Callable[[Request], str | int | Done]
@@ -341,13 +341,13 @@ async def test_a_datastream_that_was_removed_is_made_again(tmp_path: Path, serve
 async def test_live_reports_overtake_what_an_outage_left_behind(tmp_path: Path, server: SensorThingsServer) -> None:
     street = boards()
     async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
-        await here.put(street[0], LEFT_BEHIND + 100, 1)
-        async with here.delivering(backlog_a_second=50):
+        await here.put(street[0], LEFT_BEHIND + 30, 1)
+        async with here.delivering(backlog_a_second=5):
             await here.delivered_counts("observations delivered", 1)
             await here.put(street[0], 3, 1)
             await here.delivered_counts("reports delivered", 3)
             found = [one.sequence for one in stored(server, street[0].name)]
-            assert {LEFT_BEHIND + 101, LEFT_BEHIND + 102, LEFT_BEHIND + 103} <= set(found)
+            assert {LEFT_BEHIND + 31, LEFT_BEHIND + 32, LEFT_BEHIND + 33} <= set(found)
             assert len(found) < LEFT_BEHIND, "the backlog goes at its own pace"
 
 

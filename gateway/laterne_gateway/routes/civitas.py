@@ -41,7 +41,7 @@ from laterne_gateway.routes.beside import Beside
 from laterne_gateway.routes.civitas_envelope import TAIL, head_of, part_of
 from laterne_gateway.routes.connection import PACKET_TOO_LARGE, Connection, cause_of, words_of
 from laterne_gateway.routes.delivery import PUBACK_WITHIN_S
-from laterne_gateway.routes.feed import Feed, UnderWay, put
+from laterne_gateway.routes.feed import LEFT_BEHIND, Feed, UnderWay, put
 from laterne_gateway.routes.mqtt import BASE_S, CAP_S, STABLE_S, first_of, until_one_fails
 from laterne_gateway.routes.observations import Observation
 from laterne_gateway.routes.pace import Pace
@@ -119,7 +119,7 @@ class CivitasRoute:
             topic = string(self._settings.topic)
             self._max_bytes = min(self._max_bytes, longest_payload(client, topic))
             sending = _Sending(self, client, topic)
-            *backlog, live = self._buffer.part(self.name)
+            *backlog, live = self._buffer.part(self.name, LEFT_BEHIND)
             beside = Beside(
                 self.name, sending.post_beside, self._buffer, self._dates, self._dead, self._clock, self._health
             )

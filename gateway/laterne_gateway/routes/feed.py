@@ -22,6 +22,7 @@ from laterne_gateway.writer import AGAIN_S, StoreError
 log = logging.getLogger("laterne")
 
 READ_AT_ONCE = 64  # rows from the buffer
+LEFT_BEHIND = 20  # reports, of 96 readings each a second's observations: what is live never waits behind more
 MAX_AHEAD = 4000  # observations of a lane in memory: 1.5 MiB
 CLOCK_AGAIN_S = 5.0  # how often a report without a time looks whether there is one now
 

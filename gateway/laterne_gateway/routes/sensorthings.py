@@ -35,7 +35,7 @@ from laterne_gateway.health import Health
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.route_settings import SENSORTHINGS, SensorThingsSettings
 from laterne_gateway.routes.beside import Beside
-from laterne_gateway.routes.feed import Feed, UnderWay
+from laterne_gateway.routes.feed import LEFT_BEHIND, Feed, UnderWay
 from laterne_gateway.routes.observations import Observation
 from laterne_gateway.routes.pace import Pace
 from laterne_gateway.routes.sta_entities import Entities
@@ -134,7 +134,7 @@ class SensorThingsRoute:
     def _begin(self) -> None:
         """At the start, and when the platform is back: what has piled up becomes a backlog, behind what is live."""
         assert self._feeding is not None
-        *backlog, live = self._buffer.part(self.name)
+        *backlog, live = self._buffer.part(self.name, LEFT_BEHIND)
         for lane in backlog:
             former = self._feeds.get(lane.begins)
             if former is None:
