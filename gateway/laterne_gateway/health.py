@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 log = logging.getLogger("laterne")
 
+CHANGES_SAID = 5  # sentences of one alarm in that time
 SAID_AGAIN_S = 60.0  # what a peer can bring about again and again is logged once a minute
 
 Value = int | float | str | bool | None
@@ -21,7 +22,8 @@ class Health:
         self._monotonic_s = monotonic_s
         self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when, and how often it was left out since
         self._unlogged: set[tuple[str, str]] = set()  # alarms that stand and are not in the log again yet
-        self._logged: dict[tuple[str, str], tuple[str, float]] = {}  # the last sentence of an alarm, and when
+        # Of an alarm: its last sentence, when its minute began, how often it was logged in it.
+        self._logged: dict[tuple[str, str], tuple[str, float, int]] = {}
         self._progress_s: dict[str, float] = {}
         self._counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._values: defaultdict[str, dict[str, Value]] = defaultdict(dict)
@@ -58,17 +60,20 @@ class Health:
     def alarm(self, subject: str, what: str, sentence: str) -> None:
         """Something that a person should look at. Logged when it is new; kept until clear().
 
-        One that comes and goes is logged once a minute.
+        One that comes and goes is logged once a minute, one whose sentence changes each time (a platform's, with a
+        number for each request) CHANGES_SAID times a minute.
         """
         alarms, key, now_s = self._alarms.setdefault(subject, {}), (subject, what), self._monotonic_s()
         if alarms.get(what) == sentence and key not in self._unlogged:
             return
         alarms[what] = sentence
-        logged, at_s = self._logged.get(key, ("", now_s))
-        if logged == sentence and now_s - at_s < SAID_AGAIN_S:
+        logged, at_s, times = self._logged.get(key, ("", now_s, 0))
+        if now_s - at_s >= SAID_AGAIN_S:
+            at_s, times = now_s, 0
+        if times and (logged == sentence or times >= CHANGES_SAID):
             self._unlogged.add(key)
             return
-        self._logged[key] = sentence, now_s
+        self._logged[key] = sentence, at_s, times + 1
         self._unlogged.discard(key)
         log.warning("%s: %s", subject, sentence)
 

@@ -29,6 +29,7 @@ MAX_ENTITIES = 1000  # of a collection that is taken as a whole: of ours there i
 NOT_ABOUT_CONTENT = {401, 403, 404, 405, 407, 408, 421, 425, 426, 429, 431, 451}
 SERVER_FAILS = 500
 MAX_DIGITS = 40  # of an id
+MAX_RETRY_AFTER_S = 3600.0  # a server that asks for more may have come back long before
 MAX_LOOKED_AT, MAX_SAID = 2000, 200  # of what a server says when it refuses; a secret in it is not cut in two
 
 Json = Any  # as json.loads() gives it: judged where it is read
@@ -155,7 +156,7 @@ class Server:
 
     def _judge(self, status: int, after: str, path: str, body: bytes) -> None:
         said = self._shown(body[:MAX_LOOKED_AT].decode(errors="replace"))
-        after_s = float(after) if _is_number(after) and len(after) < 5 else 0.0
+        after_s = min(MAX_RETRY_AFTER_S, float(after)) if _is_number(after) and len(after) < 10 else 0.0
         what = path.partition("?")[0]
         if status >= SERVER_FAILS:
             if status == 503 or after_s:
