@@ -27,7 +27,7 @@ _s=os.statvfs('/')
 _p=machine.reset_cause()==machine.PWRON_RESET
 _r=os.urandom(16)!=os.urandom(16)
 _k='keys' in _k,'credential' in _k or 'name' in _k
-print([_p,_s[0],_s[2],_s[3],gc.mem_free(),_k[0],_k[1],'main.py' in _n('/'),_r])
+print([_p,_s[0],_s[2],_s[3] if _s[3]<=_s[2] else 0,gc.mem_free(),_k[0],_k[1],'main.py' in _n('/'),_r])
 """
 _INDEX = """
 import binascii

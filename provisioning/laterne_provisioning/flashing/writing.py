@@ -231,7 +231,8 @@ def _read_back(repl: Repl, files: Sequence[File]) -> None:
 
 def _require_room(repl: Repl, new: Sequence[File]) -> None:
     """Raises OperatorError: flash is too small, or full of something else."""
-    told = repl.run("_s=os.statvfs('/')\nprint(_s[0],_s[3])")
+    # More free than there are is a number that went below 0 (store.free_blocks in firmware).
+    told = repl.run("_s=os.statvfs('/')\nprint(_s[0],_s[3] if _s[3]<=_s[2] else 0)")
     try:
         block, free = map(int, told.split())
     except ValueError as why:
