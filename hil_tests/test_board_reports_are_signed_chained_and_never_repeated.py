@@ -44,6 +44,7 @@ async def _report_now(bench: "Bench", asker: Asker) -> report.Report:
 async def test_a_board_enrols_and_its_reports_verify_with_an_independent_library(emulated_boards: "Benches") -> None:
     bench = await emulated_boards(boards=2, settings=SETTINGS, paced=False)
     bench.world.hold(Quantity.TEMPERATURE, -7.5)
+    bench.world.hold(Quantity.ILLUMINANCE, 800)  # at noon there is more than the sensor takes
 
     async def one(name: str) -> list[report.Report]:
         async with asking(bench.lines[name].path) as asker:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -54,11 +55,18 @@ async def head(reader: asyncio.StreamReader) -> bytes:
     return await reader.readuntil(b"\r\n\r\n")
 
 
+async def request(reader: asyncio.StreamReader) -> bytes:
+    """Its head, and its content taken: what is closed with bytes unread resets the connection."""
+    read = await head(reader)
+    length = re.search(rb"content-length: (\d+)", read, re.IGNORECASE)
+    return read + (await reader.readexactly(int(length[1])) if length else b"")
+
+
 def says(*parts: bytes) -> Script:
     """Each connection is answered once with these bytes, and closed."""
 
     async def script(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await head(reader)
+        await request(reader)
         for part in parts:
             writer.write(part)
             await writer.drain()
@@ -104,7 +112,7 @@ async def test_a_connection_that_the_server_has_closed_is_not_used_again() -> No
     closed = asyncio.Event()
 
     async def script(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await head(reader)
+        await request(reader)
         writer.write(KEPT)
         await writer.drain()
         writer.close()
@@ -126,7 +134,7 @@ async def test_what_may_have_been_done_is_not_asked_twice(method: str) -> None:
 
     async def script(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            await head(reader)
+            await request(reader)
             requests.append(number)
             if len(requests) == 2:
                 return
