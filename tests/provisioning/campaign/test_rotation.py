@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.provisioning.campaign.city import BEGIN
-from tests.provisioning.campaign.test_engine import brought_to, heard, running, told
+from tests.provisioning.campaign.machine import brought_to, heard, running, told
 from tests.provisioning.commands import laterne
 from tests.provisioning.fake_board import FakeBoard
 from tests.provisioning.fake_gateway import FakeGateway
