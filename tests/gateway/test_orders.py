@@ -39,6 +39,11 @@ def answer(board: FakeBoard, errand: orders.Errand) -> "messages.Message":
     return messages.message_of(said)
 
 
+def flipped(signed: bytes) -> bytes:
+    """With another last bit."""
+    return signed[:-1] + bytes((signed[-1] ^ 1,))
+
+
 FORGED: dict[str, Callable[[FakeAuthority, FakeBoard], bytes]] = {
     "by a key that is none of ours": lambda a, b: a.order(b.name, b.key.kid, order.ROTATE, key=Key()),
     "by the roster key": lambda a, b: a.order(b.name, b.key.kid, order.ROTATE, key=a.roster_key),
@@ -48,7 +53,7 @@ FORGED: dict[str, Callable[[FakeAuthority, FakeBoard], bytes]] = {
         cose.RECEIPT, order.Order(b.name, b.key.kid, 1, order.ROTATE, None).to_payload()
     ),
     "no order inside": lambda a, b: a.order_key.sign(cose.ORDER, b"\xa1\x01\x02"),
-    "changed on the way": lambda a, b: a.order(b.name, b.key.kid, order.ROTATE)[:-1] + b"\x00",
+    "changed on the way": lambda a, b: flipped(a.order(b.name, b.key.kid, order.ROTATE)),
     "noise": lambda a, b: os.urandom(100),
     "without end": lambda a, b: a.order(b.name, b.key.kid, order.ROTATE) + bytes(700),
     "a credential that is none": lambda a, b: a.order(b.name, b.key.kid, order.TAKE, b"\x01"),

@@ -86,7 +86,13 @@ def test_what_is_wrong_is_named_by_its_topic_and_the_exit_code_says_so(
 ) -> None:
     good = boards[0].next_report()
     with Listening(broker, authority) as listening:
-        publish(broker, ("LE-0001", b""), ("LE-0001", good[:-1] + b"\x00"), ("LE-0002", good), ("LE-0001", good))
+        publish(
+            broker,
+            ("LE-0001", b""),
+            ("LE-0001", good[:-1] + bytes((good[-1] ^ 1,))),
+            ("LE-0002", good),
+            ("LE-0001", good),
+        )
         lines = [listening.line() for _ in range(4)]
         summary, code = listening.stop(signal.SIGTERM)
     assert [(line["board"], line["ok"]) for line in lines] == [
