@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from laterne_emulator import image, release_tool, sweep
 from laterne_emulator.flash import Cut, Torn
-from laterne_protocol.release_file import Release
+from laterne_protocol.release_file import Release, release_of
 from laterne_provisioning.errors import OperatorError
 from laterne_provisioning.flashing import layout, steps
 
@@ -64,10 +64,8 @@ class Workshop:
 
     def __init__(self, folder: Path, release: Release) -> None:
         self.file, self.office = folder / "release", folder / "office"
-        self.release = release
         self.file.write_bytes(release.to_bytes())
-        plan = layout.layout(release, "emulated", SETTINGS)
-        self.wanted = {f"/{file.path}": file.content for file in plan.all}
+        self._take()
 
     async def open(self) -> None:
         for command in (
@@ -76,6 +74,12 @@ class Workshop:
         ):
             process = await asyncio.create_subprocess_exec(*LATERNE, *map(str, command), stdout=subprocess.DEVNULL)
             assert await process.wait() == 0
+        self._take()  # its signature lies on flash, too
+
+    def _take(self) -> None:
+        self.release = release_of(self.file.read_bytes())
+        plan = layout.layout(self.release, "emulated", SETTINGS)
+        self.wanted = {f"/{file.path}": file.content for file in plan.all}
 
     async def operations(self, board: "EmulatedBoard") -> int:
         """How many flash operations it takes, up to the reset; the firmware that starts then writes, too."""
