@@ -145,7 +145,7 @@ def _count(read: "Callable[[int], bytes]") -> int:
 
 def _entry(read: "Callable[[int], bytes]") -> "tuple[str, int, bytes]":
     size = read(1)[0]
-    return cbor.decode(read(read(1)[0] if size == 0x58 else size - 0x40))  # type: ignore[return-value]
+    return cbor.decode(read(read(1)[0] if size == 0x58 else size - 0x40))  # type: ignore[return-value]  # judged
 
 
 def _judge(folder: str, name: str, begun: bool) -> "Work":
@@ -345,7 +345,7 @@ def _receive(path: str, item: int, size: int, base: str, source: _Source) -> "Wo
                     source.block = Block(*sent)
                     sent = None
                 due = min(source.block.left, size - start)  # type: ignore[union-attr]  # it is there now
-                for piece in source.block.portion(due, base, start):  # type: ignore[union-attr]
+                for piece in source.block.portion(due, base, start):  # type: ignore[union-attr]  # as above
                     file.write(piece)
                     start += len(piece)
                     if start % _FLASH_BLOCK_BYTES < len(piece):
@@ -353,6 +353,6 @@ def _receive(path: str, item: int, size: int, base: str, source: _Source) -> "Wo
             except BadBlock:
                 source.block = None
                 return
-            if not source.block.left:  # type: ignore[union-attr]
+            if not source.block.left:  # type: ignore[union-attr]  # as above
                 source.block = None  # its window leaves memory before the next one comes
     yield

@@ -51,7 +51,7 @@ def _become(handed: "list[int]", run_main: object, arguments: "list[str]") -> in
     os.closerange(UART_FD + 1, high[-1] + 64)
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    return int(run_main(arguments))  # type: ignore[operator]
+    return int(run_main(arguments))  # type: ignore[operator]  # the extension has no types
 
 
 if __name__ == "__main__":

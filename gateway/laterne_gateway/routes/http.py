@@ -133,7 +133,7 @@ class Http:
                 plain.settimeout(within_s)
                 connection = http.client.HTTPConnection(self._host, self._port)
                 connection.default_port = self._default_port
-                connection.response_class = self._response  # type: ignore[assignment]
+                connection.response_class = self._response  # type: ignore[assignment]  # typed as the class itself
                 # The handshake is the thread's.
                 connection.sock = plain if self._context is None else self._sealed(self._context, plain)
             except OSError as refused:
