@@ -64,6 +64,24 @@ async def test_mpremote_interrupts_a_running_program(emulated_boards: "Benches")
     assert await mpremote(board, "resume", "exec", "print(x)") == "7\n"
 
 
+async def test_ctrl_c_between_two_programs_of_the_repl_ends_no_board(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(blank=True)
+    board = bench.boards["board-01"]
+    await board.usb.wait_for_print(">>> ")
+    reader, writer = await serialx.open_serial_connection(str(board.usb.path), baudrate=115200)
+    writer.write(b"\x01")
+    await board.usb.wait_for_print("raw REPL")
+    for number in range(1500):  # programs that end about when their interruption comes
+        writer.write(b"a=%d\x04" % number)
+        await asyncio.sleep(number % 20 * 50e-6)
+        writer.write(b"\x03")
+    writer.write(b"\x03print('alive', 6*7)\x04")
+    async with asyncio.timeout(WITHIN_S):
+        await reader.readuntil(b"alive 42")
+    assert not board.lives
+    writer.close()
+
+
 async def test_every_byte_but_ctrl_c_reaches_a_program_through_the_repl(emulated_boards: "Benches") -> None:
     bench = await emulated_boards(files={"main.py": b"import sys\nprint('go')\nprint(list(sys.stdin.buffer.read(5)))"})
     board = bench.boards["board-01"]

@@ -188,7 +188,7 @@ class EmulatedBoard:
         channel.close()
         os.close(terminal)
         self.uart.powered = True
-        self.usb.attach(console)
+        self.usb.attach(console, self._process.interrupt)
         ended = asyncio.Event()
         requests.begin()
         loop.add_reader(self._process.pidfd, ended.set)

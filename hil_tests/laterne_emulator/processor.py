@@ -33,6 +33,28 @@ class Processor:
         except ProcessLookupError:
             return
 
+    def interrupt(self) -> bool:
+        """Ctrl-C: SIGINT to it, if a program of the board may be interrupted by one now; else nothing, and False.
+
+        Between two programs of a REPL the interpreter has no handler and SIGINT would end it, while to a board Ctrl-C
+        is a character then. It is stopped while we look, so that what was true is still true when SIGINT arrives.
+        """
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGSTOP)
+            while (status := self._status())["State"][0] not in "TZX":
+                os.sched_yield()
+            caught = bool(int(status["SigCgt"], 16) >> (signal.SIGINT - 1) & 1)
+            if caught:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGINT)
+            signal.pidfd_send_signal(self.pidfd, signal.SIGCONT)
+        except ProcessLookupError:
+            return False
+        return caught
+
+    def _status(self) -> dict[str, str]:
+        lines = Path(f"/proc/{self._pid}/status").read_text().splitlines()
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
     def wait(self) -> int:
         """Its exit status, once; negative: the signal that ended it. It has ended, or will at once."""
         os.close(self.pidfd)

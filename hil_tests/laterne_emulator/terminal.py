@@ -4,15 +4,14 @@
 
 A request on descriptor 0, a SEQPACKET socket, is the interpreter's arguments, with the board's terminal, its channel
 and its end of the UART as descriptors; the answer is the number of the new process. `w` and a number waits for the end
-of one: its status. There is one thread, so what runs between fork and the interpreter may be Python. A new session with
-a controlling terminal is what makes Ctrl-C a SIGINT for that board and for nothing else.
+of one: its status. There is one thread, so what runs between fork and the interpreter may be Python. A session of its
+own keeps the signals of our terminal away from a board.
 """
 
 import fcntl
 import os
 import socket
 import sys
-import termios
 
 CONTROL_FD, UART_FD = 3, 4  # in a board's process
 WAIT = b"w"
@@ -50,7 +49,6 @@ def _become(handed: "list[int]", run_main: object, arguments: "list[str]") -> in
     os.dup2(0, 2)
     os.closerange(UART_FD + 1, high[-1] + 64)
     os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     return int(run_main(arguments))  # type: ignore[operator]  # the extension has no types
 
 

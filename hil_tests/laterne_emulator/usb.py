@@ -9,8 +9,8 @@ output waits for half a second and is then dropped, oldest first, as rp2's USB s
 import asyncio
 import os
 import pty
-import termios
 import tty
+from collections.abc import Callable
 from pathlib import Path
 
 QUEUE_BYTES = 16 * 1024
@@ -20,19 +20,14 @@ LETS_IN_AFTER_S = 0.02
 PATIENCE_S = 0.5  # MicroPython's MICROPY_HW_USB_CDC_TX_TIMEOUT
 RAW_BANNER = b"raw REPL; CTRL-B to exit"
 PROMPT = b">>> "
-CTRL_A, CTRL_B = b"\x01", b"\x02"
+CTRL_A, CTRL_B, CTRL_C = b"\x01", b"\x02", b"\x03"
 _TAIL_BYTES = 32
 
 
 def open_terminal() -> tuple[int, int]:
-    """(supervisor's end, board's end): no echo, no translation; what Ctrl-C does is let_interrupt's."""
+    """(supervisor's end, board's end): no echo, no translation, no signals: Ctrl-C is the port's matter."""
     host, board = pty.openpty()
-    settings = termios.tcgetattr(board)
-    settings[0] = settings[1] = 0
-    settings[3] = termios.NOFLSH  # what was typed before Ctrl-C is still read, as on a board
-    for key in (termios.VQUIT, termios.VSUSP):
-        settings[6][key] = b"\x00"  # only Ctrl-C is special: files hold every other byte
-    termios.tcsetattr(board, termios.TCSANOW, settings)
+    tty.setraw(board)
     os.set_blocking(host, False)
     return host, board
 
@@ -44,6 +39,8 @@ class UsbPort:
         self._log = log
         self._host = self._device = -1
         self._console = -1
+        self._interrupt: Callable[[], bool] = lambda: False  # of the board's process, while Ctrl-C may interrupt it
+        self._interruptible = False
         self._waiting_out = bytearray()  # to whoever opened the port
         self._waiting_in = bytearray()  # to the board
         self._dropping = False
@@ -83,8 +80,9 @@ class UsbPort:
 
     # --- one life of the board's process --------------------------------------------------------
 
-    def attach(self, console: int) -> None:
-        self._console = console
+    def attach(self, console: int, interrupt: Callable[[], bool]) -> None:
+        """A process begins to live at this terminal; interrupt: as Processor.interrupt."""
+        self._console, self._interrupt, self._interruptible = console, interrupt, False
         asyncio.get_running_loop().add_reader(console, self._from_board)
         if self.raw:  # a board that soft-resets in the raw REPL comes back in the raw REPL
             self._to_board(CTRL_A)
@@ -107,9 +105,7 @@ class UsbPort:
             self._letting_in = None
 
     def _interrupts(self, on: bool) -> None:
-        settings = termios.tcgetattr(self._console)
-        settings[3] = settings[3] | termios.ISIG if on else settings[3] & ~termios.ISIG
-        termios.tcsetattr(self._console, termios.TCSANOW, settings)
+        self._interruptible = on
 
     def detach(self) -> None:
         """The process has ended: take what it printed last, close its terminal."""
@@ -120,7 +116,7 @@ class UsbPort:
         loop.remove_reader(self._console)
         loop.remove_writer(self._console)
         os.close(self._console)
-        self._console = -1
+        self._console, self._interruptible = -1, False
         self._waiting_in.clear()
         self._tail = b""
 
@@ -237,7 +233,11 @@ class UsbPort:
         loop = asyncio.get_running_loop()
         try:
             while self._waiting_in:
-                del self._waiting_in[: os.write(self._console, self._waiting_in)]
+                if self._waiting_in[:1] == CTRL_C and self._interruptible and self._interrupt():
+                    del self._waiting_in[:1]
+                    continue
+                piece, _, _ = self._waiting_in.partition(CTRL_C)
+                del self._waiting_in[: os.write(self._console, piece or CTRL_C)]
         except BlockingIOError:
             loop.add_writer(self._console, self._write_board)
             loop.remove_reader(self._host)  # the technician's tool waits, nothing is lost
