@@ -81,6 +81,15 @@ async def test_the_line_of_another_board_is_noticed(emulated_boards: "Benches", 
     flash = ("flash", bench.boards["board-01"].usb.path, "--release", release, "--authority", office)
     errors = await laterne(*flash, "--id", "LE-0001", "--line", bench.lines["board-02"].path, code=1)
     assert "is another" in errors
+    # An id that another chip has is refused before anything is written, and so is one that is used up.
+    before = bench.boards["board-01"].flash.count.operations
+    lives = len(bench.boards["board-01"].lives)
+    rest = ("--id", "LE-0001", "--line", bench.lines["board-01"].path)
+    assert "belongs to another board" in await laterne(*flash, *rest, code=1)
+    await laterne("board", "revoke", "LE-0001", "--reason", "a trial", "--authority", office)
+    assert "under a new id" in await laterne(*flash, *rest, code=1)
+    assert bench.boards["board-01"].flash.count.operations == before
+    assert len(bench.boards["board-01"].lives) == lives, "it was not even stopped"
 
 
 def test_ids_are_counted_as_they_are_written() -> None:

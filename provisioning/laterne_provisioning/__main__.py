@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 something was found wrong, 2 bad usage or configuration, 1
 """
 
 import importlib
+import io
 import os
 import sys
 from typing import Annotated, NamedTuple
@@ -113,6 +114,9 @@ def _add_missing(app: typer.Typer, name: str, message: str) -> None:
 
 def main() -> None:
     """The entry point. Judges what is fatal: every foreseeable error is a sentence on stderr and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets what it has no letter for as \\xb0
+            stream.reconfigure(errors="backslashreplace")
     try:
         _app(sys.argv[1:])()
     except OperatorError as why:

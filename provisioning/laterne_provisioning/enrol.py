@@ -89,7 +89,7 @@ def enrol(
     else:
         kid = found.kid
         assert kid is not None
-        say(f"A {found.model} with firmware {found.release}, key {fingerprint(kid)}")
+        say(f"It is a {found.model} with firmware {found.release}, key {fingerprint(kid)}")
         board = _proven(line, kid, authority, registry, key, board_id, place, now, say, decision)
         already = False
         say(f"Telling {board_id} whom to believe")
@@ -119,9 +119,9 @@ def foreseen(line: Line, registry: Registry, board_id: str) -> str:
     shown = f"{found.model}, key {fingerprint(found.kid)}"
     former = registry.board(board_id)
     if former is not None:
-        _require_not_ended(former)
+        require_not_ended(former)
         if credential.kid(former.sign_key) != found.kid:
-            raise _belongs_to_another(former)
+            raise belongs_to_another(former)
     for board in registry.boards():
         if credential.kid(board.sign_key) == found.kid and board.id != board_id:
             raise _stands_there_as(line.port, board)
@@ -184,7 +184,7 @@ def whose(line: Line, candidates: Sequence[Board]) -> Board | None:
 def _enrolled_before(line: Line, board_id: str, registry: Registry) -> Board:
     former = registry.board(board_id)
     if former is not None:
-        _require_not_ended(former)
+        require_not_ended(former)
     board = None if former is None else whose(line, [former])
     if board is None:
         raise OperatorError(
@@ -297,9 +297,9 @@ def possession_in(body: bytes, nonce: bytes) -> credential.Possession:
 
 
 def _require_same(former: Board, proof: credential.Possession) -> None:
-    _require_not_ended(former)
+    require_not_ended(former)
     if former.sign_key != proof.sign_key:
-        raise _belongs_to_another(former)
+        raise belongs_to_another(former)
     if former.agree_key != proof.agree_key:
         raise OperatorError(
             f"{former.id} comes with another agreement key than it was enrolled with: wipe the board and give it "
@@ -314,14 +314,16 @@ def _stands_there_as(port: str, known: Board) -> OperatorError:
     )
 
 
-def _belongs_to_another(former: Board) -> OperatorError:
+def belongs_to_another(former: Board) -> OperatorError:
+    """What to say when this id is asked for another board than the one that has it."""
     return OperatorError(
         f"The id {former.id} belongs to another board ({former.state}, key "
         f"{fingerprint(credential.kid(former.sign_key))}): choose another id for this one."
     )
 
 
-def _require_not_ended(board: Board) -> None:
+def require_not_ended(board: Board) -> None:
+    """Raises OperatorError: its id is used up."""
     if board.state in ENDED:
         raise OperatorError(
             f"{board.id} is {board.state} ({board.reason}): wipe the board and enrol it under a new id."

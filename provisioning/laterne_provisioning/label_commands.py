@@ -1,12 +1,13 @@
 """`laterne board label`, and the code that `laterne board show --qr` draws."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from laterne_provisioning import authority as authorities
-from laterne_provisioning import files, labels
+from laterne_provisioning import files, labels, output
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.registry import Board
 
@@ -34,5 +35,10 @@ def label(
 
 
 def draw(board: Board) -> None:
-    """Draw the board's code on stdout, half a character a module."""
-    labels.code(board).terminal(compact=True)
+    """Draw the board's code on stdout, half a character a module; on a terminal that has no blocks, by its colours."""
+    if output.is_utf8():
+        labels.code(board).terminal(compact=True)
+    elif sys.stdout.isatty():
+        labels.code(board).terminal()
+    else:
+        typer.echo("(no QR code: this output takes no UTF-8)")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MAX_FOREIGN = 64  # characters of a stranger's text that are shown
-_PIPE_COLUMNS = 200  # wide enough for every line of ours: a pipe has no width
+PIPE_COLUMNS = 200  # wide enough for every line of ours: a pipe has no width
 
 
 def message(text: str) -> None:
@@ -73,16 +73,21 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, whole: drawn.update(task, completed=done, total=whole)
 
 
+def is_utf8() -> bool:
+    """Whether stdout takes every character there is."""
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
 def print_json(document: object) -> None:
     """The one JSON document of a command."""
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=False)
+    json.dump(document, sys.stdout, indent=2, ensure_ascii=not is_utf8())
     sys.stdout.write("\n")
     sys.stdout.flush()
 
 
 def print_line(document: object) -> None:
     """One JSON document in one line, at once."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
+    sys.stdout.write(json.dumps(document, ensure_ascii=not is_utf8(), separators=(",", ":")) + "\n")
     sys.stdout.flush()
 
 
@@ -96,7 +101,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         shown.add_column(column, overflow="fold")
     for row in rows:
         shown.add_row(*row)
-    width = None if sys.stdout.isatty() else _PIPE_COLUMNS
+    width = None if sys.stdout.isatty() else PIPE_COLUMNS
     Console(highlight=False, markup=False, width=width).print(shown)
 
 

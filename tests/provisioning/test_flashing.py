@@ -117,9 +117,9 @@ def test_readings_of_the_self_test_are_shown_with_their_units() -> None:
     found = checking.checked(b"[['SHT4x at 0x44'], [(1, -921, 1), (2, None, 9), (36, 260592, 3)]]\r\n")
     assert found.sensors == ("SHT4x at 0x44",)
     assert [str(reading) for reading in found.readings] == [
-        "air temperature -9.21 Cel",
-        "relative humidity no value (not good)",
-        "illuminance 2 26059.2 lx (not good)",
+        "air temperature: -9.21 °C",
+        "relative humidity: no value",
+        "illuminance 2: 26059.2 lx, at the end of its range",
     ]
     for wrong in (b"", b"Traceback", b"[1]", b"[[], [(1, 2)]]", b"[[], [('x', 1, 1)]]"):
         with pytest.raises(OperatorError, match="nothing that can be read"):
@@ -229,6 +229,10 @@ def test_what_is_missing_or_contradicts_itself_is_said_before_anything_is_done()
         ("Whom to believe?", {"release_file": some}),
         ("Whom to believe?", {"release_file": some, "authority": some, "trust_file": some}),
         ("name that port with --line", {"release_file": some, "authority": some, "board_id": "LE-1"}),
+        (
+            "is named twice",
+            {"release_file": some, "authority": some, "board_id": "LE-1", "line_port": "/dev/../dev/null"},
+        ),
         ("give --id, too", {"release_file": some, "authority": some, "post": "P-1"}),
         ("enrols nobody", {"release_file": some, "trust_file": some, "board_id": "LE-1", "line_port": "l"}),
         ("takes --technician-key", {"release_file": some, "grant": some, "board_id": "LE-1", "line_port": "l"}),

@@ -2,12 +2,16 @@
 
 import io
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.provisioning.commands import enrol, laterne
+from tests.provisioning.commands import WITHIN_S, enrol, laterne
 from tests.provisioning.fake_board import FakeBoard
 
 from laterne_protocol import credential
@@ -132,3 +136,19 @@ def test_without_pillow_svg_still_works_and_the_others_say_what_is_missing(
         assert done.returncode == code, done.stderr
     assert "pip install pillow" in done.stderr
     assert io.StringIO(done.stderr).readline().startswith("Labels as .png")
+
+
+def test_a_terminal_without_blocks_gets_the_code_in_colours(authority: Path, board: FakeBoard) -> None:
+    enrol(board, "LE-0001", authority)
+    shown = [sys.executable, "-m", "laterne_provisioning", "board", "show", "LE-0001", "--authority", str(authority)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    piped = subprocess.run([*shown, "--qr"], env=environment, capture_output=True, timeout=WITHIN_S, check=True)
+    assert b"no QR code" in piped.stdout
+    terminal, end = pty.openpty()
+    try:
+        subprocess.run([*shown, "--qr"], env=environment, stdout=end, timeout=WITHIN_S, check=True)
+        os.set_blocking(terminal, False)
+        assert b"\x1b[7m  " in os.read(terminal, 1 << 20)
+    finally:
+        os.close(end)
+        os.close(terminal)

@@ -1,5 +1,6 @@
 """`laterne board doctor PORT` and `laterne board watch PORT`: what is typed."""
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,7 +162,7 @@ def _show(port: str, board: str | None, findings: list[Finding]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    screen = Screen(highlight=False, markup=False)
+    screen = Screen(highlight=False, markup=False, width=None if sys.stdout.isatty() else output.PIPE_COLUMNS)
     screen.print(f"{board or 'The board'} on {port}")
     table = Table(box=None, pad_edge=False, show_header=False)
     for about, verdict, said, do in findings:

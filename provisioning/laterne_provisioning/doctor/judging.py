@@ -195,7 +195,7 @@ def _answers(found: Sequence[tuple[str, str]], readings: Sequence[Reading]) -> I
             if not failing:
                 yield Finding(reading.name, BROKEN, "no value", "Look at the sensor's plug.")
             continue
-        said = "no value" if reading.value is None else f"{reading.value:g} {reading.unit}"
+        said = reading.shown
         if reading.is_good:
             yield Finding(reading.name, OK, said)
         else:

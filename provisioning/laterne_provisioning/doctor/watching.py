@@ -65,7 +65,7 @@ class Watched:
             known = [value for value in values if value is not None]
             value, ends = values[-1], (f"{min(known):g}", f"{max(known):g}") if known else ("", "")
             table.add_row(
-                reading.name, "missing" if value is None else f"{value:g}", reading.unit, chart(values), *ends
+                reading.name, "missing" if value is None else f"{value:g}", reading.shown_unit, chart(values), *ends
             )
         return Group(Text(self._head(), style="bold"), table, *(Text(one, style="dim") for one in self._said))
 

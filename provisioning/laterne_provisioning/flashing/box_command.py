@@ -1,6 +1,7 @@
 """`laterne flash --batch`: a box of boards, told board by board and at the end."""
 
 import glob
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def flash_box(authority: authorities.Authority, way: Way, secrets: keys.Secrets,
     with authority.registry() as registry:
         todo = Box(authority, registry, key, rows, line_of)
         try:
-            with Arrivals(_look(options)) as arrivals, output.progress() as say:
+            with Arrivals(looking(options)) as arrivals, output.progress() as say:
                 while rest := todo.open():
                     say(f"{len(rows) - len(rest)} of {len(rows)} are done: plug in the next board")
                     port = arrivals.next(options.wait_s)
@@ -81,11 +82,26 @@ def _rows(options: Options) -> list[batch.Row]:
     return box.counted(options.first, options.number)
 
 
-def _look(options: Options) -> Callable[[], Sequence[str]]:
+def looking(options: Options) -> Callable[[], Sequence[str]]:
+    """Which ports have boards to be taken, asked again and again. What is left alone is told, once."""
     pattern = options.port_from
     if pattern is not None:
         return lambda: sorted(glob.glob(pattern))
-    return lambda: [port.device for port in ports.found() if port.device != options.line]
+    line = os.path.realpath(options.line)
+    left: set[str] = set()
+
+    def boards() -> list[str]:
+        found = [port for port in ports.found() if os.path.realpath(port.device) != line]
+        for port in found:
+            if not port.is_board and port.device not in left:
+                left.add(port.device)
+                output.message(
+                    f"{port.device} ({output.foreign(port.what)}) is left alone: it does not say that it is a board. "
+                    f"If it is one, name it: --port-from '{port.device}'."
+                )
+        return [port.device for port in found if port.is_board]
+
+    return boards
 
 
 def _tell(result: Result) -> None:
@@ -130,7 +146,10 @@ def _tell_all(todo: Box, results: Sequence[Result], options: Options) -> None:
             kid = credential.kid(result.board.sign_key)
             typer.echo(f"{result.board.id}  {words(kid)}  {kid.hex()}")
     shown = [["" if one.board is None else one.board.id, one.port, one.result, one.said] for one in results]
-    output.print_table(("id", "port", "result", ""), shown)
+    if shown:
+        output.print_table(("id", "port", "result", ""), shown)
+    else:
+        typer.echo("No board has come.")
     typer.echo(f"{len(todo.boards())} boards of the box are done, {len(rest)} are open.")
     if rest:
         typer.echo("Give the same command again for the others.")

@@ -31,9 +31,18 @@ class Reading:
     def is_good(self) -> bool:
         return self.value is not None and self.quality == report.GOOD
 
+    @property
+    def shown_unit(self) -> str:
+        """For people, who do not know UCUM's Cel."""
+        return "°C" if self.unit == "Cel" else self.unit
+
+    @property
+    def shown(self) -> str:
+        return "no value" if self.value is None else f"{self.value:g} {self.shown_unit}"
+
     def __str__(self) -> str:
-        shown = "no value" if self.value is None else f"{self.value:g} {self.unit}"
-        return f"{self.name} {shown}{'' if self.is_good else ' (not good)'}"
+        doubt = "" if self.is_good or self.value is None else ", at the end of its range"
+        return f"{self.name}: {self.shown}{doubt}"
 
 
 @dataclass(frozen=True)

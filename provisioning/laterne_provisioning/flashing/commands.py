@@ -1,8 +1,8 @@
 """`laterne flash`: what is typed, and in which order the parts do their work."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +13,7 @@ from laterne_protocol.release_file import Release
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import (
     enrol,
-    field,
     files,
-    grant_commands,
     grants,
     interpreters,
     keys,
@@ -26,17 +24,14 @@ from laterne_provisioning import (
 )
 from laterne_provisioning.authority import Authority
 from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.flashing import box, box_command, chip, ports, steps
+from laterne_provisioning.flashing import box, box_command, chip, enrolling, ports, steps
+from laterne_provisioning.flashing.enrolling import Enroller
 from laterne_provisioning.flashing.repl import NoRepl
 from laterne_provisioning.flashing.steps import Flashed
 from laterne_provisioning.grants import GrantFile
 from laterne_provisioning.line import Line
 from laterne_provisioning.placing import place_of
-from laterne_provisioning.registry import Place
 from laterne_provisioning.words import words
-
-Say = Callable[[str], None]
-Enroller = Callable[[Line, Say], enrol.Enrolment]
 
 
 def flash(
@@ -134,10 +129,12 @@ def flash(
     if table is not None or count is not None or port_from is not None or wait is not None:
         raise UsageError("--csv, --count, --port-from and --wait are for a box of boards: give --batch, too.")
     if port is None:
+        if release_file is not None or authority is not None or grant is not None or board_id is not None:
+            raise UsageError(f"Which board? Name its USB port: laterne flash PORT … {_ports_in_words()}")
         _show_ports(as_json)
         return
     if release_file is None:
-        raise UsageError("Which release? Give --release FILE.")
+        raise UsageError(f"Which release? laterne flash {port} --release FILE …")
     place = place_of(post, latitude, longitude)
     if board_id is None:
         if place is not None or label is not None or pending:
@@ -148,6 +145,8 @@ def flash(
                 "A board takes its credential over its line, not over USB: name that port with --line, or leave out "
                 "--id and enrol it later with `laterne board enrol`."
             )
+        if os.path.realpath(line_port) == os.path.realpath(port):
+            raise UsageError(f"{port} is named twice: PORT is the board's USB, --line is its line (a UART adapter).")
         enrol.check_ids(board_id, place)
     given = [name for name in (authority, grant, trust_file) if name is not None]
     if len(given) != 1:
@@ -162,46 +161,56 @@ def flash(
     releases.require_ours(release)
     releases.require_signed(release, _trusted(opened, granted, trust_file))
     image = None if interpreter_file is None else chip.read(interpreter_file)
-    enrolment = None
     if line_port is not None:
         with Line(line_port):
             pass  # what is wrong with it is told before anything is written
-    with (
-        output.progress() as say,
-        _enroller(
-            opened,
-            granted,
-            board_id,
-            place,
-            pending,
-            secrets,
-            technician_key,
-            journal or (None if grant is None else grant.with_suffix(".journal")),
-        ) as enroller,
-    ):
-        flashed: Flashed | None = None
-        try:
+    enrolling_by: AbstractContextManager[Enroller | None] = nullcontext()
+    if board_id is not None and opened is not None:
+        enrolling_by = enrolling.by_authority(opened, board_id, place, pending, secrets)
+    elif board_id is not None and granted is not None and grant is not None and technician_key is not None:
+        kept = journal or grant.with_suffix(".journal")
+        enrolling_by = enrolling.by_grant(granted, board_id, place, technician_key, kept, secrets)
+    try:
+        with output.progress() as say, enrolling_by as enroller:
             if image is not None:
                 chip.prepare(image, port, release.head, say)
-            flashed = steps.flashed(port, release, model, settings, say)
-        except NoRepl:
-            # Three things may have happened:
-            # 1 - this command was stopped after the board had taken its credential: enrolling finishes it.
-            # 2 - it is another board, or enrolled by somebody else: enrolling says so.
-            # 3 - it is no board of ours: what has no REPL and is not enrolled is refused here.
-            if enroller is None or line_port is None:
-                raise
-            with Line(line_port) as line:
-                if enrol.identity(line) is not None:
-                    raise
-        if line_port is not None and enroller is not None:
-            with Line(line_port) as line:
-                enrolment = enroller(line, say)
-            if flashed is not None:
-                steps.require_same(flashed.hardware, enrolment.board.hardware, enrolment.board.id, port, line_port)
-                if opened is not None:
-                    interpreters.note(opened.log, enrolment.board.id, flashed.found.dotted)
+            flashed, enrolment = _done(port, release, model, settings, line_port, enroller, say)
+    except KeyboardInterrupt:
+        output.message("Stopped. What is written stays: give the same command again, until then the board is not done.")
+        raise
+    if flashed is not None and enrolment is not None and opened is not None:
+        interpreters.note(opened.log, enrolment.board.id, flashed.found.dotted)
     _tell(port, release, flashed, enrolment, label, as_json)
+
+
+def _done(
+    port: str,
+    release: Release,
+    model: str | None,
+    settings: dict[str, int] | None,
+    line_port: str | None,
+    enroller: Enroller | None,
+    say: Callable[[str], None],
+) -> tuple[Flashed | None, enrol.Enrolment | None]:
+    """Flashed is None: the board was enrolled before; its enrolment is None: nobody asked for it."""
+    if enroller is None or line_port is None:
+        return steps.flashed(port, release, model, settings, say), None
+    flashed: Flashed | None = None
+    try:
+        flashed = steps.flashed(port, release, model, settings, say, enroller.require)
+    except NoRepl:
+        # Three things may have happened:
+        # 1 - this command was stopped after the board had taken its credential: enrolling finishes it.
+        # 2 - it is another board, or enrolled by somebody else: enrolling says so.
+        # 3 - it is no board of ours: what has no REPL and is not enrolled is refused here.
+        with Line(line_port) as line:
+            if enrol.identity(line) is not None:
+                raise
+    with Line(line_port) as line:
+        enrolment = enroller.enrol(line, say)
+    if flashed is not None:
+        steps.require_same(flashed.hardware, enrolment.board.hardware, enrolment.board.id, port, line_port)
+    return flashed, enrolment
 
 
 def _settings(address: int | None, report_seconds: int | None, sample_ms: int | None) -> dict[str, int] | None:
@@ -210,43 +219,17 @@ def _settings(address: int | None, report_seconds: int | None, sample_ms: int | 
     return {name: value for name, value in given.items() if value is not None} or None
 
 
-@contextmanager
-def _enroller(
-    opened: Authority | None,
-    granted: GrantFile | None,
-    board_id: str | None,
-    place: Place | None,
-    pending: bool,
-    secrets: keys.Secrets,
-    technician_key: Path | None,
-    journal: Path | None,
-) -> Iterator[Enroller | None]:
-    """What enrols the board on a line; None: it is not to be enrolled. Keys are opened, and what is missing is missed,
-    before anything is written."""
-    if board_id is None:
-        yield None
-    elif opened is not None:
-        key = opened.signing_key("enrolment", secrets)
-        key.open()
-        with opened.registry() as registry:
-            yield lambda line, say: enrol.enrol(
-                line, opened, registry, key, board_id, place, int(time.time()), say, pending
-            )
-    else:
-        assert granted is not None
-        assert technician_key is not None
-        assert journal is not None
-        signer = grant_commands.technicians_key(technician_key, granted.given, secrets)
-        with field.begun(granted, signer, journal) as errand:
-            yield lambda line, say: field.enrol_here(line, errand, board_id, place, int(time.time()), say)
-
-
 def _trusted(opened: Authority | None, granted: GrantFile | None, trust_file: Path | None) -> trust.Trust:
     if opened is not None:
         return opened.trusted
     if granted is not None:
         return granted.trusted
     return authorities.read_trust(trust_file or Path())[1]
+
+
+def _ports_in_words() -> str:
+    found = ", ".join(f"{port.device} ({output.foreign(port.what)})" for port in ports.found())
+    return f"On USB here: {found}." if found else "Nothing hangs on USB here."
 
 
 def _show_ports(as_json: bool) -> None:
@@ -258,7 +241,7 @@ def _show_ports(as_json: bool) -> None:
         raise OperatorError("No board and no adapter hangs on USB here: plug one in, or name its port.")
     rows = [[port.device, output.foreign(port.what), output.foreign(port.serial)] for port in found]
     output.print_table(("port", "what", "serial number"), rows)
-    typer.echo("Flash one of them: laterne flash PORT --release FILE …")
+    typer.echo(f"Flash one of them: laterne flash {found[0].device} --release FILE …")
 
 
 def _tell(
@@ -301,6 +284,8 @@ def _tell(
     typer.echo(f"{board.id} is {board.state}{' already' if enrolment.already else ''}. Its label:")
     label_commands.draw(board)
     typer.echo(f"{board.id}  {words(kid)}  {kid.hex()}")
+    if label is not None:
+        typer.echo(f"To be printed: {label}")
 
 
 def document(

@@ -37,12 +37,18 @@ class Flashed:
 
 
 def flashed(
-    port: str, release: Release, model: str | None, settings: Mapping[str, int] | None, say: Callable[[str], None]
+    port: str,
+    release: Release,
+    model: str | None,
+    settings: Mapping[str, int] | None,
+    say: Callable[[str], None],
+    require: Callable[[bytes], None] = lambda hardware: None,
 ) -> Flashed:
     """Bring a release onto the board on this USB port and start it. Who calls has checked the release's signatures.
 
     model: what the technician says the board is. settings: as in /settings.json, None leaves those that are there. say:
-    what happens, for people. Raises UsageError, NoRepl, OperatorError; then the same can be done again.
+    what happens, for people. require: is asked with the chip's own number before anything is written.
+    Raises UsageError, NoRepl, OperatorError; then the same can be done again.
     """
     say(f"Interrupting the board on {port}")
     with Repl(port) as repl:
@@ -51,6 +57,7 @@ def flashed(
         say(f"A board of the model {chosen} with {found}")
         interpreter.require_fits(found, release.head, chosen, port)
         hardware = _hardware(repl)
+        require(hardware)
         writing.require_not_enrolled(repl)
         wanted = layout.layout(release, chosen, settings)
         writing.stopped(repl)
