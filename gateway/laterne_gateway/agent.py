@@ -38,7 +38,6 @@ from laterne_protocol.trust import MAX_TRUST_BYTES
 
 log = logging.getLogger("laterne")
 
-OPEN_WITHIN_S = 10.0  # an adapter whose driver hangs must not keep the others from being served
 CONFIGURATION = "configuration"
 
 
@@ -117,7 +116,7 @@ async def _run(
         ports = PortServer(gateway.directory, running, health)
         work = (buffer.run(), status.run(), ports.run(), host.starts.settle())
         others = [parts.create_task(one) for one in work]
-        if not await _first_of(_in_time(running.lines_tried()), host.stop):
+        if not await _first_of(running.lines_tried(), host.stop):
             log.info("gateway %s: told to stop before it was ready", gateway.id)
         alive = keep_alive(host.manager, health, lambda: buffer.turned_s, running.in_words)
         if configuration.problems:
@@ -216,14 +215,6 @@ async def _asking_for_time(manager: ServiceManager, why: str) -> AsyncIterator[N
         yield
     finally:
         asking.cancel()
-
-
-async def _in_time(lines_tried: Coroutine[None, None, None]) -> None:
-    try:
-        async with asyncio.timeout(OPEN_WITHIN_S):
-            await lines_tried
-    except TimeoutError:
-        log.warning("a line's port has not opened within %.0f s: the others are served", OPEN_WITHIN_S)
 
 
 async def _first_of(wanted: Coroutine[None, None, None], stop: asyncio.Event) -> bool:

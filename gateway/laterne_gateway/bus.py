@@ -103,22 +103,27 @@ class Bus:
                 opened_s = self._clock.monotonic_s()
                 self._health.progressed(self._subject)
                 try:
-                    await self._line.open()
-                    self._health.note(self._subject, "open", True)
-                    self._health.clear(self._subject, "port")
-                    self.tried.set()
-                    log.info("%s: open at %s, %d baud", self._subject, self._line.path, self._line.baud)
-                    await self._ask_in_turn()
-                    self._health.note(self._subject, "open", False)
+                    await self._while_open()
                 except LineLost as why:
-                    self.tried.set()
-                    self._health.note(self._subject, "open", False)
                     self._health.count(self._subject, "lost")
-                    remedy = "it is taken when that ends" if why.is_in_use else "check the plug and the path"
-                    self._health.alarm(self._subject, "port", f"{why}: {remedy}; it is tried again")
-                await self._line.close()
+                    self._health.note(self._subject, "open", False)
+                    self._health.alarm(self._subject, "port", f"{why}: {why.remedy}; it is tried again")
+                self.tried.set()
                 if not self._is_given_up:
                     await asyncio.sleep(again.failed(self._clock.monotonic_s() - opened_s))
+        finally:
+            await self._line.close()
+
+    async def _while_open(self) -> None:
+        """Until the port is to be given up. Raises LineLost."""
+        await self._line.open()
+        try:
+            self._health.note(self._subject, "open", True)
+            self._health.clear(self._subject, "port")
+            self.tried.set()
+            log.info("%s: open at %s, %d baud", self._subject, self._line.path, self._line.baud)
+            await self._ask_in_turn()
+            self._health.note(self._subject, "open", False)
         finally:
             await self._line.close()
 
@@ -126,13 +131,14 @@ class Bus:
     def is_open(self) -> bool:
         return self._line.is_open
 
-    async def give_up(self, for_s: float) -> None:
-        """Closes the port for so long, or until take_back(). Returns when it is closed."""
+    async def give_up(self, for_s: float) -> bool:
+        """Closes the port for so long, or until take_back(). Whether its driver has let go of it; if not, it will."""
         self._given_up_until_s = self._clock.monotonic_s() + for_s
         self._free.clear()
         self._asked.set()
         self._line.stir()
         await self._free.wait()
+        return not self._line.hangs
 
     async def take_back(self) -> bool:
         """Opens the port again now. Whether it could be opened; if not, it is tried again."""
@@ -153,6 +159,7 @@ class Bus:
             return
         log.info("%s: %s is given up on request", self._subject, self._line.path)
         self._health.note(self._subject, "given up", True)
+        await self._line.close()  # and an open() that hangs is withdrawn
         while self._is_given_up:
             self._free.set()
             self._health.progressed(self._subject)

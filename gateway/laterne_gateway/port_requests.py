@@ -80,7 +80,11 @@ class PortServer:
         try:
             async with asyncio.timeout(CLOSED_WITHIN_S):
                 if do == "release" and 0 < seconds <= LONGEST_S:
-                    await bus.give_up(seconds)
+                    if not await bus.give_up(seconds):
+                        return (
+                            False,
+                            f"{port} is given up, but its driver hangs: unplug the adapter and plug it in again",
+                        )
                     return (
                         True,
                         f"{port} is free for {seconds / 60:.0f} min; give it back before: laterne-gateway port take",

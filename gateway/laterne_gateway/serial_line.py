@@ -2,20 +2,21 @@
 
 It knows nothing of questions and answers (bus). What comes from the line is bounded twice: the decoder keeps at most
 one frame, and reading is slowed to MAX_READ_BYTES_S, so that a babbling adapter cannot take the processor from the
-other lines.
+other lines. What goes out is bounded by time: a port that takes no byte for TAKES_WITHIN_S is opened anew. What may
+hang in its driver happens elsewhere (port.py).
 """
 
 import asyncio
-import contextlib
 import errno
 import logging
+import os
 from collections import deque
 
-from serialx import BaseSerialTransport, SerialException, create_serial_connection
-from serialx.descriptor_transport import DescriptorTransport
+from serialx import SerialException
 
 from laterne_gateway.config import LineSettings
 from laterne_gateway.health import Health
+from laterne_gateway.port import DriverHangs, Port
 from laterne_protocol.frame import Frame, FrameDecoder
 
 log = logging.getLogger("laterne")
@@ -24,25 +25,29 @@ logging.getLogger("serialx").setLevel(logging.WARNING)  # its debug lines hold p
 MAX_READ_BYTES_S = 2_000_000  # twice what full-speed USB carries
 READ_BURST_BYTES = 65_536  # a PTY or USB driver hands over what piled up during a commit
 MAX_FRAMES_KEPT = 4  # one answer is awaited at a time; more are noise or late
-CHUNK_BYTES = 4096  # more than three frames; serialx would make room for 256 KiB at each read
+CHUNK_BYTES = 4096  # more than three frames
+TAKES_WITHIN_S = 10.0  # a burst of an update takes a second at 9,600 baud: an adapter that takes nothing has crashed
 
 
 class LineLost(Exception):
-    """The port is closed or gone: open it again. is_in_use: another program has it."""
+    """The port is closed or gone: open it again. remedy: what somebody may do about it."""
 
-    def __init__(self, why: str, is_in_use: bool = False) -> None:
+    def __init__(self, why: str, remedy: str = "check the plug and the path") -> None:
         super().__init__(why)
-        self.is_in_use = is_in_use
+        self.remedy = remedy
 
 
-class SerialLine(asyncio.Protocol):
+class SerialLine:
     def __init__(self, settings: LineSettings, health: Health) -> None:
         self.name = settings.name
         self.path = settings.path
         self.baud = settings.baud
         self._subject = f"line {settings.name}"
         self._health = health
-        self._transport: BaseSerialTransport | None = None
+        self._port = Port(self.path, self.baud)
+        self._descriptor: int | None = None
+        self._unsent = bytearray()
+        self._taken_at_s = 0.0  # when the port last took a byte of them
         self._decoder = FrameDecoder()
         self._frames: deque[tuple[Frame, float]] = deque(maxlen=MAX_FRAMES_KEPT)
         self._waits: asyncio.Future[bool] | None = None  # whoever waits for a frame, or rests
@@ -58,46 +63,77 @@ class SerialLine(asyncio.Protocol):
         return self._lost is None
 
     async def open(self) -> None:
-        """Opens the port, for this process alone, with low latency where the driver can. Raises LineLost."""
+        """Opens the port, for this process alone. Raises LineLost."""
         self._loop = asyncio.get_running_loop()
         self._decoder = FrameDecoder()
         self._frames.clear()
-        self._lost = None
         try:
-            transport, _ = await create_serial_connection(
-                self._loop, lambda: self, str(self.path), baudrate=self.baud, exclusive=True
-            )
+            self._descriptor = await self._port.open()
+        except DriverHangs as why:
+            raise LineLost(str(why), "unplug the adapter and plug it in again") from why
         except (OSError, SerialException, ValueError) as why:
-            self._lost = str(why)
             if isinstance(why, OSError) and why.errno == errno.EBUSY:
-                raise LineLost(f"{self.path} is in use by another program, such as laterne flash", True) from why
+                in_use = f"{self.path} is in use by another program, such as laterne flash"
+                raise LineLost(in_use, "it is taken when that ends") from why
             raise LineLost(f"{self.path}: {why}") from why
-        if isinstance(transport, DescriptorTransport):
-            transport.max_size = CHUNK_BYTES
-        self._transport = transport
+        self._lost = None
+        self._loop.add_reader(self._descriptor, self._readable)
         self._health.count(self._subject, "opened")
 
+    @property
+    def hangs(self) -> bool:
+        """Whether its driver has still to open or to close it."""
+        return self._port.hangs
+
     async def close(self) -> None:
-        transport, self._transport = self._transport, None
+        """Also withdraws an open() that hangs."""
         self._lost = self._lost or "closed"
         for timer in (self._resume, self._alarm):
             if timer is not None:
                 timer.cancel()
         self._resume = self._alarm = None
-        if transport is not None:
-            transport.abort()
-            with contextlib.suppress(OSError, SerialException):  # it is gone; that is what we want
-                await transport.wait_closed()
+        if self._descriptor is not None:
+            self._loop.remove_reader(self._descriptor)
+            self._loop.remove_writer(self._descriptor)
+            self._descriptor = None
+        self._unsent.clear()
+        await self._port.close()
 
     def write(self, data: bytes) -> None:
         """Raises LineLost."""
-        if self._lost is not None or self._transport is None:
+        if self._lost is not None or self._descriptor is None:
             raise LineLost(self._lost or "closed")
-        try:
-            self._transport.write(data)
-        except (OSError, SerialException) as why:
-            raise LineLost(str(why)) from why
+        if self._unsent:
+            if self._loop.time() - self._taken_at_s > TAKES_WITHIN_S:
+                raise LineLost(f"{self.path}: has taken no byte for {TAKES_WITHIN_S:.0f} s", "it is opened anew")
+            self._unsent += data
+        else:
+            self._unsent += data
+            self._taken_at_s = self._loop.time()
+            self._send()
+            if self._lost is not None:
+                raise LineLost(self._lost)
+            if self._unsent:
+                self._loop.add_writer(self._descriptor, self._writable)
         self._health.count(self._subject, "bytes sent", len(data))
+
+    def _send(self) -> None:
+        """As much as the port takes now."""
+        assert self._descriptor is not None
+        try:
+            taken = os.write(self._descriptor, self._unsent)
+        except BlockingIOError:
+            return
+        except OSError as why:
+            self._gone(str(why))
+            return
+        self._unsent[:taken] = b""
+        self._taken_at_s = self._loop.time()
+
+    def _writable(self) -> None:
+        self._send()
+        if not self._unsent and self._descriptor is not None:
+            self._loop.remove_writer(self._descriptor)
 
     def forget(self) -> None:
         """Drops frames that nobody waits for: late answers, echoes, noise that looked like a frame."""
@@ -157,15 +193,26 @@ class SerialLine(asyncio.Protocol):
         else:
             self._waits.set_result(False)
 
-    # asyncio.Protocol
+    def _readable(self) -> None:
+        assert self._descriptor is not None
+        try:
+            data = os.read(self._descriptor, CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as why:
+            self._gone(str(why))
+            return
+        if data:
+            self._take(data)
+        else:  # tty_io.c, hung_up_tty_read
+            self._gone("the adapter is gone")
 
-    def data_received(self, data: bytes) -> None:
+    def _take(self, data: bytes) -> None:
         now_s = self._loop.time()
         damaged, unknown = self._decoder.damaged, self._decoder.unknown
-        for start in range(0, len(data), CHUNK_BYTES):
-            for frame in self._decoder.feed(data[start : start + CHUNK_BYTES]):
-                self._frames.append((frame, now_s))
-                self.stir()
+        for frame in self._decoder.feed(data):
+            self._frames.append((frame, now_s))
+            self.stir()
         self._health.count(self._subject, "bytes received", len(data))
         if self._decoder.damaged > damaged:
             self._health.count(self._subject, "frames damaged", self._decoder.damaged - damaged)
@@ -177,16 +224,21 @@ class SerialLine(asyncio.Protocol):
         gained = (now_s - self._allowance_at_s) * MAX_READ_BYTES_S
         self._allowance = min(READ_BURST_BYTES, self._allowance + gained) - received
         self._allowance_at_s = now_s
-        if self._allowance < 0 and self._transport is not None:
-            self._transport.pause_reading()
+        if self._allowance < 0 and self._descriptor is not None:
+            self._loop.remove_reader(self._descriptor)
             self._health.count(self._subject, "slowed down")
             self._resume = self._loop.call_later(-self._allowance / MAX_READ_BYTES_S, self._read_on)
 
     def _read_on(self) -> None:
-        if self._transport is not None and self._lost is None:
-            self._transport.resume_reading()
+        if self._descriptor is not None:
+            self._loop.add_reader(self._descriptor, self._readable)
 
-    def connection_lost(self, why: Exception | None) -> None:
+    def _gone(self, why: str) -> None:
+        assert self._descriptor is not None
+        self._loop.remove_reader(self._descriptor)
+        self._loop.remove_writer(self._descriptor)
+        if self._resume is not None:
+            self._resume.cancel()
         if self._lost is None:
-            self._lost = str(why) if why else "closed"
+            self._lost = why
             self.stir()
