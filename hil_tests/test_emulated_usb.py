@@ -82,6 +82,37 @@ async def test_ctrl_c_between_two_programs_of_the_repl_ends_no_board(emulated_bo
     writer.close()
 
 
+async def test_ctrl_c_interrupts_a_program_and_never_its_flash(emulated_boards: "Benches") -> None:
+    program = b"""
+import os
+stopped, said = 0, -1
+while True:
+    try:
+        while True:
+            if said != stopped:
+                said = stopped
+                print("stopped", stopped, "times")
+            for number in range(4):
+                with open("file%d" % number, "w") as file:
+                    file.write("*" * 1500)
+            os.remove("file1")
+    except KeyboardInterrupt:
+        stopped += 1
+"""
+    bench = await emulated_boards(files={"main.py": program}, paced=False)
+    board = bench.boards["board-01"]
+    _, writer = await serialx.open_serial_connection(str(board.usb.path), baudrate=115200)
+    async with asyncio.timeout(WITHIN_S):
+        for number in range(200):
+            await board.usb.wait_for_print(f"stopped {number} times")
+            await asyncio.sleep(number % 20 * 50e-6)
+            writer.write(b"\x03")
+        await board.usb.wait_for_print("stopped 200 times")
+    assert not board.lives
+    assert not board.flash.misused
+    writer.close()
+
+
 async def test_every_byte_but_ctrl_c_reaches_a_program_through_the_repl(emulated_boards: "Benches") -> None:
     bench = await emulated_boards(files={"main.py": b"import sys\nprint('go')\nprint(list(sys.stdin.buffer.read(5)))"})
     board = bench.boards["board-01"]

@@ -25,7 +25,7 @@ from laterne_emulator.usb import UsbPort, open_terminal
 from laterne_emulator.watchdog import Watchdog
 
 HEAP_BYTES = 160 * 1024  # what the firmware may use (firmware/README.md, "Memory")
-EMULATOR_HEAP_BYTES = 23 * 1024 + 256  # what the emulator's own modules keep of it; measured in test_emulated_board.py
+EMULATOR_HEAP_BYTES = 23 * 1024 + 768  # what the emulator's own modules keep of it; measured in test_emulated_board.py
 UTC_AT_POWER_ON = 1_609_459_200  # rp2 starts its clock at 2021-01-01
 
 
@@ -225,7 +225,9 @@ class EmulatedBoard:
         self._failure = why
         self._end(ending)
 
-    def _is_ready(self, formatted: int, heap: int) -> None:
+    def _is_ready(self, formatted: int, heap: int, ctrl_c_at: int) -> None:
+        assert self._process is not None, "a process said it"
+        self._process.ctrl_c_at = ctrl_c_at
         self.formatted += formatted
         self.emulator_heap_bytes = heap
         self._ready.set()

@@ -10,20 +10,30 @@ import socket
 import subprocess
 import sys
 import threading
+from enum import Enum
 from pathlib import Path
 
-from laterne_emulator import interpreter
+from laterne_emulator import interpreter, records
 from laterne_emulator.terminal import WAIT
 
 _TERMINAL = Path(__file__).parent / "terminal.py"
 
 
+class CtrlC(Enum):
+    """What became of one."""
+
+    TAKEN = "the program that runs will be interrupted"
+    CHARACTER = "none may be interrupted: it is a character like others"
+    LATER = "a flash operation begins or ends: ask again"
+
+
 class Processor:
-    """One life. pidfd: readable when it is over; closed by wait()."""
+    """One life. pidfd: readable when it is over; closed by wait(). ctrl_c_at: records.CTRL_C_AT, 0 before READY."""
 
     def __init__(self, origin: "_Origin", pid: int) -> None:
         self._origin = origin
         self._pid = pid
+        self.ctrl_c_at = 0
         self.pidfd = os.pidfd_open(pid)
 
     def kill(self) -> None:
@@ -33,23 +43,34 @@ class Processor:
         except ProcessLookupError:
             return
 
-    def interrupt(self) -> bool:
-        """Ctrl-C: SIGINT to it, if a program of the board may be interrupted by one now; else nothing, and False.
+    def interrupt(self) -> CtrlC:
+        """Ctrl-C. The process is stopped while we look: what was true still is when the signal comes (terminal.py).
 
-        Between two programs of a REPL the interpreter has no handler and SIGINT would end it, while to a board Ctrl-C
-        is a character then. It is stopped while we look, so that what was true is still true when SIGINT arrives.
+        The interpreter has a handler for SIGINT while Ctrl-C is its interrupt character (py/mphal.h), and only then.
         """
         try:
             signal.pidfd_send_signal(self.pidfd, signal.SIGSTOP)
-            while (status := self._status())["State"][0] not in "TZX":
-                os.sched_yield()
-            caught = bool(int(status["SigCgt"], 16) >> (signal.SIGINT - 1) & 1)
-            if caught:
-                signal.pidfd_send_signal(self.pidfd, signal.SIGINT)
-            signal.pidfd_send_signal(self.pidfd, signal.SIGCONT)
+            try:
+                return self._interrupt_stopped()
+            finally:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGCONT)
         except ProcessLookupError:
-            return False
-        return caught
+            return CtrlC.CHARACTER
+
+    def _interrupt_stopped(self) -> CtrlC:
+        while (status := self._status())["State"][0] not in "TZX":
+            os.sched_yield()
+        if not self.ctrl_c_at or not int(status["SigCgt"], 16) >> (signal.SIGINT - 1) & 1:
+            return CtrlC.CHARACTER
+        with open(f"/proc/{self._pid}/mem", "r+b", buffering=0) as memory:
+            where = os.pread(memory.fileno(), 1, self.ctrl_c_at)[0]
+            if where == records.WITHIN:
+                os.pwrite(memory.fileno(), b"\1", self.ctrl_c_at + 1)
+                return CtrlC.TAKEN
+        if where == records.EDGE:
+            return CtrlC.LATER
+        signal.pidfd_send_signal(self.pidfd, signal.SIGUSR1)
+        return CtrlC.TAKEN
 
     def _status(self) -> dict[str, str]:
         lines = Path(f"/proc/{self._pid}/status").read_text().splitlines()

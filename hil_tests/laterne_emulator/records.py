@@ -16,7 +16,7 @@ PAYLOAD_BYTES = 256  # the longest I2C transfer, and one page of flash
 REPLY_BYTES = 264
 
 HELLO = 1  # reply value: bytes of payload; payload: BOOT, then the path of the flash image
-READY = 2  # no reply; argument 1: the flash was formatted; value: bytes of heap the emulator keeps
+READY = 2  # argument 1: the flash was formatted; value: bytes of heap the emulator keeps; payload: CTRL_C_AT
 END = 3  # no reply, ever: the supervisor kills the process; argument: one of the END_... below
 PIN_MODE = 4  # no reply; argument: pin; value: mode | pull << 8
 PIN_WRITE = 5  # no reply; argument: pin; value: 0 or 1
@@ -31,11 +31,7 @@ WATCHDOG_FEED = 13  # no reply
 FLASH_PROGRAM = 14  # value: address of the page; reply: see FLASH_HOLD, FLASH_SKIP; value: microseconds busy
 FLASH_ERASE = 15  # value: number of the block; reply as for FLASH_PROGRAM
 FLASH_PAGE = 16  # no reply, ever: the payload of a page program that was answered with FLASH_HOLD
-INTERRUPT = 18  # value: whether Ctrl-C on USB interrupts the program: 0 or one of INTERRUPT_...
 FLASH_MISUSE = 17  # value: address of a page that is programmed twice; reply errno 0: do it all the same
-
-INTERRUPT_SOON = 1  # no reply
-INTERRUPT_NOW = 2
 
 # Reasons in END
 END_RESET = 1  # machine.reset()
@@ -50,6 +46,11 @@ FLASH_SKIP = 2  # report success and do nothing
 # UTC seconds of the board's clock at power-on u32, UART fd i16, UART paced u8, zero, unique id 8 bytes, bytes of a page
 BOOT = "<BBHIiIhBx8sH"
 BOOT_BYTES = 30
+
+CTRL_C_AT = "<Q"  # the address in the process of two bytes: where the processor is, and 1 if a Ctrl-C came WITHIN
+OUTSIDE = 0  # of the flash driver
+EDGE = 1  # it has just begun or is about to end: for a Ctrl-C ask again
+WITHIN = 2
 
 # machine.reset_cause() of rp2 and esp32 differ; these are what the emulated `machine` calls them.
 PWRON_RESET = 1

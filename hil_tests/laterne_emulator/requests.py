@@ -41,7 +41,8 @@ class Surroundings(Protocol):
 
 class Requests:
     """channel: our end of it, closed by stop(). boot_record: records.BOOT and the path of the image. is_ready: told
-    whether the flash was formatted, and how many bytes of heap the emulator keeps. end: the power goes, or the board
+    whether the flash was formatted, how many bytes of heap the emulator keeps, and where its flag for flash operations
+    is. end: the power goes, or the board
     resets. fail: and whoever waits is told why.
     """
 
@@ -50,7 +51,7 @@ class Requests:
         channel: socket.socket,
         around: Surroundings,
         boot_record: Callable[[], bytes],
-        is_ready: Callable[[int, int], None],
+        is_ready: Callable[[int, int, int], None],
         end: Callable[[Ending], None],
         fail: Callable[[Exception, Ending], None],
     ) -> None:
@@ -58,13 +59,14 @@ class Requests:
         self._channel = channel
         self._around = around
         self._boot_record = boot_record
+        self._is_ready = is_ready
         self._end = end
         self._fail = fail
         self._cut: Cut | None = None
         self._torn_page = 0
         self._serve: dict[int, Callable[[int, int, int, bytes], None]] = {
             records.HELLO: self._hello,
-            records.READY: lambda s, formatted, heap, p: is_ready(formatted, heap),
+            records.READY: self._ready,
             records.END: lambda s, why, v, p: end(_ENDING_OF[why]),
             records.PIN_MODE: lambda s, pin, v, p: self._around.pins.board_sets_mode(pin, v & 0xFF, v >> 8),
             records.PIN_WRITE: lambda s, pin, v, p: self._around.pins.board_writes(pin, v),
@@ -76,7 +78,6 @@ class Requests:
             records.UART_ANY: lambda s, uart, v, p: self._answer(s, self._around.uart.waiting()),
             records.WATCHDOG_START: lambda s, a, ms, p: self._around.watchdog.start(ms),
             records.WATCHDOG_FEED: lambda s, a, v, p: self._around.watchdog.feed(),
-            records.INTERRUPT: self._set_interrupt,
             records.FLASH_PROGRAM: self._flash_program,
             records.FLASH_ERASE: self._flash_erase,
             records.FLASH_PAGE: self._flash_page,
@@ -121,10 +122,9 @@ class Requests:
         boot = self._boot_record()
         self._answer(sequence, len(boot) - records.BOOT_BYTES, boot)
 
-    def _set_interrupt(self, sequence: int, argument: int, on: int, payload: bytes) -> None:
-        self._around.usb.let_interrupt(on > 0, at_once=on == records.INTERRUPT_NOW)
-        if on != records.INTERRUPT_SOON:
-            self._answer(sequence)
+    def _ready(self, sequence: int, formatted: int, heap: int, payload: bytes) -> None:
+        self._is_ready(formatted, heap, *unpack_from(records.CTRL_C_AT, payload))
+        self._answer(sequence)
 
     def _analogue(self, pin: int) -> int:
         source = self._around.pins.adc.get(pin)

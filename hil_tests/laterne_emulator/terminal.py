@@ -6,23 +6,32 @@ A request on descriptor 0, a SEQPACKET socket, is the interpreter's arguments, w
 and its end of the UART as descriptors; the answer is the number of the new process. `w` and a number waits for the end
 of one: its status. There is one thread, so what runs between fork and the interpreter may be Python. A session of its
 own keeps the signals of our terminal away from a board.
+
+SIGUSR1 is a board's Ctrl-C. This port's own way, SIGINT, leaves whatever C function is running, littlefs in the middle
+of a block, too; on a board Ctrl-C only notes that an interrupt is wanted, and bytecode looks at its jumps (py/vm.c).
 """
 
+import ctypes
 import fcntl
 import os
+import signal
 import socket
 import sys
 
 CONTROL_FD, UART_FD = 3, 4  # in a board's process
 WAIT = b"w"
 _MOST_BYTES = 65536
+_STATE_WORDS = 64  # of mp_state_ctx, whose first part is the thread's
 
 
 def main() -> int:
     os.setsid()  # a Ctrl-C for the supervisor is none for us; we end when it does
     sys.path.insert(0, sys.argv[1])
-    from micropython_run import run_main  # type: ignore[import-not-found]  # the wheel's extension: the whole unix port
+    import micropython_run  # type: ignore[import-not-found]  # the wheel's extension: the whole unix port
 
+    port = ctypes.CDLL(micropython_run.__file__)
+    pending = _pending(port)
+    _ctrl_c_is_sigusr1(port)
     requests = socket.socket(fileno=0)
     while True:
         request, handed, _, _ = socket.recv_fds(requests, _MOST_BYTES, 3)
@@ -34,10 +43,32 @@ def main() -> int:
             continue
         process = os.fork()
         if not process:
-            os._exit(_become(handed, run_main, request.decode("utf-8", "surrogateescape").split("\0")))
+            os._exit(
+                _become(
+                    handed,
+                    micropython_run.run_main,
+                    [*request.decode("utf-8", "surrogateescape").split("\0"), *pending],
+                )
+            )
         for end in handed:
             os.close(end)
         requests.send(b"%d" % process)
+
+
+def _pending(port: ctypes.CDLL) -> "tuple[str, str]":
+    # The address of mp_pending_exception, and what an interrupt puts there: the one word of the state that it changes.
+    state = (ctypes.c_uint64 * _STATE_WORDS).in_dll(port, "mp_state_ctx")
+    before = list(state)
+    port.mp_sched_keyboard_interrupt()
+    ((number, interrupt),) = [(n, new) for n, (old, new) in enumerate(zip(before, state, strict=True)) if old != new]
+    state[number] = 0
+    return str(ctypes.addressof(state) + 8 * number), str(interrupt)
+
+
+def _ctrl_c_is_sigusr1(port: ctypes.CDLL) -> None:
+    libc = ctypes.CDLL(None)
+    libc.signal(signal.SIGUSR1, ctypes.cast(port.mp_sched_keyboard_interrupt, ctypes.c_void_p))
+    libc.siginterrupt(signal.SIGUSR1, 1)  # whoever waits for input looks, too
 
 
 def _become(handed: "list[int]", run_main: object, arguments: "list[str]") -> int:

@@ -13,10 +13,12 @@ import tty
 from collections.abc import Callable
 from pathlib import Path
 
+from laterne_emulator.processor import CtrlC
+
 QUEUE_BYTES = 16 * 1024
 LOG_BYTES = 256 * 1024  # console.log; the one before it is kept as console.log.1
 PRINTED_BYTES = 64 * 1024
-LETS_IN_AFTER_S = 0.02
+LATER_S = 0.001  # until a Ctrl-C is tried again that fell into a flash operation
 PATIENCE_S = 0.5  # MicroPython's MICROPY_HW_USB_CDC_TX_TIMEOUT
 RAW_BANNER = b"raw REPL; CTRL-B to exit"
 PROMPT = b">>> "
@@ -39,13 +41,12 @@ class UsbPort:
         self._log = log
         self._host = self._device = -1
         self._console = -1
-        self._interrupt: Callable[[], bool] = lambda: False  # of the board's process, while Ctrl-C may interrupt it
-        self._interruptible = False
+        self._interrupt: Callable[[], CtrlC] = lambda: CtrlC.CHARACTER
         self._waiting_out = bytearray()  # to whoever opened the port
         self._waiting_in = bytearray()  # to the board
         self._dropping = False
         self._patience: asyncio.TimerHandle | None = None
-        self._letting_in: asyncio.TimerHandle | None = None
+        self._interrupting: asyncio.TimerHandle | None = None
         self._tail = b""
         self._asked_to_leave_raw = False
         self._printed = bytearray()
@@ -80,43 +81,23 @@ class UsbPort:
 
     # --- one life of the board's process --------------------------------------------------------
 
-    def attach(self, console: int, interrupt: Callable[[], bool]) -> None:
+    def attach(self, console: int, interrupt: Callable[[], CtrlC]) -> None:
         """A process begins to live at this terminal; interrupt: as Processor.interrupt."""
-        self._console, self._interrupt, self._interruptible = console, interrupt, False
+        self._console, self._interrupt = console, interrupt
         asyncio.get_running_loop().add_reader(console, self._from_board)
         if self.raw:  # a board that soft-resets in the raw REPL comes back in the raw REPL
             self._to_board(CTRL_A)
-
-    def let_interrupt(self, on: bool, at_once: bool = False) -> None:
-        """Whether Ctrl-C interrupts the board's program; else it is a character like others.
-
-        A board looks for an interrupt at jumps of its bytecode only (py/vm.c), this port anywhere: so that the first
-        statements of a file can still refuse it, it is let in a moment later.
-        """
-        self._stop_letting_in()
-        if on and not at_once:
-            self._letting_in = asyncio.get_running_loop().call_later(LETS_IN_AFTER_S, self._interrupts, True)
-        else:
-            self._interrupts(on)
-
-    def _stop_letting_in(self) -> None:
-        if self._letting_in is not None:
-            self._letting_in.cancel()
-            self._letting_in = None
-
-    def _interrupts(self, on: bool) -> None:
-        self._interruptible = on
 
     def detach(self) -> None:
         """The process has ended: take what it printed last, close its terminal."""
         while self._take_from_board():
             pass
-        self._stop_letting_in()
+        self._interrupt_no_more()
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._console)
         loop.remove_writer(self._console)
         os.close(self._console)
-        self._console, self._interruptible = -1, False
+        self._console = -1
         self._waiting_in.clear()
         self._tail = b""
 
@@ -231,22 +212,38 @@ class UsbPort:
 
     def _write_board(self) -> None:
         loop = asyncio.get_running_loop()
+        self._interrupt_no_more()
         try:
             while self._waiting_in:
-                if self._waiting_in[:1] == CTRL_C and self._interruptible and self._interrupt():
-                    del self._waiting_in[:1]
-                    continue
                 piece, _, _ = self._waiting_in.partition(CTRL_C)
-                del self._waiting_in[: os.write(self._console, piece or CTRL_C)]
+                what = CtrlC.CHARACTER if piece else self._interrupt()
+                if what is CtrlC.LATER:
+                    self._interrupting = loop.call_later(LATER_S, self._write_board)
+                    self._hold_host()
+                    return
+                if what is CtrlC.TAKEN:
+                    self._waiting_in = self._waiting_in.lstrip(CTRL_C)  # several at once are one, as on a board
+                else:
+                    del self._waiting_in[: os.write(self._console, piece or CTRL_C)]
         except BlockingIOError:
             loop.add_writer(self._console, self._write_board)
-            loop.remove_reader(self._host)  # the technician's tool waits, nothing is lost
+            self._hold_host()
             return
         except OSError:  # EIO: the process has just ended; `detach` follows
             self._waiting_in.clear()
         loop.remove_writer(self._console)
         if self._host >= 0:
             loop.add_reader(self._host, self._from_host)
+
+    def _hold_host(self) -> None:
+        # The technician's tool waits, nothing is lost.
+        if self._host >= 0:
+            asyncio.get_running_loop().remove_reader(self._host)
+
+    def _interrupt_no_more(self) -> None:
+        if self._interrupting is not None:
+            self._interrupting.cancel()
+            self._interrupting = None
 
 
 def point_link(path: Path, target: str) -> None:

@@ -3,14 +3,44 @@
 Every erase and every page program is asked for first (records.py): the supervisor counts it, says how long
 the flash is busy, and may take the power away at that moment. What a torn operation leaves behind is
 written by the supervisor (laterne_emulator/flash.py).
+
+A board's flash driver is no bytecode: no Ctrl-C interrupts it, nor littlefs, which calls it. Here an interrupt that is
+wanted is put aside while a call of ours runs, and one that comes meanwhile, too (processor.py), and it is wanted again
+at the end. Nothing in _begin and _end jumps: only at jumps does bytecode look for interrupts (py/vm.c).
 """
 
+from struct import pack_into
 from time import sleep_us
 
 import control
-from records import FLASH_ERASE, FLASH_HOLD, FLASH_MISUSE, FLASH_PAGE, FLASH_PROGRAM, FLASH_SKIP
+from records import EDGE, FLASH_ERASE, FLASH_HOLD, FLASH_MISUSE, FLASH_PAGE, FLASH_PROGRAM, FLASH_SKIP, OUTSIDE, WITHIN
+from uctypes import bytearray_at
 
 _BLOCK = 4096
+ctrl_c = bytearray(2)  # OUTSIDE, EDGE or WITHIN; whether an interrupt waits for the end
+_pending = bytearray(0)
+_values = (0, 0)
+_NOTHING = bytes(8)
+
+
+def set_pending(address: int, interrupt: int) -> None:
+    """Where the interpreter's mp_pending_exception lies, and what stands there when an interrupt is wanted."""
+    global _pending, _values
+    _pending = bytearray_at(address, len(_NOTHING))
+    _values = (0, interrupt)
+
+
+def _begin() -> None:
+    ctrl_c[0] = EDGE
+    ctrl_c[1] = _pending != _NOTHING
+    pack_into("<Q", _pending, 0, 0)
+    ctrl_c[0] = WITHIN
+
+
+def _end() -> None:
+    ctrl_c[0] = EDGE
+    pack_into("<Q", _pending, 0, _values[ctrl_c[1]])
+    ctrl_c[0] = OUTSIDE
 
 
 class Flash:
@@ -21,12 +51,16 @@ class Flash:
         self._erased = b"\xff" * page
 
     def readblocks(self, block: int, buffer: bytearray, offset: int = 0) -> None:
+        _begin()
         self._file.seek(block * _BLOCK + offset)
         self._file.readinto(buffer)
+        _end()
 
     def writeblocks(self, block: int, buffer: "bytes | bytearray", offset: int = 0) -> None:
+        _begin()
         for at in range(0, len(buffer), len(self._page)):
             self._program(block * _BLOCK + offset + at, buffer, at)
+        _end()
 
     def _program(self, address: int, data: "bytes | bytearray", at: int) -> None:
         control.ask(FLASH_PROGRAM, 0, address)
@@ -68,10 +102,13 @@ class Flash:
             sleep_us(busy_us)
 
     def ioctl(self, request: int, argument: int) -> int:
+        _begin()
+        answer = 0
         if request == 4:
-            return self._blocks
-        if request == 5:
-            return _BLOCK
-        if request == 6:
+            answer = self._blocks
+        elif request == 5:
+            answer = _BLOCK
+        elif request == 6:
             self._erase(argument)
-        return 0
+        _end()
+        return answer

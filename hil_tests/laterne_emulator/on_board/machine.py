@@ -9,7 +9,6 @@ import select
 from time import sleep_us, ticks_diff, ticks_us  # the real clock: `time` is replaced later
 
 import control as _control
-import micropython as _micropython
 import records as _records
 
 PWRON_RESET = _records.PWRON_RESET
@@ -54,18 +53,6 @@ def freq(hz: "int | None" = None) -> int:
 
 def idle() -> None:
     sleep_us(1000)
-
-
-class _Interpreter:
-    # The module `micropython`. Here Ctrl-C is a signal of the terminal, so its function is the supervisor's.
-    def kbd_intr(self, char: int) -> None:
-        if char == 3:
-            _control.tell(_records.INTERRUPT, 0, _records.INTERRUPT_SOON)
-        else:
-            _control.ask(_records.INTERRUPT, 0, 0)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(_micropython, name)
 
 
 class Pin:

@@ -1,9 +1,11 @@
 """What runs in a board's process before boot.py, then boot.py and main.py as a board runs them.
 
-    micropython -X heapsize=N -i start.mpy CONTROL_FD [FROZEN]
+    micropython -X heapsize=N -i start.mpy CONTROL_FD [FROZEN] PENDING_AT INTERRUPT
 
 FROZEN is a folder that stands for what is frozen into an interpreter of ours (firmware/manifest.py); its `_boot.py`
 mounts the flash. Without it the flash is mounted, and formatted when that fails, as stock rp2 does.
+
+The last two are set_pending's (flash.py).
 
 The order matters: asyncio first (clock.py says why), then `time` and `machine` are replaced, littlefs is
 mounted in place of the host's file system, and the emulator's own modules are taken out of reach.
@@ -14,16 +16,19 @@ import sys
 
 import control
 import records
+from micropython import kbd_intr as _kbd_intr
 
 _FROZEN = "/f"
 
 
 def _set_up():
     import os
-    from struct import unpack_from
+    from struct import pack, unpack_from
 
+    import uctypes
     import vfs
 
+    _kbd_intr(-1)
     control.connect(int(sys.argv[1]))
     control.ask(records.HELLO)
     head = records.HEADER_BYTES
@@ -45,13 +50,13 @@ def _set_up():
     import machine  # machine.py beside this file comes before the built-in module
 
     machine._set(cause, uid, uart_fd, paced)
-    sys.modules["micropython"] = machine._Interpreter()
-    from flash import Flash
+    from flash import Flash, ctrl_c, set_pending
 
+    set_pending(int(sys.argv[-2]), int(sys.argv[-1]))
     flash = Flash(image, blocks, page)
     formatted = 0
     frozen = ".frozen"
-    if len(sys.argv) > 2:
+    if len(sys.argv) > 4:
         frozen = _FROZEN
         vfs.umount("/")
         vfs.mount(vfs.VfsPosix(sys.argv[2]), frozen, readonly=True)
@@ -73,7 +78,8 @@ def _set_up():
         if name in sys.modules:
             del sys.modules[name]
     gc.collect()
-    control.tell(records.READY, formatted, gc.mem_alloc() - asyncio_bytes)
+    heap = gc.mem_alloc() - asyncio_bytes
+    control.ask(records.READY, formatted, heap, pack(records.CTRL_C_AT, uctypes.addressof(ctrl_c)))
     return raw
 
 
@@ -94,11 +100,13 @@ def _run(path, names):
         return
     code = compile(source, path, "exec")
     source = None
-    control.tell(records.INTERRUPT, 0, records.INTERRUPT_SOON)  # as a board does before each file
+    _kbd_intr(3)  # as a board does before each file
     try:
         exec(code, names)  # noqa: S102 - running boot.py and main.py is what a board does
     except SystemExit:  # `-i` would give a REPL here; a board does a soft reset
         control.end(records.END_SOFT)
+    finally:
+        _kbd_intr(-1)
 
 
 def go(names):
@@ -106,11 +114,8 @@ def go(names):
     # What is frozen comes before what is on flash (shared/runtime/pyexec.c).
     folder = _FROZEN + "/" if _FROZEN in sys.path else ""
     try:
-        try:
-            _run(folder + "boot.py", names)
-        except BaseException as why:  # rp2 and esp32 print it and go on with main.py
-            sys.print_exception(why)
-        if not raw:  # after a soft reset out of the raw REPL a board skips main.py
-            _run(folder + "main.py", names)
-    finally:
-        control.ask(records.INTERRUPT, 0, records.INTERRUPT_NOW)  # the REPL: it sets its terminal from here on
+        _run(folder + "boot.py", names)
+    except BaseException as why:  # rp2 and esp32 print it and go on with main.py
+        sys.print_exception(why)
+    if not raw:  # after a soft reset out of the raw REPL a board skips main.py
+        _run(folder + "main.py", names)
