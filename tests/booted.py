@@ -1,7 +1,8 @@
 """A booted systemd for tests: this machine's own file system under an overlay that is thrown away, in systemd-nspawn.
 
 Nothing is downloaded and nothing of this machine is changed; it starts in a second. It needs root and Debian's
-systemd-container. The network is this machine's, so a broker on loopback is there; programs of this checkout run as any
+systemd-container. A unit's MemoryMax counts in it: where this machine's cgroups are of version 1, it gets a group of
+them. The network is this machine's, so a broker on loopback is there; programs of this checkout run as any
 user by /usr/local/bin/laterne-gateway, wherever the checkout lies.
 """
 
@@ -28,7 +29,8 @@ _PACKAGES = ("protocol", "gateway", "provisioning", "hil_tests")
 # Runs in a mount namespace of its own: whatever is mounted goes with the last process in it.
 _OUTSIDE = """
 set -eu
-place=$1; shift
+place=$1 memory=$2
+shift 2
 mount -t tmpfs tmpfs "$place"
 mkdir "$place/upper" "$place/work" "$place/root"
 mount -t overlay overlay -o "lowerdir=/,upperdir=$place/upper,workdir=$place/work" "$place/root"
@@ -40,9 +42,20 @@ rm -rf "$root/etc/systemd/system"
 mkdir -p "$root/etc/systemd/system" "$root/usr/local/bin" "$root/opt/laterne"
 cp "$place.files/laterne-gateway" "$root/usr/local/bin/"
 cp "$place.files/driver.service" "$place.files/test.target" "$root/etc/systemd/system/"
-set -- --boot --register=no --keep-unit --console=pipe "$@" -- --unit=test.target
-exec systemd-nspawn --quiet --directory="$root" "$@"
+if [ -d "$memory" ]; then
+    # Version 1: nspawn shows it read-only, and systemd looks only once whether it may use it.
+    echo $$ > "$memory/cgroup.procs"
+    cp "$place.files/init" "$root/"
+    set -- "$@" /init
+else
+    set -- --boot "$@" -- --unit=test.target
+fi
+exec systemd-nspawn --quiet --register=no --keep-unit --console=pipe --directory="$root" "$@"
 """
+_INIT = """#!/bin/sh
+mount -o remount,bind,rw /sys/fs/cgroup/memory && exec /lib/systemd/systemd --unit=test.target
+"""
+_MEMORY = Path("/sys/fs/cgroup/memory")  # of version 1
 _DRIVER = """[Unit]
 After=sysinit.target dbus.service
 [Service]
@@ -62,6 +75,7 @@ class Booted:
         self._binds = binds
         self._process: subprocess.Popen[bytes] | None = None
         self._asked = 0
+        self._memory = _MEMORY / f"laterne-{os.getpid()}-{id(self)}"
 
     def __enter__(self) -> Self:
         missing = [name for name in ("systemd-nspawn", "unshare") if shutil.which(name) is None]
@@ -85,12 +99,28 @@ class Booted:
         program.chmod(0o755)
         (files / "driver.service").write_text(_DRIVER)
         (files / "test.target").write_text(_TARGET)
+        (files / "init").write_text(_INIT)
+        (files / "init").chmod(0o755)
+        if _MEMORY.is_dir():
+            self._memory.mkdir()
         arguments = [f"--bind={shared}:/shared"]
         arguments += [f"--bind-ro={here}:{inside}" for inside, here in binds.items()]
         arguments += [f"--bind={here}:{inside}" for inside, here in self._binds.items()]
         with (self._directory / "console").open("wb") as console:
             self._process = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "sh", "-c", _OUTSIDE, "sh", str(place), *arguments],
+                [
+                    "unshare",
+                    "--mount",
+                    "--propagation",
+                    "private",
+                    "sh",
+                    "-c",
+                    _OUTSIDE,
+                    "sh",
+                    str(place),
+                    str(self._memory),
+                    *arguments,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
@@ -110,6 +140,8 @@ class Booted:
             os.kill(self.pid_here(1), signal.SIGKILL)
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        for group, _, _ in os.walk(self._memory, topdown=False):
+            self._gone(Path(group))
 
     def run(self, script: str, *, fails: bool = False) -> str:
         """What a shell script inside said, as root. fails: whether it is expected to."""
@@ -147,6 +179,19 @@ class Booted:
             if len(numbers) > 1 and numbers[-1] == str(inside) and self._is_ours(int(numbers[0]), place):
                 return int(numbers[0])
         raise AssertionError(f"no process {inside} in the machine")
+
+    @staticmethod
+    def _gone(group: Path) -> None:
+        """Removes a control group when the last process in it has ended: a killed one takes a moment."""
+        ends_s = time.monotonic() + WITHIN_S
+        while True:
+            try:
+                group.rmdir()
+                return
+            except OSError:
+                if time.monotonic() > ends_s:
+                    raise
+                time.sleep(0.02)
 
     @staticmethod
     def _is_ours(number: int, place: bytes) -> bool:
