@@ -8,7 +8,7 @@ again every few seconds, so it connects as soon as something has set the clock; 
 import ssl
 from typing import TYPE_CHECKING
 
-from laterne_gateway.clock import rfc3339
+from laterne_gateway.clock import credible, rfc3339
 
 if TYPE_CHECKING:
     from laterne_gateway.config import MqttSettings
@@ -40,6 +40,8 @@ def certificate_words(why: BaseException, utc_ms: int) -> str | None:
     if refusal is None:
         return None
     now, code = rfc3339(utc_ms)[:10], refusal.verify_code  # the day: an alarm that changes each time fills the log
+    if code == NOT_YET_VALID and credible(utc_ms) is None:
+        return f"waits for this machine's clock, which says {now}: until something sets it no certificate is valid"
     if code == NOT_YET_VALID:
         return f"its certificate is not valid yet, and this machine's clock says {now}: set the clock, if that is wrong"
     if code == EXPIRED:
