@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from laterne_gateway.config import Config
     from laterne_gateway.last_good import Configuration
 
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no public name for it
+
 DONE, WRONG, BAD_CONFIGURATION = 0, 1, 2
 
 
@@ -137,70 +139,45 @@ def _key(config: "Config") -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="laterne-gateway", description="The gateway agent of laterne.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, summary in (
-        ("run", "serve boards and deliver their reports until SIGTERM"),
-        ("check", "say whether everything that the configuration names can be used"),
-        ("status", "say how the running gateway is"),
-        ("key", "make the key with which the gateway shakes hands with boards, and print its public half"),
-    ):
-        command = commands.add_parser(name, help=summary, description=summary)
-        _add_options(command, as_json=name == "status")
-    summary = "write what whoever helps would ask for into one file, without any secret"
-    command = commands.add_parser("diag", help=summary, description=summary)
-    _add_options(command, as_json=False)
-    command.add_argument("-o", "--output", required=True, metavar="FILE", help="a new .tar.gz")
-    summary = "look after the reports that wait for delivery"
-    buffer = commands.add_parser("buffer", help=summary, description=summary)
-    actions = buffer.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, summary in (
-        ("verify", "check the file, every report's signature, chains and lanes; also while the gateway runs"),
-        ("export", "write every report into a file for `laterne verify`; also while the gateway runs"),
-        ("vacuum", "give the room that delivered reports have left back to the disk; the gateway must be stopped"),
-    ):
-        action = actions.add_parser(name, help=summary, description=summary)
-        _add_options(action, as_json=True)
-        if name == "export":
-            action.add_argument("-o", "--output", required=True, metavar="FILE", help="a new file")
-    summary = "look after what platforms have refused for good"
-    dead = commands.add_parser("dead", help=summary, description=summary)
-    actions = dead.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, summary in (
-        ("list", "say what was refused, and why"),
-        ("retry", "let the running gateway send it again: all, those of a route, or those with these numbers"),
-    ):
-        action = actions.add_parser(name, help=summary, description=summary)
-        _add_options(action, as_json=True)
+    _add(commands, "run", "serve boards and deliver their reports until SIGTERM")
+    _add(commands, "check", "say whether everything that the configuration names can be used")
+    _add(commands, "status", "say how the running gateway is", as_json=True)
+    _add(commands, "key", "make the key with which the gateway shakes hands with boards, and print its public half")
+    diag = _add(commands, "diag", "write what whoever helps would ask for into one file, without any secret")
+    diag.add_argument("-o", "--output", required=True, metavar="FILE", help="a new .tar.gz")
+
+    buffer = _group(commands, "buffer", "look after the reports that wait for delivery")
+    _action(buffer, "verify", "check the file, every report's signature, chains and lanes; also while the gateway runs")
+    export = _action(
+        buffer, "export", "write every report into a file for `laterne verify`; also while the gateway runs"
+    )
+    export.add_argument("-o", "--output", required=True, metavar="FILE", help="a new file")
+    _action(
+        buffer, "vacuum", "give the room that delivered reports have left back to the disk; the gateway must be stopped"
+    )
+
+    dead = _group(commands, "dead", "look after what platforms have refused for good")
+    listed = _action(dead, "list", "say what was refused, and why")
+    retry = _action(
+        dead, "retry", "let the running gateway send it again: all, those of a route, or those with these numbers"
+    )
+    for action in (listed, retry):
         action.add_argument("--route", metavar="NAME", help="only those of this route")
-        if name == "retry":
-            action.add_argument("ids", nargs="*", type=int, metavar="NUMBER", help="as `dead list` gives them")
-    summary = "lend a line's port to a technician, while the gateway runs"
-    port = commands.add_parser("port", help=summary, description=summary)
-    actions = port.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, summary in (
-        ("release", "close it, and open it again after some minutes or at `take`; its boards keep their reports"),
-        ("take", "open it again now"),
-    ):
-        action = actions.add_parser(name, help=summary, description=summary)
-        _add_options(action, as_json=True)
+    retry.add_argument("ids", nargs="*", type=int, metavar="NUMBER", help="as `dead list` gives them")
+
+    port = _group(commands, "port", "lend a line's port to a technician, while the gateway runs")
+    lend = _action(
+        port, "release", "close it, and open it again after some minutes or at `take`; its boards keep their reports"
+    )
+    for action in (lend, _action(port, "take", "open it again now")):
         action.add_argument("what", metavar="PORT", help="its path, or the name of the line")
-        if name == "release":
-            action.add_argument(
-                "--minutes", type=_minutes, default=30.0, metavar="N", help="at most 1440; 30 if left out"
-            )
-    summary = "bring releases for boards by hand, and look at those that are here"
-    release = commands.add_parser("release", help=summary, description=summary)
-    actions = release.add_subparsers(dest="action", required=True, metavar="ACTION")
-    for name, summary, what in (
-        ("add", "check a signed release and store it", "FILE"),
-        ("list", "say what is stored, and whether it is whole and signed", ""),
-        ("remove", "take a release away", "DIGEST"),
-    ):
-        action = actions.add_parser(name, help=summary, description=summary)
-        _add_options(action, as_json=True)
-        if what:
-            action.add_argument("what", metavar=what)
-        else:
-            action.set_defaults(what="")
+    lend.add_argument("--minutes", type=_minutes, default=30.0, metavar="N", help="at most 1440; 30 if left out")
+
+    release = _group(commands, "release", "bring releases for boards by hand, and look at those that are here")
+    _action(release, "add", "check a signed release and store it").add_argument("what", metavar="FILE")
+    _action(release, "list", "say what is stored, and whether it is whole and signed").set_defaults(what="")
+    _action(release, "remove", "take a release away").add_argument("what", metavar="DIGEST")
+
     for name, summary in (
         ("install", "make the gateway a service of this machine: user, unit, names of ports, an example to fill in"),
         ("uninstall", "take the service away; configuration and data stay"),
@@ -210,18 +187,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _group(commands: "Commands", name: str, summary: str) -> "Commands":
+    """A command that has actions of its own."""
+    command = commands.add_parser(name, help=summary, description=summary)
+    return command.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+
+def _action(group: "Commands", name: str, summary: str) -> argparse.ArgumentParser:
+    return _add(group, name, summary, as_json=True)
+
+
+def _add(commands: "Commands", name: str, summary: str, *, as_json: bool = False) -> argparse.ArgumentParser:
+    """A command that reads the configuration."""
+    command = commands.add_parser(name, help=summary, description=summary)
+    command.add_argument("--config", required=True, metavar="FILE", help="the configuration, a TOML file")
+    command.add_argument("--verbose", action="store_true", help="say more on stderr")
+    if as_json:
+        command.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    return command
+
+
 def _minutes(text: str) -> float:
     minutes = float(text)
     if not 0 < minutes <= 1440:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1440")
     return minutes
-
-
-def _add_options(command: argparse.ArgumentParser, *, as_json: bool) -> None:
-    command.add_argument("--config", required=True, metavar="FILE", help="the configuration, a TOML file")
-    command.add_argument("--verbose", action="store_true", help="say more on stderr")
-    if as_json:
-        command.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
 def _log_to_stderr(level: str) -> None:
