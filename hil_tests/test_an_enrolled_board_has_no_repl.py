@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.firmware.questions import WITHIN_S, Asker, asking
+from tests.firmware.questions import WITHIN_S, Asker, asking, enrolled
 
 from laterne_emulator import image
 
@@ -81,10 +81,7 @@ async def test_a_blank_board_gives_a_repl_and_an_enrolled_one_does_not(emulated_
 
 
 async def test_ctrl_c_from_the_first_moment_of_a_start_gives_no_repl(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         for lives in range(1, 4):
             board.reset()
             await board.wait_for_life(lives - 1)
@@ -101,11 +98,8 @@ async def test_ctrl_c_from_the_first_moment_of_a_start_gives_no_repl(emulated_bo
 async def test_an_enrolled_board_whose_firmware_cannot_start_resets_and_gives_no_repl(
     emulated_boards: "Benches",
 ) -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
-    await board.power_off()
+    async with enrolled(emulated_boards, SETTINGS) as (board, _):
+        await board.power_off()
     app = "/a/laterne_firmware/app.py"  # comes before app.mpy, and no index names it: the slot is still whole
     for content in (b"# nothing to run", b"raise SystemExit", b"not a module"):
         image.write(board.flash.image, {app: content})

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.firmware.initiator import take
 from tests.firmware.operator_end import Operator
-from tests.firmware.questions import Asker, asking
+from tests.firmware.questions import Asker, enrolled
 from tests.gateway.fake_authority import FakeAuthority, Key
 
 from laterne_protocol import cose, credential, edhoc, edhoc_keys, order, receipt
@@ -19,10 +19,7 @@ SETTINGS = {"report_s": 5, "sample_ms": 250}
 
 
 async def test_a_board_takes_new_keys_and_its_chain_goes_on(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         operator = Operator(asker)
         await asker.wait_for_reports(1)
         old = asker.sign_key
@@ -45,10 +42,7 @@ async def test_a_board_takes_new_keys_and_its_chain_goes_on(emulated_boards: "Be
 async def test_an_order_that_comes_again_gets_the_same_receipt_also_after_a_restart(
     emulated_boards: "Benches",
 ) -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         operator = Operator(asker)
         told = operator.order(order.ROTATE)
         answer = await operator.tell(told)
@@ -70,10 +64,7 @@ async def test_an_order_that_comes_again_gets_the_same_receipt_also_after_a_rest
 
 
 async def test_only_an_order_for_this_board_by_an_order_key_of_its_trust_is_obeyed(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         operator = Operator(asker)
         authority, stranger = asker.authority, FakeAuthority()
         good = operator.order(order.ROTATE)
@@ -104,9 +95,7 @@ async def test_only_an_order_for_this_board_by_an_order_key_of_its_trust_is_obey
 
 
 async def test_an_old_counter_and_another_key_are_refused_and_displace_no_receipt(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (_, asker):
         operator = Operator(asker)
         first, second = (operator.order(order.ROTATE) for _ in range(2))
         answer = await operator.tell(second)
@@ -123,10 +112,7 @@ async def test_an_old_counter_and_another_key_are_refused_and_displace_no_receip
 
 
 async def test_keys_are_taken_only_with_a_credential_for_them_by_the_enrolment_key(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         operator = Operator(asker)
         authority, stranger = asker.authority, FakeAuthority()
         early = operator.order(order.TAKE, asker.credential)
@@ -155,10 +141,7 @@ async def test_keys_are_taken_only_with_a_credential_for_them_by_the_enrolment_k
 async def test_a_gateway_with_the_old_roster_and_one_with_the_new_both_get_a_session(
     emulated_boards: "Benches",
 ) -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         operator = Operator(asker)
         keys = await operator.rotate()
         took = operator.order(order.TAKE, operator.new_credential(keys))

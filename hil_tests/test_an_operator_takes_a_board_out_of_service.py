@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.firmware.operator_end import Operator
-from tests.firmware.questions import Asker, asking
+from tests.firmware.questions import Asker, asking, enrolled
 
 from laterne_emulator import image, release_tool
 from laterne_emulator.lives import Ending
@@ -48,10 +48,7 @@ async def test_a_board_delivers_what_it_has_and_then_never_signs_again(emulated_
 async def test_a_blank_board_is_left_when_the_receipt_has_arrived_and_old_orders_do_not_move_it(
     emulated_boards: "Benches",
 ) -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         operator = Operator(asker)
         before = asker.sign_key
         told = operator.order(order.DECOMMISSION, False)
@@ -78,10 +75,7 @@ async def test_a_blank_board_is_left_when_the_receipt_has_arrived_and_old_orders
 
 
 async def test_reports_that_wait_are_not_given_up_unless_the_order_says_so(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         operator = Operator(asker)
         (made,) = await asker.wait_for_reports(1)
         await asker.poll()  # acknowledges it

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.firmware.initiator import GatewayEnd, now_ms, session_of, take
-from tests.firmware.questions import WITHIN_S, Asker, asking
+from tests.firmware.questions import WITHIN_S, Asker, asking, enrolled
 from tests.gateway.fake_authority import FakeAuthority, Key
 
 from laterne_protocol import edhoc, edhoc_keys, frame, messages, trust
@@ -37,10 +37,7 @@ def _hello_record(asker: Asker, number: int = 9) -> frame.Frame:
 
 
 async def test_a_known_gateway_is_introduced_at_once_and_a_stranger_is_not(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         known = asker.gateway.credential
         forged = bytearray(known)
         forged[-1] ^= 1
@@ -62,10 +59,7 @@ async def test_a_known_gateway_is_introduced_at_once_and_a_stranger_is_not(emula
 
 
 async def test_the_gateway_is_known_after_a_reset_and_the_session_is_gone(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         await asker.shake_hands()
         assert (await asker.hello()).boot == 1
         board.reset()
@@ -83,9 +77,7 @@ async def test_the_gateway_is_known_after_a_reset_and_the_session_is_gone(emulat
 
 
 async def test_what_an_enrolled_board_says_in_the_clear_reveals_nothing(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (_, asker):
         bundle = trust.pack(asker.authority.trust_file())
         for question in (
             messages.Hello(0),
@@ -103,10 +95,7 @@ async def test_what_an_enrolled_board_says_in_the_clear_reveals_nothing(emulated
 
 
 async def test_the_same_message_gets_the_same_answer_without_work(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         await asker.introduce()
         assert asker.board is not None
         made = asker.gateway.handshake(asker.board)
@@ -122,9 +111,7 @@ async def test_the_same_message_gets_the_same_answer_without_work(emulated_board
 
 
 async def test_a_second_session_replaces_the_first_only_with_its_first_record(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (_, asker):
         await asker.shake_hands()
         await asker.hello()
         second = session_of(await asker.handshake(), frame.FIRST_BOARD)
@@ -141,9 +128,7 @@ async def test_a_second_session_replaces_the_first_only_with_its_first_record(em
 
 
 async def test_replayed_reflected_and_foreign_records_get_no_answer(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (_, asker):
         await asker.shake_hands()
         sent = _hello_record(asker)
         answer = await _answered(asker, sent)
@@ -161,9 +146,7 @@ async def test_replayed_reflected_and_foreign_records_get_no_answer(emulated_boa
 
 
 async def test_records_with_wrong_tags_end_a_session_at_their_limit_and_not_before(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (_, asker):
         await asker.shake_hands()
         await asker.hello()
         good = asker.session
@@ -183,9 +166,7 @@ async def test_records_with_wrong_tags_end_a_session_at_their_limit_and_not_befo
 
 
 async def test_reports_are_polled_in_records_while_sessions_change(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (_, asker):
         for _ in range(3):
             await asker.shake_hands()
             await asker.wait_for_reports(1)
@@ -223,9 +204,7 @@ async def test_a_flood_of_forged_message_1_costs_a_bounded_number_of_handshakes_
 
 
 async def test_a_stranger_s_message_1_does_not_displace_a_handshake_under_way(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         await asker.introduce()
         assert asker.board is not None
         ours = asker.gateway.handshake(asker.board)
@@ -237,16 +216,13 @@ async def test_a_stranger_s_message_1_does_not_displace_a_handshake_under_way(em
         assert answer is not None
         assert answer[0] == edhoc.MESSAGE_4
         take(ours, edhoc.MESSAGE_4, answer[1])
-    assert bench.boards[NAME].usb.printed().count(" begins") == 1
+    assert board.usb.printed().count(" begins") == 1
 
 
 async def test_a_newer_trust_is_taken_in_a_session_and_an_older_or_forged_one_is_not(
     emulated_boards: "Benches",
 ) -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         authority = asker.authority
         await asker.give_trust(authority.trust_file(1))
         await asker.give_trust(authority.trust_file(2))
@@ -280,10 +256,7 @@ async def test_a_gateway_that_a_newer_trust_does_not_know_loses_its_session(emul
 
 
 async def test_a_gateway_without_the_key_of_its_credential_gets_no_session(emulated_boards: "Benches") -> None:
-    bench = await emulated_boards(settings=SETTINGS, paced=False)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await asker.enrol(NAME)
+    async with enrolled(emulated_boards, SETTINGS) as (board, asker):
         await asker.introduce()
         assert asker.board is not None
         thief = GatewayEnd(FakeAuthority())

@@ -6,10 +6,10 @@ It stands in for nobody in the field: the gateway has its own code for this, and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import serialx
 from cryptography.exceptions import InvalidSignature
@@ -21,6 +21,10 @@ from tests.gateway.fake_authority import FakeAuthority
 
 from laterne_protocol import cose, credential, edhoc, edhoc_keys, frame, messages, report, report_reading, trust
 from laterne_protocol.session import Session
+
+if TYPE_CHECKING:
+    from laterne_emulator.board import EmulatedBoard
+    from laterne_emulator.pytest_plugin import Benches
 
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 ENROLMENT_KEY = ec.derive_private_key(0x1A7E27E, ec.SECP256R1())
@@ -264,3 +268,14 @@ async def asking(port: Path, address: int = frame.ANY_BOARD) -> AsyncIterator[As
         yield Asker(reader, writer, address)
     finally:
         writer.close()
+
+
+@asynccontextmanager
+async def enrolled(
+    emulated_boards: Benches, settings: Mapping[str, object], name: str = "board-01"
+) -> AsyncIterator[tuple[EmulatedBoard, Asker]]:
+    """One emulated board with the real firmware, enrolled by the Asker on its line; the line is not paced."""
+    bench = await emulated_boards(settings=settings, paced=False)
+    async with asking(bench.lines[name].path) as asker:
+        await asker.enrol(name)
+        yield bench.boards[name], asker
