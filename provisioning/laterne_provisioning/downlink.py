@@ -91,7 +91,7 @@ async def tenant_of(broker: Broker, gateway: str) -> str:
             while True:
                 async with asyncio.timeout(within_s):
                     message = await anext(client.messages)
-                found.add(message.topic.value.split("/")[_TENANT_LEVEL])
+                found.update(message.topic.value.split("/")[_TENANT_LEVEL : _TENANT_LEVEL + 1])
                 within_s = MORE_WITHIN_S
         except TimeoutError:
             pass

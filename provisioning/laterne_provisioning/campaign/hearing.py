@@ -141,7 +141,7 @@ def hinted(moves: Moves, board: str, told: Told, now: int) -> None:
     elif row.state == SENDING and told.staged == ours:
         moves.move(board, "staged", now, "")
     elif row.state in (QUEUED, SENDING) and told.running == ours and told.phase != IN_TRIAL:
-        moves.move(board, "left out", now, "it runs this release already", "runs it")
+        moves.move(board, "left out", now, "its gateway says that it runs this release already", "runs it")
     elif row.state in (STAGED, WAITING_WINDOW) and told.staged != ours and told.phase != IN_TRIAL:
         moves.again(board, row, "not staged", now, "what it had fetched is gone")
     elif row.state == ARMED and told.phase == IN_TRIAL and told.running == ours:

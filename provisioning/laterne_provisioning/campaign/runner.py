@@ -134,7 +134,10 @@ class Runner:
     def _take(self, came: wire.Came) -> None:
         now = self._desk.now()
         if came.what == wire.UPDATE:
-            told = wire.told_of(came.body)
+            # Nobody signs it. A broker lets a gateway write below its own name, and there of any board: only the one
+            # that has the board is heard. Reports and receipts are the board's word, by whatever way they come.
+            target = self._engine.targets[came.board]
+            told = wire.told_of(came.body) if (came.tenant, came.gateway) == (target.tenant, target.gateway) else None
             if told is not None:
                 self._engine.hinted(came.board, told, now)
         elif came.what == wire.REPORT:

@@ -18,7 +18,6 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from laterne_protocol import fields, release_parts
-from laterne_protocol.errors import ObjectError
 from laterne_provisioning.campaign.rows import Told
 from laterne_provisioning.downlink import PREFIX, REFUSED_FROM, STATUS_WITHIN_S, Client
 from laterne_provisioning.errors import OperatorError
@@ -30,12 +29,15 @@ MAX_TOLD_BYTES = 1024
 MAX_COUNT = 1 << 40
 REPORT, UPDATE, RECEIPT = "report", "update", "receipt"
 _LEVELS = 6  # laterne/v1/<tenant>/<gateway>/<board>/<what>
+_STATUS_LEVELS = 5  # laterne/v1/<tenant>/<gateway>/status
 
 
 @dataclass(frozen=True)
 class Came:
     """A message of a board's topic. what: REPORT, UPDATE or RECEIPT."""
 
+    tenant: str
+    gateway: str
     board: str
     what: str
     body: bytes
@@ -102,9 +104,10 @@ async def tenants_of(broker: Broker, gateways: Iterable[str]) -> dict[str, str]:
             await client.subscribe(f"{PREFIX}/+/+/status", qos=1)
             async with asyncio.timeout(STATUS_WITHIN_S):
                 async for message in client.messages:
-                    _, _, tenant, gateway, _ = message.topic.value.split("/")
-                    if gateway not in wanted:
+                    levels = message.topic.value.split("/")
+                    if len(levels) != _STATUS_LEVELS or levels[3] not in wanted:
                         continue
+                    tenant, gateway = levels[2:4]
                     if found.setdefault(gateway, tenant) != tenant:
                         raise OperatorError(f"{gateway} is at {broker} under several tenants: give --tenant.")
                     if len(found) == len(wanted):
@@ -122,7 +125,7 @@ def came(message: aiomqtt.Message) -> Came | None:
     levels = message.topic.value.split("/")
     if len(levels) != _LEVELS or levels[5] not in (REPORT, UPDATE, RECEIPT) or not isinstance(message.payload, bytes):
         return None
-    return Came(levels[4], levels[5], message.payload)
+    return Came(levels[2], levels[3], levels[4], levels[5], message.payload)
 
 
 def told_of(body: bytes) -> Told | None:
@@ -147,7 +150,8 @@ def told_of(body: bytes) -> Told | None:
             None if share is None else min(1.0, max(0.0, float(share))),
             link,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ObjectError):
+    # ArithmeticError: JSON has numbers that no float holds.
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ArithmeticError):
         return None
 
 

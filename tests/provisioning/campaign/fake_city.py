@@ -53,6 +53,7 @@ class FakeCity:
         self.crashes: set[str] = set()
         self.silent: set[str] = set()
         self.deaf: set[str] = set()
+        self.lies: list[tuple[str, bytes]] = []  # (topic, body): what others write at the broker, one after the other
         self.fetches_for = 3  # reports
         self.orders: list[tuple[str, order.Order]] = []
         self.release: release_file.Release | None = None
@@ -122,6 +123,9 @@ class FakeCity:
             "wanted": None,
             "share": 0.5 if phase == "receiving" else None,
         }
+        if self.lies:
+            self._client.publish(*self.lies[0], 1)
+            self.lies = self.lies[1:] + self.lies[:1]
         self._client.publish(f"{PREFIX}/{name}/update", json.dumps(document), 1, True)
 
     @property

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from tests.provisioning.campaign.conftest import make_release
-from tests.provisioning.campaign.fake_city import OLD, FakeCity
+from tests.provisioning.campaign.fake_city import GATEWAY, OLD, PREFIX, FakeCity
 from tests.provisioning.commands import LATERNE, WITHIN_S, Ended, killed_at, laterne
 from tests.provisioning.fake_board import FakeBoard
 from tests.servers import Mosquitto
 
-from laterne_protocol import order
+from laterne_protocol import order, release_file
 
 QUICK = ("--soak", "1s", "--reports", "3", "--waves", "100", "--canary", "LE-0001")
 
@@ -63,6 +63,22 @@ def test_a_release_that_crashes_stops_at_the_canary(
     assert done["state"] == "HALTED"
     assert [(one["board"], one["why"]) for one in done["failures"]] == [("LE-0001", "rolled_back")]
     assert city.posts["LE-0002"].actions == []
+
+
+def test_what_others_write_at_the_broker_of_a_board_neither_ends_nor_moves_its_campaign(
+    authority: Path, city: FakeCity, broker: Mosquitto, release: Path
+) -> None:
+    """A gateway may write below its own name (gateway/README.md, "At the broker"), and there of any board."""
+    digest = release_file.release_of(release.read_bytes()).digest.hex()
+    word = {"phase": "idle", "running": digest, "nonce": "00" * 8, "staged": None, "result": None}
+    failed = {**word, "running": None, "phase": "failed", "result": [23, digest]}
+    elsewhere = [f"{PREFIX.replace(GATEWAY, other)}/LE-0002/update" for other in ("gw-2", "gw-1.")]
+    city.lies = [(topic, json.dumps(lie).encode()) for topic in elsewhere for lie in (word, failed)]
+    # A number that no float holds, and what else JSON can say.
+    lies = (b'{"phase":"idle","share":1' + b"0" * 400 + b"}", b"[" * 1000, b'{"phase":"idle","share":NaN}', b"\xff")
+    city.lies += [(f"{PREFIX}/LE-0001/update", lie) for lie in lies]
+    done = start(authority, broker, release).json()
+    assert (done["state"], done["boards"]) == ("COMPLETED", {"CONFIRMED": 2})
 
 
 def test_a_release_that_makes_a_sensor_silent_is_found_by_comparing_with_before(
