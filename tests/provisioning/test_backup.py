@@ -147,6 +147,19 @@ def test_a_member_that_would_leave_the_directory_is_refused(backup: Path, tmp_pa
     assert not [path for path in tmp_path.rglob("*evil") if path.name == "evil"]
 
 
+def test_a_member_that_would_be_larger_than_the_file_takes_no_memory(tmp_path: Path) -> None:
+    """tar has members with holes: 10 KB that say they are a terabyte of zeros (GNU tar manual, "PAX 1")."""
+    hole = b"1\n0\n512\n".ljust(512, b"\0") + bytes(512)
+    entry = tarfile.TarInfo("backup.json")
+    entry.size = len(hole)
+    version = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+    entry.pax_headers = {**version, "GNU.sparse.name": entry.name, "GNU.sparse.realsize": str(1 << 40)}
+    with tarfile.open(tmp_path / "bomb.tar", "w", format=tarfile.PAX_FORMAT) as bomb:
+        bomb.addfile(entry, io.BytesIO(hole))
+    done = laterne("restore", tmp_path / "bomb.tar", tmp_path / "new", code=1)
+    assert "is no whole backup (a member 'backup.json')" in done.err
+
+
 def test_a_restore_killed_anywhere_leaves_no_authority_or_a_whole_one(backup: Path, tmp_path: Path) -> None:
     for cut in range(1, 200, 3):
         back = tmp_path / f"back-{cut}"
