@@ -216,10 +216,10 @@ def _proven(
         if former is not None:
             _require_same(former, proof)
             return former
-        known = registry.board_with_agree_key(proof.agree_key)
+        known = registry.board_with_key(proof.agree_key)
         if known is not None:
             raise OperatorError(
-                f"The board on {line.port} has the agreement key of {known.id}: one is a copy of the other. "
+                f"The board on {line.port} says that it agrees by a key of {known.id}: one is a copy of the other, or lies. "
                 "Wipe this one, so that it makes keys of its own."
             )
         issued = _credential(authority, key, board_id, proof, now)

@@ -222,9 +222,10 @@ def _proven(
     say("Asking for a proof that it holds its keys")
     salt, nonce = errand.salt()
     proof, proven = enrol.proof_of(line, kid, nonce)
-    if any(proof.agree_key == other.agree_key for other in errand.boards.values()):
+    taken = [key for other in errand.boards.values() for key in (other.sign_key, other.agree_key)]
+    if proof.agree_key in taken:
         raise OperatorError(
-            f"The board on {line.port} has the agreement key of another board: one is a copy of the other. Wipe this "
-            "one, so that it makes keys of its own."
+            f"The board on {line.port} says that it agrees by a key of another board: one is a copy of the other, or "
+            "lies. Wipe this one, so that it makes keys of its own."
         )
     return errand.enrol(board_id, salt, proof, proven, place, now)

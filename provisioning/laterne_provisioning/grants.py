@@ -134,7 +134,7 @@ def issue(authority: Authority, registry: Registry, key: keys.SigningKey, wanted
     """
     trusted = authority.trusted
     taken = [*trusted.roots, *(one for role in trust.ROLES for one in trusted.keys[role])]
-    if wanted.key in taken or registry.board_with_key(wanted.key) or registry.board_with_agree_key(wanted.key):
+    if wanted.key in taken or registry.board_with_key(wanted.key):
         raise UsageError("The technician's key has another role already: make an own one with `laterne grant key`.")
     payload = wanted.to_payload()
     try:

@@ -250,7 +250,7 @@ def _proven(given: Grant, chain: Chain, story: _Story, now: int) -> Board:
 
 
 def _require_free(registry: Registry, new: Board) -> None:
-    for known in (registry.board_with_key(new.sign_key), registry.board_with_agree_key(new.agree_key)):
+    for known in (registry.board_with_key(new.sign_key), registry.board_with_key(new.agree_key)):
         if known is not None:
             raise _Refused(f"a key of it is that of {known.id} ({known.state}): one board has one id")
 

@@ -219,8 +219,9 @@ def _unproven(desk: Desk, board: Board, there: UnderWay, said: receipt.Receipt) 
         return "the agreement key is none"
     if proof.hardware != board.hardware:
         return "they are of other hardware"
-    if desk.registry.board_with_key(proof.sign_key) or desk.registry.board_with_agree_key(proof.agree_key):
-        return f"key {fingerprint(credential.kid(proof.sign_key))} is not new: it stands in the registry"
+    for key in (proof.sign_key, proof.agree_key):
+        if desk.registry.board_with_key(key) is not None:
+            return f"key {fingerprint(credential.kid(key))} is not new: it stands in the registry"
     return None
 
 

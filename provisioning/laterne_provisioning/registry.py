@@ -171,15 +171,12 @@ class Registry:
         """The board with this id."""
         return next(iter(self._boards("where id = ?", board_id)), None)
 
-    def board_with_key(self, sign_key: bytes) -> Board | None:
-        """The board that has this signing key, or had it."""
-        had = "where sign_key = ?1 or id in (select board from former where sign_key = ?1)"
-        return next(iter(self._boards(had, sign_key)), None)
-
-    def board_with_agree_key(self, agree_key: bytes) -> Board | None:
-        """A board that has this agreement key, or had it."""
-        had = "where agree_key = ?1 or id in (select board from former where agree_key = ?1)"
-        return next(iter(self._boards(had, agree_key)), None)
+    def board_with_key(self, key: bytes) -> Board | None:
+        """The board that has this key, or had it, whether it signs or agrees with it."""
+        # A board proves that it has its signing key, and only names the other one. If that were another's, of either
+        # kind, no gateway would take a roster with both of them (protocol/README.md, 7).
+        has = "sign_key = ?1 or agree_key = ?1"
+        return next(iter(self._boards(f"where {has} or id in (select board from former where {has})", key)), None)
 
     def boards(self) -> list[Board]:
         """All boards, by id."""

@@ -211,12 +211,13 @@ def test_who_cannot_replace_is_told_why(authority: Path, boards: list[FakeBoard]
     assert "LE-0001 is replaced" in decide("replace", authority, "LE-0002", "LE-0001", code=1).err
 
 
-def test_a_board_with_the_agreement_key_of_another_is_not_enrolled(authority: Path, board: FakeBoard) -> None:
+def test_a_board_that_names_a_key_of_another_is_not_enrolled(authority: Path, board: FakeBoard) -> None:
     enrol(board, "LE-0001", authority)
-    with FakeBoard() as copy:
-        copy.agree_key = board.agree_key
-        assert "has the agreement key of LE-0001" in enrol(copy, "LE-0002", authority, code=1).err
-        assert copy.credential is None
+    for taken in (board.agree_key, board.key):  # a copy; and a liar: the others' signing keys stand in rosters
+        with FakeBoard() as other:
+            other.agree_key = taken
+            assert "agrees by a key of LE-0001" in enrol(other, "LE-0002", authority, code=1).err
+            assert other.credential is None
 
 
 def test_two_boards_with_one_agreement_key_are_in_no_roster(

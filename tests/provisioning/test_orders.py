@@ -148,7 +148,7 @@ def test_a_board_with_a_former_key_is_nobody_else(
     assert "stands in the registry as LE-0001" in done.err
 
 
-@pytest.mark.parametrize("what", ["receipt by another key", "not proven", "other hardware", "known key"])
+@pytest.mark.parametrize("what", ["receipt by another key", "not proven", "other hardware", "known key", "known key to agree"])
 def test_keys_that_are_not_proven_are_not_taken(
     authority: Path, boards: list[FakeBoard], broker: Mosquitto, gateway: FakeGateway, what: str
 ) -> None:
@@ -160,7 +160,7 @@ def test_keys_that_are_not_proven_are_not_taken(
     elif what == "other hardware":
         gateway.other_hardware = True
     else:
-        gateway.next = (boards[1].key, Key())
+        gateway.next = (boards[1].key, Key()) if what == "known key" else (Key(), boards[1].key)
     done = rotate(authority, broker, "--timeout", 3, code=1)
     assert (
         "has not answered within 3 s" if what == "receipt by another key" else "not proven its next keys"
