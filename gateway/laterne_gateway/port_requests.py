@@ -71,7 +71,7 @@ class PortServer:
         try:
             asked = json.loads(request)
             do, port, seconds = str(asked["do"]), str(asked["port"]), float(asked.get("seconds", 0.0))
-        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError):
+        except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError):
             return False, "that is no request"
         bus = self._running.bus_at(port)
         if bus is None:

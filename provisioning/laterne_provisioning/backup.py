@@ -185,7 +185,13 @@ def _read(backup: Path) -> tuple[str, list[Member]]:
 
 def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
     path = PurePosixPath(entry.name)
-    if not entry.isreg() or entry.issparse() or path.is_absolute() or ".." in path.parts or path.as_posix() != entry.name:
+    if (
+        not entry.isreg()
+        or entry.issparse()
+        or path.is_absolute()
+        or ".." in path.parts
+        or path.as_posix() != entry.name
+    ):
         raise ValueError(f"a member {entry.name!r}")
     file = tar.extractfile(entry)
     content = b"" if file is None else file.read()

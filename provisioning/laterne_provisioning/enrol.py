@@ -28,6 +28,7 @@ from laterne_provisioning import audit, keys, primitives
 from laterne_provisioning.authority import Authority, sign_object
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.line import Line, Refused
+from laterne_provisioning.output import foreign
 from laterne_provisioning.registry import ENDED, ENROLLED, PENDING, Board, Place, Registry
 from laterne_provisioning.words import words
 
@@ -60,6 +61,11 @@ def fingerprint(kid: bytes) -> str:
     return f"{kid.hex()} ({words(kid)})"
 
 
+def met(found: messages.Identity, kid: bytes) -> str:
+    """Whom we have met, for people: a stranger's words must not turn those of its key around."""
+    return f"It is a {foreign(found.model)} with firmware {foreign(found.release)}, key {fingerprint(kid)}"
+
+
 def enrol(
     line: Line,
     authority: Authority,
@@ -89,7 +95,7 @@ def enrol(
     else:
         kid = found.kid
         assert kid is not None
-        say(f"It is a {found.model} with firmware {found.release}, key {fingerprint(kid)}")
+        say(met(found, kid))
         board = _proven(line, kid, authority, registry, key, board_id, place, now, say, decision)
         already = False
         say(f"Telling {board_id} whom to believe")
@@ -114,9 +120,11 @@ def foreseen(line: Line, registry: Registry, board_id: str) -> str:
     found = identity(line)
     if found is None:
         board = _enrolled_before(line, board_id, registry)
-        return f"{board.model}, key {fingerprint(credential.kid(board.sign_key))}: it has its credential already"
+        return (
+            f"{foreign(board.model)}, key {fingerprint(credential.kid(board.sign_key))}: it has its credential already"
+        )
     assert found.kid is not None
-    shown = f"{found.model}, key {fingerprint(found.kid)}"
+    shown = f"{foreign(found.model)}, key {fingerprint(found.kid)}"
     former = registry.board(board_id)
     if former is not None:
         require_not_ended(former)
@@ -219,8 +227,8 @@ def _proven(
         known = registry.board_with_key(proof.agree_key)
         if known is not None:
             raise OperatorError(
-                f"The board on {line.port} says that it agrees by a key of {known.id}: one is a copy of the other, or lies. "
-                "Wipe this one, so that it makes keys of its own."
+                f"The board on {line.port} says that it agrees by a key of {known.id}: one is a copy of the other, or "
+                "lies. Wipe this one, so that it makes keys of its own."
             )
         issued = _credential(authority, key, board_id, proof, now)
         board = Board(

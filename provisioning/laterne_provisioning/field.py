@@ -172,7 +172,7 @@ def enrol_here(
             )
     else:
         assert found.kid is not None
-        say(f"It is a {found.model} with firmware {found.release}, key {enrol.fingerprint(found.kid)}")
+        say(enrol.met(found, found.kid))
         board = former or _proven(line, errand, board_id, found.kid, place, now, say)
         if credential.kid(board.sign_key) != found.kid:
             raise OperatorError(

@@ -229,7 +229,7 @@ def enrol(
         return
     kid = credential.kid(done.board.sign_key)
     typer.echo(f"{board_id} is enrolled{' already' if done.already else ''} under the grant: bring the journal home.")
-    typer.echo(f"Key {kid.hex()}, in words {words(kid)}; {done.board.model}.")
+    typer.echo(f"Key {kid.hex()}, in words {words(kid)}; {output.foreign(done.board.model)}.")
 
 
 def _enrol_rows(errand: field.Errand, rows: list[batch.Row], say: Callable[[str], None], as_json: bool) -> None:

@@ -127,7 +127,7 @@ def board_document(board: Board) -> dict[str, object]:
         "sign_key": jwk(board.sign_key),
         "agree_key": jwk(board.agree_key),
         "tier": credential.TIERS[board.tier],
-        "model": board.model,
+        "model": foreign(board.model),
         "hardware": board.hardware.hex(),
         "post": None if place is None else place.post,
         "latitude": None if place is None or place.latitude is None else place.latitude / 1e7,

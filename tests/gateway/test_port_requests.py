@@ -102,6 +102,7 @@ async def test_hostile_requests_change_nothing(tmp_path: Path, mosquitto: Mosqui
             b'{"do":"release","port":"line","seconds":NaN}\n',
             b'{"do":"release","port":"line","seconds":1' + b"0" * 400 + b"}\n",
             b'{"do":"fly","port":"line"}\n',
+            b"[" * 8000 + b"\n",
         ):
             answer = await asyncio.to_thread(sent, path, request)
             assert not answer or not json.loads(answer)["done"], request

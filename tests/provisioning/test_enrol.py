@@ -202,3 +202,15 @@ def test_words_of_two_kids_differ_and_are_short() -> None:
     seen = {words(bytes([first, second])) for first, second in itertools.product(range(256), range(256))}
     assert len(seen) == 65536
     assert words(bytes(8)) == "balbal-balbal-balbal-balbal"
+
+
+def test_what_a_board_says_of_itself_does_not_turn_the_words_of_its_key_around(
+    authority: Path, board: FakeBoard
+) -> None:
+    """U+202E makes a terminal show what follows from right to left: two people then compare other words."""
+    board.model = "pico\u202e"
+    done = enrol(board, "LE-0001", authority)
+    shown = done.out + laterne("board", "show", "LE-0001", "--authority", authority).out
+    listed = laterne("board", "list", "--authority", authority, "--json").out
+    assert "pico\\u202e" in shown
+    assert "\u202e" not in done.err + shown + listed

@@ -148,7 +148,9 @@ def test_a_board_with_a_former_key_is_nobody_else(
     assert "stands in the registry as LE-0001" in done.err
 
 
-@pytest.mark.parametrize("what", ["receipt by another key", "not proven", "other hardware", "known key", "known key to agree"])
+@pytest.mark.parametrize(
+    "what", ["receipt by another key", "not proven", "other hardware", "known key", "known key to agree"]
+)
 def test_keys_that_are_not_proven_are_not_taken(
     authority: Path, boards: list[FakeBoard], broker: Mosquitto, gateway: FakeGateway, what: str
 ) -> None:
