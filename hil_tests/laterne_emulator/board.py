@@ -225,9 +225,7 @@ class EmulatedBoard:
         self._failure = why
         self._end(ending)
 
-    def _is_ready(self, formatted: int, heap: int, ctrl_c_at: int) -> None:
-        assert self._process is not None, "a process said it"
-        self._process.ctrl_c_at = ctrl_c_at
+    def _is_ready(self, formatted: int, heap: int) -> None:
         self.formatted += formatted
         self.emulator_heap_bytes = heap
         self._ready.set()

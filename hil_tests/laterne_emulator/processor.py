@@ -1,9 +1,10 @@
 """The processes that are boards' processors: copies of one that has the interpreter loaded (terminal.py).
 
-A life begins in 2 ms; All boards of this process share that one, from the first board on until it ends.
+A life begins in 2 ms. All boards of this process share that one, from the first board on until it ends.
 """
 
 import atexit
+import mmap
 import os
 import signal
 import socket
@@ -28,12 +29,12 @@ class CtrlC(Enum):
 
 
 class Processor:
-    """One life. pidfd: readable when it is over; closed by wait(). ctrl_c_at: records.CTRL_C_AT, 0 before READY."""
+    """One life. pidfd: readable when it is over; closed by wait()."""
 
-    def __init__(self, origin: "_Origin", pid: int) -> None:
+    def __init__(self, origin: "_Origin", pid: int, shared: mmap.mmap) -> None:
         self._origin = origin
         self._pid = pid
-        self.ctrl_c_at = 0
+        self._shared = shared
         self.pidfd = os.pidfd_open(pid)
 
     def kill(self) -> None:
@@ -60,15 +61,14 @@ class Processor:
     def _interrupt_stopped(self) -> CtrlC:
         while (status := self._status())["State"][0] not in "TZX":
             os.sched_yield()
-        if not self.ctrl_c_at or not int(status["SigCgt"], 16) >> (signal.SIGINT - 1) & 1:
+        where = self._shared[records.WHERE]
+        if where == records.STARTING or not int(status["SigCgt"], 16) >> (signal.SIGINT - 1) & 1:
             return CtrlC.CHARACTER
-        with open(f"/proc/{self._pid}/mem", "r+b", buffering=0) as memory:
-            where = os.pread(memory.fileno(), 1, self.ctrl_c_at)[0]
-            if where == records.WITHIN:
-                os.pwrite(memory.fileno(), b"\1", self.ctrl_c_at + 1)
-                return CtrlC.TAKEN
         if where == records.EDGE:
             return CtrlC.LATER
+        if where == records.WITHIN:
+            self._shared[records.WANTED] = 1
+            return CtrlC.TAKEN
         signal.pidfd_send_signal(self.pidfd, signal.SIGUSR1)
         return CtrlC.TAKEN
 
@@ -79,6 +79,7 @@ class Processor:
     def wait(self) -> int:
         """Its exit status, once; negative: the signal that ended it. It has ended, or will at once."""
         os.close(self.pidfd)
+        self._shared.close()
         return self._origin.ask(WAIT + b"%d" % self._pid)
 
 
@@ -121,4 +122,10 @@ def start(arguments: list[str], terminal: int, channel: int, uart: int) -> Proce
             _origins.append(made)
             atexit.register(made.close)
     request = "\0".join(arguments).encode("utf-8", "surrogateescape")
-    return Processor(_origins[0], _origins[0].ask(request, (terminal, channel, uart)))
+    memory = os.memfd_create("laterne-board")
+    try:
+        os.ftruncate(memory, mmap.PAGESIZE)
+        shared = mmap.mmap(memory, mmap.PAGESIZE)
+        return Processor(_origins[0], _origins[0].ask(request, (terminal, channel, uart, memory)), shared)
+    finally:
+        os.close(memory)

@@ -16,7 +16,7 @@ PAYLOAD_BYTES = 256  # the longest I2C transfer, and one page of flash
 REPLY_BYTES = 264
 
 HELLO = 1  # reply value: bytes of payload; payload: BOOT, then the path of the flash image
-READY = 2  # argument 1: the flash was formatted; value: bytes of heap the emulator keeps; payload: CTRL_C_AT
+READY = 2  # no reply; argument 1: the flash was formatted; value: bytes of heap the emulator keeps
 END = 3  # no reply, ever: the supervisor kills the process; argument: one of the END_... below
 PIN_MODE = 4  # no reply; argument: pin; value: mode | pull << 8
 PIN_WRITE = 5  # no reply; argument: pin; value: 0 or 1
@@ -47,10 +47,13 @@ FLASH_SKIP = 2  # report success and do nothing
 BOOT = "<BBHIiIhBx8sH"
 BOOT_BYTES = 30
 
-CTRL_C_AT = "<Q"  # the address in the process of two bytes: where the processor is, and 1 if a Ctrl-C came WITHIN
-OUTSIDE = 0  # of the flash driver
-EDGE = 1  # it has just begun or is about to end: for a Ctrl-C ask again
-WITHIN = 2
+# Two bytes of memory that both have: where the processor is, and whether a Ctrl-C that came WITHIN waits for the end.
+WHERE = 0
+WANTED = 1
+STARTING = 0  # before READY
+OUTSIDE = 1  # of the flash driver
+EDGE = 2  # it has just begun or is about to end: for a Ctrl-C ask again
+WITHIN = 3
 
 # machine.reset_cause() of rp2 and esp32 differ; these are what the emulated `machine` calls them.
 PWRON_RESET = 1

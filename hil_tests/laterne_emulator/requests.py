@@ -41,8 +41,7 @@ class Surroundings(Protocol):
 
 class Requests:
     """channel: our end of it, closed by stop(). boot_record: records.BOOT and the path of the image. is_ready: told
-    whether the flash was formatted, how many bytes of heap the emulator keeps, and where its flag for flash operations
-    is. end: the power goes, or the board
+    whether the flash was formatted, and how many bytes of heap the emulator keeps. end: the power goes, or the board
     resets. fail: and whoever waits is told why.
     """
 
@@ -51,7 +50,7 @@ class Requests:
         channel: socket.socket,
         around: Surroundings,
         boot_record: Callable[[], bytes],
-        is_ready: Callable[[int, int, int], None],
+        is_ready: Callable[[int, int], None],
         end: Callable[[Ending], None],
         fail: Callable[[Exception, Ending], None],
     ) -> None:
@@ -59,14 +58,13 @@ class Requests:
         self._channel = channel
         self._around = around
         self._boot_record = boot_record
-        self._is_ready = is_ready
         self._end = end
         self._fail = fail
         self._cut: Cut | None = None
         self._torn_page = 0
         self._serve: dict[int, Callable[[int, int, int, bytes], None]] = {
             records.HELLO: self._hello,
-            records.READY: self._ready,
+            records.READY: lambda s, formatted, heap, p: is_ready(formatted, heap),
             records.END: lambda s, why, v, p: end(_ENDING_OF[why]),
             records.PIN_MODE: lambda s, pin, v, p: self._around.pins.board_sets_mode(pin, v & 0xFF, v >> 8),
             records.PIN_WRITE: lambda s, pin, v, p: self._around.pins.board_writes(pin, v),
@@ -121,10 +119,6 @@ class Requests:
     def _hello(self, sequence: int, argument: int, value: int, payload: bytes) -> None:
         boot = self._boot_record()
         self._answer(sequence, len(boot) - records.BOOT_BYTES, boot)
-
-    def _ready(self, sequence: int, formatted: int, heap: int, payload: bytes) -> None:
-        self._is_ready(formatted, heap, *unpack_from(records.CTRL_C_AT, payload))
-        self._answer(sequence)
 
     def _analogue(self, pin: int) -> int:
         source = self._around.pins.adc.get(pin)

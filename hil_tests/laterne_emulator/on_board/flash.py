@@ -13,34 +13,47 @@ from struct import pack_into
 from time import sleep_us
 
 import control
-from records import EDGE, FLASH_ERASE, FLASH_HOLD, FLASH_MISUSE, FLASH_PAGE, FLASH_PROGRAM, FLASH_SKIP, OUTSIDE, WITHIN
+from records import (
+    EDGE,
+    FLASH_ERASE,
+    FLASH_HOLD,
+    FLASH_MISUSE,
+    FLASH_PAGE,
+    FLASH_PROGRAM,
+    FLASH_SKIP,
+    OUTSIDE,
+    WANTED,
+    WHERE,
+    WITHIN,
+)
 from uctypes import bytearray_at
 
 _BLOCK = 4096
-ctrl_c = bytearray(2)  # OUTSIDE, EDGE or WITHIN; whether an interrupt waits for the end
-_pending = bytearray(0)
-_values = (0, 0)
 _NOTHING = bytes(8)
+_shared = _pending = bytearray(0)
+_values = (0, 0)
 
 
-def set_pending(address: int, interrupt: int) -> None:
-    """Where the interpreter's mp_pending_exception lies, and what stands there when an interrupt is wanted."""
-    global _pending, _values
-    _pending = bytearray_at(address, len(_NOTHING))
+def share(shared: int, pending: int, interrupt: int) -> None:
+    """The addresses of the memory that the supervisor has, too, and of the interpreter's mp_pending_exception, and what
+    stands in the latter when an interrupt is wanted.
+    """
+    global _shared, _pending, _values
+    _shared, _pending = bytearray_at(shared, WANTED + 1), bytearray_at(pending, len(_NOTHING))
     _values = (0, interrupt)
 
 
 def _begin() -> None:
-    ctrl_c[0] = EDGE
-    ctrl_c[1] = _pending != _NOTHING
+    _shared[WHERE] = EDGE
+    _shared[WANTED] = _pending != _NOTHING
     pack_into("<Q", _pending, 0, 0)
-    ctrl_c[0] = WITHIN
+    _shared[WHERE] = WITHIN
 
 
 def _end() -> None:
-    ctrl_c[0] = EDGE
-    pack_into("<Q", _pending, 0, _values[ctrl_c[1]])
-    ctrl_c[0] = OUTSIDE
+    _shared[WHERE] = EDGE
+    pack_into("<Q", _pending, 0, _values[_shared[WANTED]])
+    _shared[WHERE] = OUTSIDE
 
 
 class Flash:

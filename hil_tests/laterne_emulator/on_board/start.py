@@ -1,11 +1,10 @@
 """What runs in a board's process before boot.py, then boot.py and main.py as a board runs them.
 
-    micropython -X heapsize=N -i start.mpy CONTROL_FD [FROZEN] PENDING_AT INTERRUPT
+    micropython -X heapsize=N -i start.mpy CONTROL_FD [FROZEN] SHARED_AT PENDING_AT INTERRUPT
 
 FROZEN is a folder that stands for what is frozen into an interpreter of ours (firmware/manifest.py); its `_boot.py`
-mounts the flash. Without it the flash is mounted, and formatted when that fails, as stock rp2 does.
-
-The last two are set_pending's (flash.py).
+mounts the flash. Without it the flash is mounted, and formatted when that fails, as stock rp2 does. The last three are
+addresses for flash.py.
 
 The order matters: asyncio first (clock.py says why), then `time` and `machine` are replaced, littlefs is
 mounted in place of the host's file system, and the emulator's own modules are taken out of reach.
@@ -23,9 +22,8 @@ _FROZEN = "/f"
 
 def _set_up():
     import os
-    from struct import pack, unpack_from
+    from struct import unpack_from
 
-    import uctypes
     import vfs
 
     _kbd_intr(-1)
@@ -50,13 +48,13 @@ def _set_up():
     import machine  # machine.py beside this file comes before the built-in module
 
     machine._set(cause, uid, uart_fd, paced)
-    from flash import Flash, ctrl_c, set_pending
+    from flash import Flash, share
 
-    set_pending(int(sys.argv[-2]), int(sys.argv[-1]))
+    share(*map(int, sys.argv[-3:]))
     flash = Flash(image, blocks, page)
     formatted = 0
     frozen = ".frozen"
-    if len(sys.argv) > 4:
+    if len(sys.argv) > 5:
         frozen = _FROZEN
         vfs.umount("/")
         vfs.mount(vfs.VfsPosix(sys.argv[2]), frozen, readonly=True)
@@ -78,8 +76,7 @@ def _set_up():
         if name in sys.modules:
             del sys.modules[name]
     gc.collect()
-    heap = gc.mem_alloc() - asyncio_bytes
-    control.ask(records.READY, formatted, heap, pack(records.CTRL_C_AT, uctypes.addressof(ctrl_c)))
+    control.tell(records.READY, formatted, gc.mem_alloc() - asyncio_bytes)
     return raw
 
 
