@@ -37,6 +37,7 @@ log = logging.getLogger("laterne")
 ADDRESS = "127.0.0.1"
 MAX_REQUEST_BYTES = 8192  # aiohttp's and nginx's bound for a request's head
 WITHIN_S = 5.0
+MAX_CONNECTIONS = 8  # at a time; one scraper needs one. Descriptors are for lines, routes and the disk
 DISK_WITHIN_S = 1.0  # then the answer goes without what only the disk knows
 SUBJECT = "metrics"
 TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' exposition format
@@ -161,6 +162,7 @@ class MetricsServer:
         self._health = health
         self._registry = CollectorRegistry()
         self._buffer = buffer
+        self._connections = 0
         self._figures = Figures(gateway, buffer, health, clock)
         self._registry.register(self._figures)
         ProcessCollector(registry=self._registry)
@@ -168,7 +170,9 @@ class MetricsServer:
     async def run(self) -> None:
         """Answers for ever. A port that somebody else has is an alarm, and no reason to stop serving boards."""
         try:
-            server = await asyncio.start_server(self._serve, ADDRESS, self._port, limit=MAX_REQUEST_BYTES)
+            server = await asyncio.start_server(
+                self._serve, ADDRESS, self._port, limit=MAX_REQUEST_BYTES, backlog=MAX_CONNECTIONS
+            )
         except OSError as why:
             self._health.alarm(
                 SUBJECT, "port", f"{ADDRESS}:{self._port}: {why.strerror}: choose another [metrics] port"
@@ -179,6 +183,11 @@ class MetricsServer:
             await server.serve_forever()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._connections >= MAX_CONNECTIONS:
+            self._health.count(SUBJECT, "refused: too many connections")
+            writer.transport.abort()
+            return
+        self._connections += 1
         try:
             async with asyncio.timeout(WITHIN_S):
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -187,7 +196,9 @@ class MetricsServer:
                 await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as why:
             log.debug("metrics: a request was dropped: %s", why)
+            writer.transport.abort()  # close() would wait for whoever does not read
         finally:
+            self._connections -= 1
             writer.close()
 
     async def _ask_the_disk(self) -> None:

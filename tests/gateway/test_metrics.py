@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.gateway.fake_board import FakeBoard
-from tests.gateway.parts import GatewayProcess, Subscriber
+from tests.gateway.parts import GatewayProcess, Subscriber, until
 from tests.gateway.test_buffer import accepted, open_buffer
 from tests.gateway.wired import WiredLine
 from tests.servers import Mosquitto, free_port
 
-from laterne_gateway import drops
+from laterne_gateway import drops, metrics
 from laterne_gateway.clock import SystemClock
 from laterne_gateway.health import Health
-from laterne_gateway.metrics import ADDRESS, MAX_REQUEST_BYTES, VALUES, MetricsServer
+from laterne_gateway.metrics import ADDRESS, MAX_CONNECTIONS, MAX_REQUEST_BYTES, VALUES, MetricsServer
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
@@ -126,6 +126,26 @@ async def test_what_is_no_request_for_metrics_gets_none_and_the_next_one_does(
         with contextlib.suppress(ConnectionResetError):
             assert (await ask(port, request_)).startswith(begins)
         assert await scraped(port)
+
+
+async def test_who_opens_many_connections_takes_no_descriptors_from_the_lines(tmp_path: Path) -> None:
+    health = Health()
+    async with serving(tmp_path, health) as port:
+        silent = [await asyncio.open_connection(ADDRESS, port) for _ in range(MAX_CONNECTIONS + 20)]
+        await until(lambda: health.counted("metrics", "refused: too many connections") == 20)
+        for _, writer in silent:
+            writer.close()
+        while True:
+            with contextlib.suppress(ConnectionResetError, AssertionError):
+                assert await scraped(port)
+                break
+
+
+async def test_who_says_nothing_more_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "WITHIN_S", 0.05)
+    async with serving(tmp_path, Health()) as port:
+        with contextlib.suppress(ConnectionResetError):
+            assert await ask(port, b"GET /metrics HTTP/1.1\r\n") == b""
 
 
 async def test_a_gateway_with_a_metrics_port_tells_what_it_delivered_and_a_taken_port_stops_nothing(
