@@ -33,8 +33,7 @@ def run_command(arguments: list[str]) -> int:
     if asked.command in ("install", "uninstall"):
         from laterne_gateway import install
 
-        prefix = Path(asked.prefix) if asked.prefix else None
-        return install.install(prefix) if asked.command == "install" else install.uninstall(prefix)
+        return install.install(asked.prefix) if asked.command == "install" else install.uninstall(asked.prefix)
     where, level = Path(asked.config), "debug" if asked.verbose else None
     looks = asked.command in ("status", "diag")
     configuration = Configuration.of_the_service(where, level) if looks else Configuration.found(where, level)
@@ -178,12 +177,13 @@ def _parser() -> argparse.ArgumentParser:
     _action(release, "list", "say what is stored, and whether it is whole and signed").set_defaults(what="")
     _action(release, "remove", "take a release away").add_argument("what", metavar="DIGEST")
 
-    for name, summary in (
-        ("install", "make the gateway a service of this machine: user, unit, names of ports, an example to fill in"),
-        ("uninstall", "take the service away; configuration and data stay"),
-    ):
-        command = commands.add_parser(name, help=summary, description=summary)
-        command.add_argument("--prefix", metavar="DIR", help="lay the files out below DIR, and change nothing else")
+    below = "lay the files out below DIR, and change nothing else"
+    summary = "make the gateway a service of this machine: user, unit, names of ports, an example to fill in"
+    install = commands.add_parser("install", help=summary, description=summary)
+    summary = "take the service away; configuration and data stay"
+    uninstall = commands.add_parser("uninstall", help=summary, description=summary)
+    for command in (install, uninstall):
+        command.add_argument("--prefix", type=_directory, metavar="DIR", help=below)
     return parser
 
 
@@ -205,6 +205,12 @@ def _add(commands: "Commands", name: str, summary: str, *, as_json: bool = False
     if as_json:
         command.add_argument("--json", action="store_true", help="one JSON document on stdout")
     return command
+
+
+def _directory(text: str) -> Path:
+    if not text:  # a script's variable that is not set: that is not this machine
+        raise argparse.ArgumentTypeError("names no directory")
+    return Path(text)
 
 
 def _minutes(text: str) -> float:

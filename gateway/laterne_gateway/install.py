@@ -5,6 +5,7 @@ line says so; configuration and state are never replaced and never removed. With
 root) files are only laid out below it: no user is made, no service manager is told.
 """
 
+import grp
 import os
 import pwd
 import shutil
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DONE, WRONG = 0, 1
+PROGRAM = "laterne-gateway"
 USER = "laterne"
 SERIAL_GROUP = "dialout"  # Debian: who may use serial ports
 UNIT_NAME = "laterne-gateway.service"
@@ -24,6 +26,7 @@ CONFIGURATION = Path("etc/laterne/gateway.toml")
 SECRETS = Path("etc/laterne/credentials")
 STATE = Path("var/lib/laterne-gateway")
 OURS = "# laterne-gateway"  # the first line of what install may replace
+_BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 
 
 class InstallError(Exception):
@@ -92,7 +95,10 @@ def _install(prefix: Path | None, program: Path) -> None:
         print(f"{configuration}: an example, to be filled in")
     if prefix is None:
         _tell_the_service_manager("daemon-reload")
-        _run(("udevadm", "control", "--reload"), may_be_missing=True)
+        _name_ports()
+        if _runs():
+            print(f"It runs, still with what it was started with: systemctl restart {UNIT_NAME}")
+            return
         print(
             f"What is left: bring the authority's trust.cbor and roster.cbor to {configuration.parent}, fill in "
             f"{configuration.name}, then\n"
@@ -116,15 +122,19 @@ def _uninstall(prefix: Path | None) -> None:
             print(f"{path}: removed")
     if prefix is None:
         _tell_the_service_manager("daemon-reload")
+        _name_ports()
     kept = [str(root / path) for path in (CONFIGURATION.parent, STATE) if (root / path).exists()]
     if kept:
         print(f"kept: {', '.join(kept)}" + (f", user {USER}" if prefix is None else ""))
 
 
 def _this_program() -> Path:
-    # Not resolved: in a virtual environment the link is what works.
-    found = shutil.which("laterne-gateway") or sys.argv[0]
-    return Path(found).absolute()
+    # The one that was started: the first in PATH may be an older one. Not resolved: in a virtual environment the link
+    # is what works.
+    started = Path(sys.argv[0])
+    if started.name == PROGRAM and started.is_file():
+        return started.absolute()
+    return Path(shutil.which(PROGRAM) or started).absolute()
 
 
 def require_visible(program: Path, prefix: Path | None) -> None:
@@ -148,10 +158,15 @@ def _root_only(prefix: Path | None) -> None:
 
 def _make_user() -> None:
     try:
+        grp.getgrnam(USER)
+    except KeyError:
+        _run(("groupadd", "--system", USER))
+    try:
         pwd.getpwnam(USER)
     except KeyError:
         home = "/" + str(STATE)
-        _run(("useradd", "--system", "--home-dir", home, "--no-create-home", "--shell", "/usr/sbin/nologin", USER))
+        shell = "/usr/sbin/nologin"
+        _run(("useradd", "--system", "--gid", USER, "--home-dir", home, "--no-create-home", "--shell", shell, USER))
         print(f"user {USER}: made")
     _run(("usermod", "--append", "--groups", SERIAL_GROUP, USER))
 
@@ -164,7 +179,9 @@ def _make_directories(root: Path, *, for_user: bool) -> None:
             _make_parents(folder)
             folder.mkdir(mode=0o700)
             print(f"{folder}: made")
-        if for_user:
+        # One that holds data and is another's (a user that was made anew) systemd hands over whole at the next start
+        # (StateDirectory=), but only if it is another's itself.
+        if for_user and not any(folder.iterdir()):
             shutil.chown(folder, owner, owner)
 
 
@@ -202,8 +219,19 @@ def _write(path: Path, text: str) -> None:
     new.replace(path)
 
 
+def _name_ports() -> None:
+    """Ports that are plugged in now get their names, or lose them."""
+    for words in (("control", "--reload"), ("trigger", "--subsystem-match=tty", "--action=change")):
+        _run(("udevadm", *words), may_be_missing=True)
+
+
+def _runs() -> bool:
+    asked = ("systemctl", "is-active", "--quiet", UNIT_NAME)
+    return _BOOTED.is_dir() and subprocess.run(asked, timeout=60, check=False).returncode == 0
+
+
 def _tell_the_service_manager(*words: str) -> None:
-    if Path("/run/systemd/system").is_dir():  # sd_booted(3)
+    if _BOOTED.is_dir():
         _run(("systemctl", *words))
     else:
         print("systemd does not run here: it will find the unit at its next start")

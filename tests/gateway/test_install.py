@@ -80,6 +80,25 @@ def test_a_program_that_the_service_could_not_start_is_refused(
     require_visible(Path("/opt/laterne/bin/laterne-gateway"), None)
 
 
+def test_an_empty_prefix_is_not_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("install", "uninstall"):
+        with pytest.raises(SystemExit, match="2"):
+            run_command([command, "--prefix", ""])
+        assert "names no directory" in capsys.readouterr().err
+
+
+def test_the_service_starts_the_program_that_has_installed_it_and_not_an_older_one_in_the_path(tmp_path: Path) -> None:
+    found = shutil.which("laterne-gateway")
+    assert found is not None
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "laterne-gateway").symlink_to(found)
+    new, path = tmp_path / "new" / "laterne-gateway", f"{tmp_path / 'old'}:{os.environ['PATH']}"
+    image = tmp_path / "an image"
+    subprocess.run([new, "install", "--prefix", image], env={**os.environ, "PATH": path}, check=True, timeout=60)
+    assert f"ExecStart={new} run " in (image / UNIT).read_text()
+
+
 def test_an_older_unit_of_ours_is_brought_up_to_date(tmp_path: Path) -> None:
     install(tmp_path)
     wanted = (tmp_path / UNIT).read_text()

@@ -134,6 +134,27 @@ async def test_the_installed_service_delivers_from_its_sandbox_and_comes_back_wh
         assert json.loads(it.subscriber.statuses[-1])["state"] == "offline"
 
 
+async def test_installing_again_and_taking_away_leave_what_runs_and_what_is_kept(
+    tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    state = "/var/lib/laterne-gateway"
+    async with served(tmp_path, mosquitto) as it:
+        # The user was made anew since: what is there is another's, and again the service's when it starts.
+        await it.run(f"chown -R 4242:4242 {state}; laterne-gateway install")
+        await it.run(f"systemctl enable --now {SERVICE}")
+        await it.delivers()
+        pid = await it.shown("MainPID")
+        assert f"systemctl restart {SERVICE}" in await it.run("laterne-gateway install")
+        assert await it.shown("MainPID") == pid
+        assert "kept: /etc/laterne" in await it.run("laterne-gateway uninstall; laterne-gateway uninstall")
+        await it.run(f"! systemctl is-active {SERVICE} && ! systemctl is-enabled {SERVICE}")
+        assert json.loads(it.subscriber.statuses[-1])["state"] == "offline"
+        assert f"systemctl enable --now {SERVICE}" in await it.run("laterne-gateway install")
+        await it.start()
+        await it.delivers()
+        assert it.subscriber.repeated == 0, "it went on where it was"
+
+
 async def test_secrets_are_handed_over_by_systemd(tmp_path: Path, mosquitto: Mosquitto) -> None:
     async with served(tmp_path, mosquitto) as it:
         await it.run(
