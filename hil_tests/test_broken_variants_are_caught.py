@@ -144,6 +144,7 @@ VARIANTS = {
 }
 
 PLATFORM = "hil_tests/test_sensorthings_faults_lose_no_observation.py"
+TOGETHER = "hil_tests/test_gateways_that_start_together_make_each_entity_once.py"
 CIVITAS = "hil_tests/test_civitas_faults_lose_no_observation.py"
 
 # What translates for platforms.
@@ -161,6 +162,20 @@ VARIANTS |= {
         PLATFORM,
         "dead >= plan.refused",
         0.5,
+        quick=False,
+    ),
+    "what others hang on is removed": Variant(
+        "gateway/laterne_gateway/routes/sta_once.py",
+        (('if not isinstance(hangs, dict) or hangs.get("value") != [] or not', "if not"),),
+        TOGETHER,
+        "an observation is gone",
+        quick=False,
+    ),
+    "not looked at after a Datastream was hung there": Variant(
+        "gateway/laterne_gateway/routes/sta_entities.py",
+        (("        if is_made:", "        if not parents:"),),
+        TOGETHER,
+        "observedproperty",
         quick=False,
     ),
     "an observation delivered when it was sent": Variant(

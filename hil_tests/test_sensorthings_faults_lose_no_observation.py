@@ -185,7 +185,7 @@ async def run(memory: Path, server: SensorThingsServer, happened: Counter[str], 
                 "rows": dice.choice((5, 20, 100)),
                 "parallel": dice.choice((1, 4)),
                 "level": dice.choice(("accepted", "stored")),
-                "prefix": f"{place.name}/",  # gateways that begin together make what they share more than once
+                "prefix": f"{place.name}/",  # nothing of another case is on the way of this one
             }
             for board in boards:
                 await here.put(board, dice.randrange(4, 16), dice.randrange(2, 6))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -35,6 +36,8 @@ ROUTE = "city"
 Key = tuple[str, int, int]  # an observation of these tests: board, sequence, position
 T0_MS = 1_795_000_000_250  # 2026-11-18
 MINUTE_MS = 60_000
+_IDENTIFIER = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_OTHER_WAY_ROUND = bytes.maketrans(b"0123456789abcdef", b"fedcba9876543210")
 
 _made: dict[bool, Path] = {}
 _making = threading.Lock()
@@ -139,12 +142,16 @@ class FaultyWay:
     """An HTTP server in front of the platform. rule: what happens to each request: one of the above, or a status.
 
     SLOW: the answer comes in small pieces. SWALLOW: the platform has done it, the answer never comes. CUT_BODY: the
-    platform has done it, half of the answer comes. REFUSE: the connection is reset before. A status: it says so itself.
+    platform has done it, half of the answer comes. REFUSE: it is reset before. A status: it says so itself.
+
+    is_next: waits until a request may be served. ids_descend: each entity seems to have a lower id than former ones.
     """
 
-    def __init__(self, server: SensorThingsServer) -> None:
+    def __init__(self, server: SensorThingsServer, *, ids_descend: bool = False) -> None:
         self._server = server
+        self._shown = _turned if ids_descend else bytes
         self.rule: Callable[[Request], str | int | Done | Says] = lambda request: PASS
+        self.is_next: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext
         self.requests: list[Request] = []
         self.most_together = 0  # requests with observations of one Datastream
         self._together: Counter[str] = Counter()
@@ -175,6 +182,10 @@ class FaultyWay:
         creates = request.method == "POST" and request.path.endswith("Observations")
         one = Request(len(self.requests), request.method, request.path_qs, body, creates)
         self.requests.append(one)
+        async with self.is_next():
+            return await self._serve(request, one)
+
+    async def _serve(self, request: web.Request, one: Request) -> web.StreamResponse:
         what = self.rule(one)
         if what == REFUSE:
             return self._reset(request)
@@ -184,7 +195,7 @@ class FaultyWay:
             return web.Response(status=what.status, body=what.body, headers=dict(what.headers))
         try:
             with self._counted(one):
-                status, headers, answer = await self._pass_on(request, body)
+                status, headers, answer = await self._pass_on(request, one.body)
         except OSError:
             return self._reset(request)
         if isinstance(what, Done):
@@ -219,11 +230,13 @@ class FaultyWay:
     async def _pass_on(self, request: web.Request, body: bytes) -> tuple[int, dict[str, str], bytes]:
         from yarl import URL
 
-        url = URL(f"http://127.0.0.1:{self._server.port}{request.raw_path}", encoded=True)
+        path = self._shown(request.raw_path.encode()).decode()
+        url = URL(f"http://127.0.0.1:{self._server.port}{path}", encoded=True)
         kept = {name: request.headers[name] for name in ("Content-Type", "Authorization") if name in request.headers}
-        async with self._session.request(request.method, url, data=body or None, headers=kept) as answer:
+        sent = self._shown(body) or None
+        async with self._session.request(request.method, url, data=sent, headers=kept) as answer:
             said = {name: answer.headers[name] for name in ("Content-Type", "Location") if name in answer.headers}
-            return answer.status, said, await answer.read()
+            return answer.status, said, self._shown(await answer.read())
 
     def _reset(self, request: web.Request, response: web.StreamResponse | None = None) -> web.StreamResponse:
         transport = request.transport
@@ -232,6 +245,11 @@ class FaultyWay:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
         return response or web.Response()
+
+
+def _turned(text: bytes) -> bytes:
+    """With all ids in it turned round: 0 for f, 1 for e. Twice is as before."""
+    return _IDENTIFIER.sub(lambda found: found[0].translate(_OTHER_WAY_ROUND), text)
 
 
 def dead_key(letter: DeadLetter) -> Key:

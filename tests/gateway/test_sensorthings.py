@@ -308,6 +308,29 @@ async def test_a_board_is_shown_where_its_post_stands(tmp_path: Path, server: Se
         assert observed["properties"]["name_de"] == "Lufttemperatur"
 
 
+@pytest.mark.parametrize("status", [403, 405, 500])
+async def test_a_platform_that_lets_nobody_move_a_board_gets_its_observations_all_the_same(
+    tmp_path: Path, server: SensorThingsServer, status: int
+) -> None:
+    """As where a gateway may add entities, and change none."""
+    street = boards()
+    board = street[0]
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
+        way.rule = lambda request: status if request.method in ("PATCH", "DELETE") else PASS
+        async with here.delivering():
+            for version, post in enumerate((None, Post("Kai-14", 535_412_345, 99_876_543)), 2):
+                entry = board.entry()
+                entry.post = post
+                here.parts.roster_file.write_bytes(here.parts.authority.roster_file([entry], version))
+                await here.parts.reload()
+                await here.put(board, 2, READINGS)
+                await here.delivered()
+        here.check(server)
+        (alarm,) = here.alarms()
+        assert f"({status}" in alarm or f": {status} " in alarm
+        assert "by hand" in alarm
+
+
 async def collection(url: str, path: str) -> list[dict[str, Any]]:
     """As somebody else's program reads it."""
     async with ClientSession() as session, session.get(f"{url}/{path}") as answer:

@@ -29,7 +29,6 @@ from laterne_gateway.routes import feed as feed_module
 from laterne_gateway.routes import sta_server
 from laterne_gateway.routes.feed import Feed, UnderWay
 from laterne_gateway.routes.observations import Observation
-from laterne_gateway.routes.sta_server import at_link
 
 LIES = 2  # requests of a kind that are answered so
 _numbers = count(1)
@@ -157,11 +156,6 @@ async def test_a_clock_that_jumped_over_years_has_not_all_between_them_read(
         assert not [request for request in read if "skip=100" in request.path]
         found = [(row.sequence, row.position) for row in stored(server, one.name)]
         assert len(found) == len(set(found)) == 120 + 2 * 4
-
-
-@pytest.mark.parametrize("inside", ["\u00b2", "9" * 5000, "-1", "\u0669"])
-def test_an_id_that_is_no_number_is_a_text(inside: str) -> None:
-    assert at_link(f"http://here/Things({inside})") == inside
 
 
 async def test_long_reports_do_not_fill_the_memory(tmp_path: Path) -> None:

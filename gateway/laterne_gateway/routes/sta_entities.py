@@ -1,9 +1,7 @@
-"""What stands on a SensorThings server beside observations, made once: Things, Locations, Sensors and so on.
+"""What stands on a SensorThings server beside observations: a board's Thing, Location, Sensor, Datastreams, and so on.
 
-Each of ours bears properties.reference. It is looked for by that and never by its name: names are not unique in
-SensorThings, and on a shared server another's entity may have ours. Each is looked for before it is made, by one
-worker, so after a timeout the next attempt finds what the last one made. Where two bear our reference the one with the
-lowest id is used, and an alarm says so.
+Each is there once, and how that comes about although several gateways share them stands in sta_once.py. A Datastream is
+used when what it hangs on was looked at after it had been hung there.
 
 A board is a Thing; where it is, says the roster: a Thing without a Location gets no observation stored on FROST.
 """
@@ -17,20 +15,19 @@ from laterne_gateway.health import Health
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.routes.quantities import COUNT, UCUM, Quantity, quantity_of
 from laterne_gateway.routes.sta_names import datastream_name, datastream_reference, location_of, thing_reference
+from laterne_gateway.routes.sta_once import Identifier, Once, reference_in
 from laterne_gateway.routes.sta_server import (
     AwayError,
     FailedError,
     Json,
     RefusedError,
     Server,
-    at_link,
     identifier_in,
     in_path,
-    quoted,
 )
 from laterne_protocol.roster import Post
 
-Identifier = str | int
+_COLLECTION = {"Thing": "Things", "Sensor": "Sensors", "ObservedProperty": "ObservedProperties"}
 
 
 @dataclass
@@ -53,7 +50,7 @@ class Entities:
         self._health = health
         self._one_at_a_time = asyncio.Lock()
         self._things: dict[str, _Thing] = {}
-        self._ids: dict[tuple[str, str], Identifier] = {}  # by collection and reference
+        self._once = Once(subject, server, health)
 
     async def datastream(self, board: str, channel: int) -> Identifier:
         """The id of the Datastream of a board's channel; what is missing for it is made.
@@ -69,12 +66,13 @@ class Entities:
                 raise
 
     async def _datastream(self, board: str, channel: int) -> Identifier:
-        thing = await self._thing(board)
-        quantity = quantity_of(channel)
         reference = datastream_reference(self._prefix, board, channel)
-        known = self._ids.get(("Datastreams", reference))
+        thing = await self._thing(board)
+        known = self._once.known("Datastreams", reference)
         if known is not None:
             return known
+        parents = await self._parents(board, channel, thing)
+        quantity = quantity_of(channel)
         content = {
             "name": datastream_name(board, channel),
             "description": f"{quantity.name} / {quantity.name_de}, as board {board} measures it",
@@ -91,25 +89,72 @@ class Entities:
                 "unit_de": quantity.unit_de,
                 "ucum": quantity.ucum,
             },
-            "Thing": {"@iot.id": thing.id},
-            "Sensor": {"@iot.id": await self._sensor(board)},
-            "ObservedProperty": {"@iot.id": await self._observed_property(quantity)},
+            **_links(parents),
         }
-        return await self._one("Datastreams", reference, content)
+        found, is_made = await self._once.one("Datastreams", reference, content)
+        if is_made:  # sta_once.py, 2
+            self._forget_parents(board, channel)
+            parents = await self._parents(board, channel, await self._thing(board))
+        await self._hang(board, channel, found, parents)
+        return found
+
+    async def _parents(self, board: str, channel: int, thing: _Thing) -> dict[str, Identifier]:
+        """What the Datastream of a board's channel hangs on."""
+        references = self._references(board, channel)
+        return {
+            "Thing": thing.id,
+            "Sensor": await self._sensor(board, references["Sensor"]),
+            "ObservedProperty": await self._observed_property(quantity_of(channel), references["ObservedProperty"]),
+        }
+
+    async def _hang(self, board: str, channel: int, datastream: Identifier, parents: dict[str, Identifier]) -> None:
+        """A Datastream that hangs on others is moved. Observations do not wait when the platform does not do that."""
+        path = f"Datastreams({in_path(datastream)})"
+        what = f"links of {datastream_reference(self._prefix, board, channel)}"
+        if not (others := await self._others(path, parents)):
+            self._health.clear(self._subject, what)
+            return
+        why = await self._server.change(path, _links(others)) or "it passes over links in a PATCH"
+        if left := await self._others(path, parents):
+            said = ", ".join(f"{name} {identifier}" for name, identifier in left.items())
+            self._health.alarm(
+                self._subject, what, f"the platform does not let us move {path} ({why}): link it with {said} by hand"
+            )
+            return
+        self._health.count(self._subject, "datastreams moved")
+        self._health.clear(self._subject, what)
+        references = self._references(board, channel)
+        for name in others:  # what it hung on may be free now
+            await self._once.find(_COLLECTION[name], references[name])
+
+    async def _others(self, path: str, parents: dict[str, Identifier]) -> dict[str, Identifier]:
+        """Those of the parents for which the Datastream hangs on another one."""
+        found = await self._server.get(path, expand=",".join(parents))
+        said = found if isinstance(found, dict) else {}
+        hangs_on = {name: said[name].get("@iot.id") for name in parents if isinstance(said.get(name), dict)}
+        # Where the server does not say on what it hangs nothing is known to be wrong.
+        return {name: parents[name] for name, one in hangs_on.items() if one is not None and one != parents[name]}
 
     def forget(self, board: str, channel: int) -> None:
         """The server does not know the Datastream any more: it, and all that it needs, is looked for again."""
+        self._once.forget("Datastreams", datastream_reference(self._prefix, board, channel))
+        self._once.forget("Locations", self._place(board)[0])
+        self._forget_parents(board, channel)
+
+    def _forget_parents(self, board: str, channel: int) -> None:
         self._things.pop(board, None)
-        self._ids.pop(("Things", thing_reference(self._prefix, board)), None)
-        self._ids.pop(("Datastreams", datastream_reference(self._prefix, board, channel)), None)
-        self._ids.pop(("Sensors", f"{self._prefix}{board}/sensors"), None)
-        self._ids.pop(("Locations", self._place(board)[0]), None)
-        self._ids.pop(("ObservedProperties", self._property_reference(quantity_of(channel))), None)
+        for name, reference in self._references(board, channel).items():
+            self._once.forget(_COLLECTION[name], reference)
 
-    def _property_reference(self, quantity: Quantity) -> str:
-        return f"{self._prefix}observed/{quantity.reference}"
+    def _references(self, board: str, channel: int) -> dict[str, str]:
+        """Of what the Datastream of a board's channel hangs on."""
+        return {
+            "Thing": thing_reference(self._prefix, board),
+            "Sensor": f"{self._prefix}{board}/sensors",
+            "ObservedProperty": f"{self._prefix}observed/{quantity_of(channel).reference}",
+        }
 
-    async def _sensor(self, board: str) -> Identifier:
+    async def _sensor(self, board: str, reference: str) -> Identifier:
         content = {
             "name": f"sensors of board {board}",
             "description": f"the sensors that board {board} reads; which parts they are its owner's registry says",
@@ -118,9 +163,9 @@ class Entities:
             "metadata": f"urn:laterne:board:{self._gateway.tenant}:{board}",
             "properties": {"board": board},
         }
-        return await self._one("Sensors", f"{self._prefix}{board}/sensors", content)
+        return (await self._once.one("Sensors", reference, content))[0]
 
-    async def _observed_property(self, quantity: Quantity) -> Identifier:
+    async def _observed_property(self, quantity: Quantity, reference: str) -> Identifier:
         properties = {"name_de": quantity.name_de} | ({"also": quantity.also} if quantity.also else {})
         content = {
             "name": quantity.name,
@@ -129,7 +174,7 @@ class Entities:
             "definition": quantity.definition,
             "properties": properties,
         }
-        return await self._one("ObservedProperties", self._property_reference(quantity), content)
+        return (await self._once.one("ObservedProperties", reference, content))[0]
 
     async def _thing(self, board: str) -> _Thing:
         place, post = self._place(board)
@@ -148,27 +193,25 @@ class Entities:
                 "reference": reference,
             },
         }
-        found = await self._find("Things", reference)
+        found = await self._once.find("Things", reference)
         if found is None:
             located = {"Locations": [{"@iot.id": await self._location(board, place, post)}]}
-            found = await self._one("Things", reference, content | located)
-        elif place not in await self._places_of(found):
+            found, _ = await self._once.one("Things", reference, content | located)
+        if place not in await self._places_of(found):
             await self._move(board, found, content, await self._location(board, place, post))
         made = self._things[board] = _Thing(found, place)
         return made
 
     async def _move(self, board: str, thing: Identifier, content: dict[str, Json], location: Identifier) -> None:
         """The board hangs elsewhere now. The former Location stays: it is history. Observations do not wait for it."""
-        why = "it passes over links in a PATCH"
-        try:
-            await self._server.patch(f"Things({in_path(thing)})", content | {"Locations": [{"@iot.id": location}]})
-            found = await self._server.all(f"Things({in_path(thing)})/Locations")
-            if any(identifier_in(one.get("@iot.id")) == location for one in found):
-                self._health.count(self._subject, "boards moved")
-                self._health.clear(self._subject, f"place of {board}")
-                return
-        except (FailedError, RefusedError) as refusal:
-            why = str(refusal)
+        path = f"Things({in_path(thing)})"
+        why = await self._server.change(path, content | {"Locations": [{"@iot.id": location}]})
+        found = await self._server.all(f"{path}/Locations")
+        if any(identifier_in(one.get("@iot.id")) == location for one in found):
+            self._health.count(self._subject, "boards moved")
+            self._health.clear(self._subject, f"place of {board}")
+            return
+        why = why or "it passes over links in a PATCH"
         self._health.alarm(
             self._subject,
             f"place of {board}",
@@ -180,7 +223,7 @@ class Entities:
         return json.dumps(location_of(board, self._place(board)[1]))
 
     async def _places_of(self, thing: Identifier) -> list[str]:
-        return [_reference_in(one) for one in await self._server.all(f"Things({in_path(thing)})/Locations")]
+        return [reference_in(one) for one in await self._server.all(f"Things({in_path(thing)})/Locations")]
 
     def _place(self, board: str) -> tuple[str, Post | None]:
         entry = self._roster.entry(board)
@@ -205,47 +248,8 @@ class Entities:
             "encodingType": "application/geo+json",
             "location": location,
         }
-        return await self._one("Locations", reference, content)
-
-    async def _one(self, collection: str, reference: str, content: dict[str, Json]) -> Identifier:
-        """The id of our entity with this reference; it is made when there is none."""
-        key = (collection, reference)
-        if key in self._ids:
-            return self._ids[key]
-        found = await self._find(collection, reference)
-        if found is None:
-            properties = {**content.get("properties", {}), "reference": reference}
-            link, _ = await self._server.post(collection, {**content, "properties": properties})
-            found = at_link(link)
-            if found is None:  # a server that does not say where: it knows by now
-                found = await self._find(collection, reference)
-            if found is None:
-                raise AwayError(f"{collection}: what was made with the reference {reference} is not found")
-            self._health.count(self._subject, "entities made")
-        self._ids[key] = found
-        return found
-
-    async def _find(self, collection: str, reference: str) -> Identifier | None:
-        values = await self._server.all(
-            collection, filter=f"properties/reference eq {quoted(reference)}", select="@iot.id,properties"
-        )
-        # A server that passes over the filter would give us another's.
-        found = [identifier_in(one.get("@iot.id")) for one in values if _reference_in(one) == reference]
-        mine = [one for one in found if one is not None]
-        if len(mine) > 1:
-            self._health.alarm(
-                self._subject,
-                f"{collection} {reference}",
-                f"the platform has {len(mine)} {collection} with the reference {reference}: remove all but the first",
-            )
-        return min(mine, key=_lowest_first) if mine else None
+        return (await self._once.one("Locations", reference, content))[0]
 
 
-def _lowest_first(one: Identifier) -> tuple[int, str]:
-    return (one, "") if isinstance(one, int) else (0, one)
-
-
-def _reference_in(entity: dict[str, Json]) -> str:
-    properties = entity.get("properties")
-    reference = properties.get("reference") if isinstance(properties, dict) else None
-    return reference if isinstance(reference, str) else ""
+def _links(parents: dict[str, Identifier]) -> dict[str, Json]:
+    return {name: {"@iot.id": identifier} for name, identifier in parents.items()}

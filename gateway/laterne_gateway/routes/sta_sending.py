@@ -10,9 +10,10 @@ from laterne_gateway.dead_letters import DeadLetter, DeadLetters
 from laterne_gateway.health import Health
 from laterne_gateway.routes.feed import put
 from laterne_gateway.routes.route import STORED
-from laterne_gateway.routes.sta_entities import Entities, Identifier
+from laterne_gateway.routes.sta_entities import Entities
 from laterne_gateway.routes.sta_looking import Looking
 from laterne_gateway.routes.sta_names import COMPONENTS, row_of
+from laterne_gateway.routes.sta_once import Identifier
 from laterne_gateway.routes.sta_queues import Parts, Queues, Stream, Waiting
 from laterne_gateway.routes.sta_server import AwayError, FailedError, Json, RefusedError, Server
 

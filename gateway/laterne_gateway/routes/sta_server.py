@@ -27,8 +27,8 @@ MAX_PAGES = 1000
 MAX_ENTITIES = 1000  # of a collection that is taken as a whole: of ours there is one
 # Statuses that say nothing of the content: credentials, address, too much at once. For the operator, or for later.
 NOT_ABOUT_CONTENT = {401, 403, 404, 405, 407, 408, 421, 425, 426, 429, 431, 451}
+NOT_FOR_US = {401, 403, 404, 405}  # to a PATCH or DELETE: many may only add
 SERVER_FAILS = 500
-MAX_DIGITS = 40  # of an id
 MAX_RETRY_AFTER_S = 3600.0  # a server that asks for more may have come back long before
 MAX_LOOKED_AT, MAX_SAID = 2000, 200  # of what a server says when it refuses; a secret in it is not cut in two
 
@@ -133,8 +133,29 @@ class Server:
         """The Location header, or "", and the answer's JSON, or None."""
         return await self._ask("POST", path, content)
 
-    async def patch(self, path: str, content: Json) -> None:
-        await self._ask("PATCH", path, content)
+    async def change(self, path: str, content: Json) -> str | None:
+        """Why the server does not change the entity for us; None: it says that it did.
+
+        Raises AwayError: nobody knows.
+        """
+        return (await self._refusal("PATCH", path, content))[1]
+
+    async def remove(self, path: str) -> bool:
+        """Whether the entity is gone. Raises AwayError: nobody knows."""
+        status, why = await self._refusal("DELETE", path)
+        return why is None or status == 404
+
+    async def _refusal(self, method: str, path: str, content: Json = None) -> tuple[int | None, str | None]:
+        """What is beside observations must not hold them back: a right that we do not have is no reason to wait."""
+        try:
+            await self._ask(method, path, content)
+        except AwayError as why:
+            if why.status not in NOT_FOR_US:
+                raise
+            return why.status, str(why)
+        except (FailedError, RefusedError) as why:
+            return None, str(why)
+        return None, None
 
     async def _ask(self, method: str, path: str, content: Json = None) -> tuple[str, Json]:
         assert self._http is not None, "outside of connected()"
@@ -214,17 +235,6 @@ def quoted(text: str) -> str:
     """A text in a filter (OData: quotes are doubled)."""
     doubled = text.replace("'", "''")
     return f"'{doubled}'"
-
-
-def at_link(link: str) -> str | int | None:
-    """The id at the end of a self link: .../Things(7) or .../Things('x')."""
-    head, _, tail = link.rpartition("(")
-    inside = tail.rstrip("/").removesuffix(")")
-    if not head or not inside:
-        return None
-    if inside.startswith("'") and inside.endswith("'"):
-        return inside[1:-1].replace("''", "'")
-    return int(inside) if _is_number(inside) and len(inside) < MAX_DIGITS else inside
 
 
 def _is_number(text: str) -> bool:
