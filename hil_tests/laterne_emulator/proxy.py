@@ -94,6 +94,10 @@ class Proxy:
         """What a gateway's configuration says."""
         return f"mqtt://127.0.0.1:{self.port}"
 
+    def lead_to(self, broker_port: int) -> None:
+        """New connections go to this one."""
+        self._broker_port = broker_port
+
     async def cut_all(self) -> None:
         """Every connection is reset."""
         for task in list(self._open):

@@ -14,8 +14,16 @@ import aiomqtt
 import pytest
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import until
-from tests.gateway.platform import city, civitas
+from tests.gateway.platform import ROUTE, city, civitas
 from tests.servers import Mosquitto
+
+from laterne_emulator.proxy import Proxy
+from laterne_gateway.routes import civitas as civitas_module
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(civitas_module, "CAP_S", 0.2)
 
 
 @contextlib.asynccontextmanager
@@ -91,19 +99,35 @@ async def test_a_broker_that_goes_is_noticed_although_nothing_is_on_its_way(
 
 
 # Without a limit of its queue mosquitto 2.0.11 hangs up at the second message that is too long, without a PUBACK.
-@pytest.mark.parametrize("how", ["max_queued_messages 1000\nmessage_size_limit 100\n", "max_packet_size 300\n"])
-async def test_what_a_broker_takes_in_no_case_is_a_dead_letter_with_its_reason(tmp_path: Path, how: str) -> None:
-    """Whether it says so in a PUBACK or before, in its CONNACK."""
-    broker = Mosquitto(tmp_path / "short", how)
-    broker.start()
-    board = FakeBoard("LE-0007", 1)
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("max_queued_messages 1000\nmessage_size_limit 100\n", "it refuses a message of"),
+        ("max_packet_size 300\n", "it takes packets of 300 bytes at most"),
+    ],
+    ids=["by its PUBACK", "in its CONNACK"],
+)
+async def test_a_broker_that_takes_no_observation_is_an_alarm_and_everything_waits(
+    tmp_path: Path, how: str, said: str
+) -> None:
+    """It is the broker's setting: no observation is a dead letter, and all arrive when it is corrected."""
+    short, board = Mosquitto(tmp_path / "short", how), FakeBoard("LE-0007", 1)
+    corrected = Mosquitto(tmp_path / "corrected")
+    corrected.start()
     try:
-        async with city(tmp_path, "", board) as here, civitas(here, broker.port):
-            await here.put(board, 1, 3)
-            await here.delivered()
-            assert [(one.board, one.sequence, one.place, one.reason) for one in await here.dead()] == [
-                ("LE-0007", 1, f"air-temperature/{position}", "refused: Packet too large") for position in range(3)
-            ]
-            assert not here.counted("connections ended")
+        async with city(tmp_path, "", board) as here, Proxy(short.port) as way, heard(corrected) as seen:
+            await here.put(board, 3, 4)
+            async with civitas(here, way.port):
+                await here.delivered_counts("connections ended", 1)  # it is away
+                await asyncio.to_thread(short.start)
+                await until(lambda: any(said in alarm for alarm in here.alarms()))
+                assert here.parts.buffer.waiting(ROUTE) == 3
+                assert not await here.dead()
+                way.lead_to(corrected.port)
+                await here.delivered()
+                await until(lambda: len(observations_in(seen)) >= len(here.values))
+            assert here.alarms() == []
+            assert not await here.dead()
     finally:
-        broker.stop()
+        short.stop()
+        corrected.stop()

@@ -14,6 +14,9 @@ message:
    if that is refused it is a dead letter, and the others go on.
 4. A PUBACK that refuses it for anything else: our rights, the topic, a quota, no reason at all. That would hit every
    other message as well. The connection ends, an alarm says why, and it is tried again with backoff.
+5. The broker takes no packet that holds any observation (LEAST_BYTES), and says so in its CONNACK or by refusing one
+   that is alone and no longer. That is its setting and nothing that an observation could be blamed for, so it is as 4:
+   all of them wait. A broker that is another one at the next connection, or has been corrected, gets them.
 """
 
 import asyncio
@@ -52,6 +55,7 @@ from laterne_gateway.routes.tls import certificate_words, pause_s, tls_context
 log = logging.getLogger("laterne")
 
 PUBLISH_BYTES = 8  # beside topic and payload: 5 of header, the packet identifier, no properties
+LEAST_BYTES = MIN_MAX_BYTES  # an observation alone and its board have about 600 with names as they are
 LOOK_EVERY_S = 5.0  # for messages whose PUBACK does not come
 # MQTT 5, 3.4.2.1: implementation specific error ("valid, but the receiver is not willing to accept it") and payload
 # format invalid. Packet too large is none of a PUBACK's, and what mosquitto says by one all the same.
@@ -89,6 +93,7 @@ class CivitasRoute:
         # What was refused: how many it may go with, 0: it was alone; and why. Kept over connections, because a broker
         # may hang up after a refusal. At most what was under way at a time.
         self._refused: dict[Key, tuple[int, str]] = {}
+        self._too_short = ""  # what the broker takes, in words, when it is less than LEAST_BYTES
 
     async def run(self) -> None:
         backoff = Backoff(BASE_S, CAP_S, stable_s=STABLE_S)
@@ -101,7 +106,7 @@ class CivitasRoute:
                 why = first_of(group)
             self._health.note(self._subject, "connected", False)
             self._health.count(self._subject, "connections ended")
-            said = certificate_words(why, time.time_ns() // 1_000_000) or cause_of(why)
+            said = certificate_words(why, time.time_ns() // 1_000_000) or self._too_short or cause_of(why)
             self._health.alarm(
                 self._subject,
                 "broker",
@@ -111,13 +116,17 @@ class CivitasRoute:
             await asyncio.sleep(pause_s(why, backoff.failed(lasted_s), self._clock.utc_ms()))
 
     async def _connection(self) -> None:
+        self._too_short = ""
         context = await asyncio.get_running_loop().run_in_executor(None, tls_context, self._settings.mqtt)
         async with Connection(self._settings.mqtt, self._identifier, None, context) as client:
+            topic = string(self._settings.topic)
+            longest = longest_payload(client, topic)
+            if longest < LEAST_BYTES:
+                raise self._is_too_short(f"it takes packets of {client.max_packet_bytes} bytes at most")
+            self._max_bytes = min(self._max_bytes, longest)
             self._health.note(self._subject, "connected", True)
             self._health.clear(self._subject, "broker")
             log.info("%s: connected to %s", self._subject, self._broker)
-            topic = string(self._settings.topic)
-            self._max_bytes = min(self._max_bytes, longest_payload(client, topic))
             sending = _Sending(self, client, topic)
             *backlog, live = self._buffer.part(self.name, LEFT_BEHIND)
             beside = Beside(
@@ -177,11 +186,18 @@ class CivitasRoute:
         if reason not in ABOUT_CONTENT:
             return False
         self._health.count(self._subject, f"messages refused: {words_of(reason)}")
+        if reason == PACKET_TOO_LARGE and len(observations) == 1 and size <= LEAST_BYTES:
+            self._is_too_short(f"it refuses a message of {size} bytes as too large")
+            return False
         if reason == PACKET_TOO_LARGE:
-            self._max_bytes = max(MIN_MAX_BYTES, min(self._max_bytes, size // 2))
+            self._max_bytes = max(LEAST_BYTES, min(self._max_bytes, size // 2))
         for one in observations:
             self._refused[_key(one)] = len(observations) // 2, f"refused: {words_of(reason)}"
         return True
+
+    def _is_too_short(self, said: str) -> aiomqtt.MqttError:
+        self._too_short = f"{said}, and no observation needs less: have it take {LEAST_BYTES + 200} at least"
+        return aiomqtt.MqttError(self._too_short)
 
     def was_refused_alone(self, one: Observation) -> bool:
         return self._limit(one, 1) == 0
