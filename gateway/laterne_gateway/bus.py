@@ -121,7 +121,8 @@ class Bus:
             self._health.note(self._subject, "open", True)
             self._health.clear(self._subject, "port")
             self.tried.set()
-            log.info("%s: open at %s, %d baud", self._subject, self._line.path, self._line.baud)
+            opened = f"{self._subject}: open at {self._line.path}, {self._line.baud} baud"
+            self._health.say(self._subject, "opened", opened)
             await self._ask_in_turn()
             self._health.note(self._subject, "open", False)
         finally:
@@ -260,5 +261,5 @@ class Bus:
         revoked = self._roster.is_revoked(board)
         self._health.count(self._subject, "refused: revoked board" if revoked else "refused: unknown board")
         remedy = "is revoked and not served" if revoked else "is not in the roster: enrol it and export the roster anew"
-        self._asking.say(contact, f"{board}: line {self._line.name}: {remedy}")
+        self._asking.say(contact, "turned away", f"{board}: line {self._line.name}: {remedy}")
         return UNKNOWN_PAUSE_S

@@ -151,7 +151,7 @@ class Asking:
         entry = contact.link.entry
         if entry is not None:
             if contact.answers:
-                self.say(contact, f"{entry.board}: line {self._line}: does not answer any more")
+                self.say(contact, "silent", f"{entry.board}: line {self._line}: does not answer any more")
                 self._health.count(entry.board, "fell silent")
             contact.link.drop("no answer")
         contact.answers = False
@@ -170,14 +170,14 @@ class Asking:
     def not_enrolled(self, contact: Contact) -> float:
         """It has no keys yet: a person enrols it."""
         self._health.count(self._subject, "not enrolled")
-        self.say(contact, f"line {self._line}: a board that is not enrolled answers: laterne board enrol")
+        sentence = f"line {self._line}: a board that is not enrolled answers: laterne board enrol"
+        self.say(contact, "not enrolled", sentence)
         return UNKNOWN_PAUSE_S
 
-    def say(self, contact: Contact, sentence: str) -> None:
-        """Logs it, unless that was the last thing said of this contact."""
-        if contact.said != sentence:
+    def say(self, contact: Contact, kind: str, sentence: str) -> None:
+        """Logs it, unless that was the last thing said of this contact; each kind once a minute."""
+        if contact.said != sentence and self._health.say(self._subject, f"{kind} at {contact.address}", sentence):
             contact.said = sentence
-            log.info("%s", sentence)
 
     def _plain(
         self, contact: Contact, received: Frame, expected: "type[messages.Message]"

@@ -20,7 +20,7 @@ Value = int | float | str | bool | None
 class Health:
     def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:
         self._monotonic_s = monotonic_s
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when, and how often it was left out since
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when its minute began, how often it came in it
         self._unlogged: set[tuple[str, str]] = set()  # alarms that stand and are not in the log again yet
         # Of an alarm: its last sentence, when its minute began, how often it was logged in it.
         self._logged: dict[tuple[str, str], tuple[str, float, int]] = {}
@@ -88,17 +88,18 @@ class Health:
         if gone and logged and sentence:
             log.info("%s: %s", subject, sentence)
 
-    def say(self, subject: str, kind: str, sentence: str, level: int = logging.INFO) -> bool:
-        """Logs a sentence; once a minute of a subject and kind, then with the count of those left out.
+    def say(self, subject: str, kind: str, sentence: str, level: int = logging.INFO, times: int = 1) -> bool:
+        """Logs a sentence, so many times a minute of a subject and kind; then with the count of those left out.
 
         Whether it was logged. For what a peer can bring about as often as it likes.
         """
-        now_s = self._monotonic_s()
-        at_s, left_out = self._said.get((subject, kind), (now_s - SAID_AGAIN_S, 0))
-        if now_s - at_s < SAID_AGAIN_S:
-            self._said[subject, kind] = at_s, left_out + 1
+        now_s, left_out = self._monotonic_s(), 0
+        at_s, came = self._said.get((subject, kind), (now_s, 0))
+        if now_s - at_s >= SAID_AGAIN_S:
+            at_s, left_out, came = now_s, max(0, came - times), 0
+        self._said[subject, kind] = at_s, came + 1
+        if came >= times:
             return False
-        self._said[subject, kind] = now_s, 0
         log.log(level, "%s%s", sentence, f" (and {left_out} times since this was last said)" if left_out else "")
         return True
 

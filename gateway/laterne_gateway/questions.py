@@ -30,6 +30,7 @@ UPDATE_BUSY_PAUSE_S = 0.25  # it judges the envelope, or signs a report: parts m
 TRUST_AGAIN_S = 2.0  # a board judges a trust for a second or two a signature; it is asked for its answer so often
 TRUST_TIMES = 30  # then, or when it refuses, it is left alone for TRUST_REST_S
 TRUST_REST_S = 3600.0
+SESSIONS_SAID = 3  # a minute: who brings keys and trusts looks for the next one in the log
 
 
 class Questions:
@@ -73,7 +74,8 @@ class Questions:
         if answer.what.board is None:
             return self._asking.not_enrolled(contact)
         self._health.count(self._subject, "refused: enrolled, but speaks in the clear")
-        self._asking.say(contact, f"line {self._line}: a board answers without a session: bring it a newer release")
+        sentence = f"line {self._line}: a board answers without a session: bring it a newer release"
+        self._asking.say(contact, "no session", sentence)
         return UNKNOWN_PAUSE_S
 
     async def identify(self, contact: Contact, entry: Entry) -> float:
@@ -94,9 +96,8 @@ class Questions:
             return UNKNOWN_PAUSE_S
         if identity.kid != credential.kid(entry.sign_key):
             self._health.count(entry.board, "answers with another key")
-            self._asking.say(
-                contact, f"{entry.board}: {where}: holds another key than the roster says: export the roster anew"
-            )
+            sentence = f"{entry.board}: {where}: holds another key than the roster says: export the roster anew"
+            self._asking.say(contact, "another key", sentence)
             return UNKNOWN_PAUSE_S
         if contact.known != (entry.board, identity.kid):
             # Another board may count the same boot: its clock is another one all the same.
@@ -110,7 +111,8 @@ class Questions:
         self._health.note(entry.board, "release", identity.release)
         self._health.note(entry.board, "model", identity.model)
         self._sessions.trusts.note(entry.board, identity.trust)
-        self._asking.say(contact, f"{entry.board}: {where}: answers, boot {identity.boot}, release {identity.release}")
+        sentence = f"{entry.board}: {where}: answers, boot {identity.boot}, release {identity.release}"
+        self._asking.say(contact, "answers", sentence)
         return 0.0
 
     async def carry(self, contact: Contact, entry: Entry, errand: Errand) -> float:
@@ -217,7 +219,8 @@ class Questions:
         if contact.greeted is not contact.link.session:
             contact.greeted = contact.link.session
             self._health.note(entry.board, "session opened utc_ms", self._clock.utc_ms())
-            log.info("%s: session opened, %d reports waiting", entry.board, said.waiting)
+            opened = f"{entry.board}: session opened, {said.waiting} reports waiting"
+            self._health.say(entry.board, "session opened", opened, times=SESSIONS_SAID)
         contact.answers = True
         contact.silence.reset()
         if contact.clock.boot not in (None, said.boot):

@@ -126,7 +126,7 @@ class Link:
         """The session ends here."""
         if self.session is not None:
             self._health.count(self._whose(), "sessions ended")
-            log.info("%s: session ended: %s", self._whose(), why)
+            self._health.say(self._whose(), "session ended", f"{self._whose()}: session ended: {why}")
         self.session = None
         self.entry = None
 

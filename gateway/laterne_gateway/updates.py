@@ -340,7 +340,8 @@ class Updates:
     def _note(self, board: str, standing: Standing, former: Progress | None, said: Progress) -> None:
         if former is None or (former.phase, former.running, former.result) != (said.phase, said.running, said.result):
             self._health.note(board, "update", update_status.PHASES[said.phase])
-            log.info("%s: update: %s", board, update_status.in_words(said))
+            # Each phase has its minute: a board may say another one each time.
+            self._health.say(board, f"update {said.phase}", f"{board}: update: {update_status.in_words(said)}")
         if said.phase not in (RECEIVING, WORKING):
             standing.share = None
             standing.part_bytes, standing.burst_bytes, standing.room = MAX_PART_BYTES, MAX_CODE_BYTES, MAX_CODE_BYTES

@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.gateway.board_sessions import Bucket
 from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.gateway.parts import Parts, limit_pages, parts, until
 
 from laterne_gateway.exchange import answer_within_s
+from laterne_gateway.questions import SESSIONS_SAID
 from laterne_protocol import messages
 
 MakeLine = Callable[..., FakeLine]
@@ -266,3 +268,24 @@ async def test_a_thing_that_says_another_boot_each_time_is_logged_once_a_minute(
         await arrive(gateway, board)
         assert gateway.health.counted(board.name, "restarts") >= 19
         assert sum("restarted" in one.getMessage() for one in caplog.records) == 1
+
+
+async def test_an_adapter_and_a_board_that_come_and_go_are_logged_once_a_minute(
+    tmp_path: Path, line_of: MakeLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "laterne")
+    board = FakeBoard()
+    board.sessions.replace_after_s, board.sessions.bucket = 0.0, Bucket(size=100.0)
+    line = line_of(board)
+    async with parts(tmp_path, board) as gateway, gateway.asking(line):
+        for times in range(4):
+            board.close_reports(1)
+            await arrive(gateway, board)
+            board.restart()
+            line.unplug()
+            await until(partial(lambda before: gateway.health.counted("line line", "lost") > before, times))
+            line.plug_in()
+    said = [record.getMessage() for record in caplog.records]
+    for words in (": open at ", "session ended", "answers, boot", "check the plug"):
+        assert sum(words in one for one in said) <= 1, said
+    assert sum("session opened" in one for one in said) <= SESSIONS_SAID

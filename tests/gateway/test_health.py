@@ -60,3 +60,18 @@ def test_another_alarm_of_the_same_part_is_logged_at_once(
     kept.alarm("disk", "full", "it is read-only")
     kept.alarm("disk", "slow", "it is slow")
     assert len(caplog.records) == 3
+
+
+def test_what_is_said_some_times_a_minute_is_then_said_with_the_count_of_those_left_out(
+    kept: health.Health, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = [kept.say("LE-1", "session", "LE-1: session opened", times=3) for _ in range(5)]
+    assert said == [True, True, True, False, False]
+    clock.now_s += health.SAID_AGAIN_S
+    assert kept.say("LE-1", "session", "LE-1: session opened", times=3)
+    assert kept.say("LE-1", "session", "LE-1: session opened", times=3)
+    assert [record.getMessage() for record in caplog.records] == [
+        *["LE-1: session opened"] * 3,
+        "LE-1: session opened (and 2 times since this was last said)",
+        "LE-1: session opened",
+    ]
