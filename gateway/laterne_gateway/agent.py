@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 
 from laterne_gateway import identity
@@ -77,7 +77,9 @@ async def run(configuration: Configuration, config: Config, clock: Clock | None 
         health = Health()
         buffer = Buffer(config.gateway.directory, config.route_names, config.buffer, health)
         try:
-            async with _asking_for_time(host.manager, "waiting for the buffer"):
+            async with _asking_for_time(
+                host.manager, lambda: f"waiting for the buffer: {buffer.away or 'it is opened'}"
+            ):
                 opened = await _first_of(buffer.opened(), host.stop)
             if opened:
                 await _run(configuration, config, buffer, health, clock, host)
@@ -204,12 +206,12 @@ async def _rested(host: Host) -> bool:
     if not pause_s:
         return True
     log.warning("the gateway %s", host.starts.in_words(pause_s))
-    async with _asking_for_time(host.manager, host.starts.in_words(pause_s)):
+    async with _asking_for_time(host.manager, lambda: host.starts.in_words(pause_s)):
         return await _first_of(asyncio.sleep(pause_s), host.stop)
 
 
 @contextlib.asynccontextmanager
-async def _asking_for_time(manager: ServiceManager, why: str) -> AsyncIterator[None]:
+async def _asking_for_time(manager: ServiceManager, why: Callable[[], str]) -> AsyncIterator[None]:
     asking = asyncio.create_task(manager.ask_for_time(why))
     try:
         yield

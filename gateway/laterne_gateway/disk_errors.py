@@ -15,7 +15,8 @@ def name(why: Exception) -> str:
 
 def in_words(why: Exception) -> str:
     primary = code(why)
-    if primary == sqlite3.SQLITE_FULL:
+    # The second: there is no room for the file by which connections share the log; SQLite tells no more.
+    if primary == sqlite3.SQLITE_FULL or name(why) == "SQLITE_IOERR_SHMSIZE":
         return "the disk is full"
     if primary == sqlite3.SQLITE_BUSY:
         return "another program holds the database"

@@ -52,10 +52,10 @@ class ServiceManager:
         except OSError as why:
             log.debug("the service manager did not take %s: %s", lines[0], why)
 
-    async def ask_for_time(self, status: str) -> None:
+    async def ask_for_time(self, status: Callable[[], str]) -> None:
         """A repair of a large buffer, or a disk that is away, may take longer than a start is given. For ever."""
         while True:
-            self.tell(f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={round(4e6 * ASK_EVERY_S)}")
+            self.tell(f"STATUS={status()}", f"EXTEND_TIMEOUT_USEC={round(4e6 * ASK_EVERY_S)}")
             await asyncio.sleep(ASK_EVERY_S)
 
 
@@ -79,7 +79,8 @@ async def keep_alive(
         if lag_s > LAG_AT_MOST_S:
             silent.append(f"the event loop, {lag_s:.0f} s late,")
         if not silent:
-            manager.tell(ALIVE, f"STATUS={status()}")
+            # READY again: if the first was lost, the start would pass for failed.
+            manager.tell(READY, ALIVE, f"STATUS={status()}")
         elif silent != said:
             log.error("no progress: %s: unless it comes back the service manager starts us again", ", ".join(silent))
         said = silent

@@ -162,6 +162,23 @@ async def test_a_start_waits_for_a_disk_that_is_read_only(disk: Disk) -> None:
     await buffer.close()
 
 
+@pytest.mark.usefixtures("quick")
+async def test_a_start_waits_for_a_disk_that_is_full_and_says_so(disk: Disk) -> None:
+    board, buffer = FakeBoard(), open_buffer(disk.place / "state")
+    await put_on(buffer, board, 3)
+    await buffer.close()
+    ballast = disk.fill()
+    buffer = open_buffer(disk.place / "state")
+    opening = asyncio.create_task(buffer.opened())
+    await until(lambda: buffer.away != "" or opening.done())
+    assert not opening.done()
+    assert "the disk is full" in buffer.away
+    ballast.unlink()
+    await opening
+    assert await put_on(buffer, board, 1) == [STORED]
+    await buffer.close()
+
+
 async def test_a_gateway_outlives_a_full_disk(
     tmp_path: Path, disk: Disk, mosquitto: Mosquitto, line_of: Callable[..., FakeLine]
 ) -> None:
