@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import aiomqtt
 from paho.mqtt.reasoncodes import ReasonCode
@@ -42,6 +43,19 @@ async def _all(config: Config, good: Say, wrong: Say) -> list[bool]:
     return found
 
 
+def _open_to_others(*files: Path | None) -> str | None:
+    """What is wrong with secrets that every user of this machine may read."""
+    for file in files:
+        if file is None or not file.exists() or not file.stat().st_mode & 0o004:
+            continue
+        if all(folder.stat().st_mode & 0o001 for folder in file.absolute().parents):
+            return (
+                f"{file}: every user of this machine may read it: lay it in credentials/ beside the configuration, or "
+                "give it to the gateway's user and chmod 600"
+            )
+    return None
+
+
 async def _broker(table: str, what: str, name: str, settings: MqttSettings, good: Say, wrong: Say) -> bool:
     try:
         read_password(settings)
@@ -50,6 +64,9 @@ async def _broker(table: str, what: str, name: str, settings: MqttSettings, good
         return wrong(f"{table} ca_file, certificate_file or key_file: {why}: they must be PEM files that fit together")
     except (OSError, UnicodeDecodeError) as why:
         return wrong(f"{table} {why}: correct the path, or the rights of the file")
+    opened = _open_to_others(settings.password_file, settings.key_file)
+    if opened is not None:
+        return wrong(f"{table} {opened}")
     if not settings.tls and settings.username:
         print(f'note: {table} the password goes to the broker readable for all on the way: use "mqtts://"')
     where = f"{what} {settings.host}:{settings.port}"
@@ -100,6 +117,9 @@ async def _sensorthings(settings: SensorThingsSettings, good: Say, wrong: Say) -
     from laterne_gateway.routes.sta_server import AwayError, FailedError, RefusedError, Server
 
     what = f"route {settings.name}: {settings.url}"
+    opened = _open_to_others(settings.secret_file)
+    if opened is not None:
+        return wrong(f"route {settings.name}: {opened}")
     url = urlsplit(settings.url)
     unreachable = await _unreachable(url.hostname or "", url.port or (443 if url.scheme == "https" else 80))
     if unreachable is not None:

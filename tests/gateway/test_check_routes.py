@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -97,3 +98,21 @@ async def test_check_says_what_is_wrong_with_each_route(
     for line, (name, (_, words)) in zip(said, wrong.items(), strict=True):
         assert f"route {name}: " in line
         assert words in line
+
+
+async def test_a_secret_that_every_user_of_the_machine_may_read_is_wrong(
+    tmp_path: Path, mosquitto: Mosquitto, line_of: Callable[..., FakeLine]
+) -> None:
+    board = FakeBoard()
+    gateway = GatewayProcess(tmp_path, [board], [line_of(board)], mosquitto)
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:  # the tests' own directory lets nobody else in
+        password = Path(made) / "broker.password"
+        password.write_text("secret")
+        settings = f'[mqtt]\nusername = "gw-1"\npassword_file = "{password}"\n'
+        gateway.config.write_text(gateway.config.read_text().replace("[mqtt]\n", settings))
+        for place, secret, code in ((0o755, 0o644, 1), (0o755, 0o640, 0), (0o700, 0o644, 0)):
+            Path(made).chmod(place)
+            password.chmod(secret)
+            done = await in_thread("check", "--config", str(gateway.config))
+            assert done.returncode == code, done.stdout
+            assert ("every user of this machine may read it" in done.stdout) == (code == 1)
