@@ -1,14 +1,19 @@
 """What a connection writes and reads itself instead of leaving it to paho: the same bytes, wherever they are cut."""
 
+import asyncio
+import contextlib
 import random
 import socket
 from collections.abc import Iterator
 
+import aiomqtt
 import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from laterne_gateway.buffered import Row
+from laterne_gateway.config import MqttSettings
+from laterne_gateway.routes.connection import Connection, cause_of
 from laterne_gateway.routes.delivery import properties_of
 from laterne_gateway.routes.stream import Stream, publish_packet, string, user_property
 
@@ -109,11 +114,62 @@ def test_our_acknowledgements_are_taken_out_and_paho_has_the_rest_wherever_the_b
     assert heard == SUBACK + PUBLISH + puback(2) + PINGRESP + LONG + PINGRESP
 
 
-def test_a_length_that_has_no_end_is_paho_s_to_refuse(ends: Ends) -> None:
-    ends.broker.send(b"\x40\xff\xff\xff\xff\xff\xff")
-    ends.stream.read()
-    assert ends.paho_has() == b"\x40\xff\xff\xff\xff\xff\xff"
-    assert not ends.acknowledged
+AT_QOS_2 = [bytes((first, 5)) + b"\x00\x01a\x00\x07" for first in (0x34, 0x35, 0x3C, 0x3D)]
+TOO_LONG = [bytes((first,)) + b"\x81\x80\x04" for first in (0x30, 0x32, 0x33, 0x40, 0x90)]  # 65,537 bytes
+WITHOUT_END = [b"\x40\xff\xff\xff\xff\xff\xff"]
+
+
+@pytest.mark.parametrize("packet", AT_QOS_2 + TOO_LONG + WITHOUT_END, ids=bytes.hex)
+@pytest.mark.parametrize("cut", [1, 2, 4, 9])
+def test_what_would_cost_memory_without_a_bound_ends_the_connection(ends: Ends, packet: bytes, cut: int) -> None:
+    whole = PUBLISH + packet + bytes(100) + puback(256)
+    heard = b""
+    for at in range(0, len(whole), cut):
+        ends.broker.send(whole[at : at + cut])
+        ends.stream.read()
+        if not ends.stream.wrong:
+            heard += ends.paho_has()
+    assert "nobody asked for" in ends.stream.wrong
+    assert heard == PUBLISH[: len(heard)]
+    assert (ends.stream.has_more, ends.acknowledged) == (True, [])
+    assert ends.stream.recv(1 << 20) == PUBLISH[len(heard) :], "then its end"
+    assert ends.stream.recv(7) == b""
+
+
+HUGE = b"\x32\xff\xff\xff\x7f"  # and 256 MiB
+
+
+@pytest.mark.parametrize(("says", "at_once"), [(HUGE, True), (HUGE, False), (b"", True)])
+async def test_a_broker_that_sends_256_mib_or_hangs_up_in_the_moment_of_letting_us_in_is_left_and_said_so(
+    says: bytes, at_once: bool
+) -> None:
+    is_in = asyncio.Event()
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"\x20\x03\x00\x00\x00" + says * at_once)
+        if not at_once:
+            await is_in.wait()
+            writer.write(says)
+        with contextlib.suppress(ConnectionError):
+            while says and not writer.is_closing():
+                writer.write(bytes(65536))
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(say, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = MqttSettings("127.0.0.1", port, False, None, None, None, None, None, 64)
+
+    async def listen() -> None:
+        async with asyncio.timeout(60), Connection(settings, "gw", None, None) as client:
+            is_in.set()
+            await client.ended()
+
+    with pytest.raises(aiomqtt.MqttError) as why:
+        await listen()
+    assert ("0x32, 268435455 bytes" in str(cause_of(why.value))) == bool(says)
+    server.close()
 
 
 def test_packets_stay_whole_and_in_order_when_the_broker_is_slow(ends: Ends) -> None:

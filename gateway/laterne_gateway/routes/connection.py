@@ -17,7 +17,7 @@ import math
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import aiomqtt
 from paho.mqtt.client import Client as PahoClient
@@ -28,11 +28,17 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from laterne_gateway.config import MqttSettings
-from laterne_gateway.routes.stream import FIRST_IDENTIFIER, LAST_IDENTIFIER, Stream, publish_packet, string
+from laterne_gateway.routes.stream import (
+    FIRST_IDENTIFIER,
+    LAST_IDENTIFIER,
+    MAX_PACKET_BYTES,
+    Stream,
+    publish_packet,
+    string,
+)
 
 KEEP_ALIVE_S = 30  # a dead broker is noticed within 45 s, and carrier NAT keeps the path for longer than this
 SESSION_EXPIRY_S = 3600  # the broker keeps our session over a short outage; nothing of ours depends on it
-MAX_PACKET_BYTES = 65_536  # part of a release; a broker drops what is longer instead of sending it (MQTT 5, 3.1.2.11.4)
 CALL_WITHIN_S = 20.0  # CONNACK, DISCONNECT: a cellular link's worst round trips
 SESSION_TAKEN_OVER = 0x8E
 ACCEPTED_BELOW = 0x80  # MQTT 5, 2.4
@@ -81,6 +87,14 @@ class Connection(aiomqtt.Client):
         self._under_way: dict[int, tuple[Callable[[], object], Refused | None]] = {}
         self._last_identifier = LAST_IDENTIFIER
         self._packets: list[bytes] = []  # of this turn of the loop
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        # What ended in the turn in which it began is forgotten by aiomqtt, and whoever waits would wait for ever.
+        if not self._client.is_connected():
+            assert self._stream is not None
+            self._end(aiomqtt.MqttError(self._stream.wrong or "the broker hung up as soon as it had let us in"))
+        return self
 
     async def deliver(self, topic: str, body: str | bytes, properties: bytes = b"", *, retain: bool = False) -> None:
         """Publishes at QoS 1 and returns when the broker has acknowledged it, however long that takes.
@@ -167,6 +181,8 @@ class Connection(aiomqtt.Client):
     def _read(self, client: PahoClient, stream: Stream) -> None:
         try:
             stream.read()
+            if stream.wrong:
+                self._end(aiomqtt.MqttError(stream.wrong))
             while stream.has_more and client.loop_read() == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 pass
         except Exception as why:  # as aiomqtt: whatever cannot be read ends the connection, and the route says why

@@ -3,7 +3,9 @@
 paho takes 45 us for a report and its PUBACK: a lock here and there, three recv() for each PUBACK, a send() for each
 PUBLISH. Here all PUBLISHes of a turn of the event loop leave in one send(), and all PUBACKs that are there come in one
 recv(). Written are whole packets; so is what paho writes, between ours. Of what is read, PUBACKs for our own packet
-identifiers are taken out and everything else is handed to paho, byte for byte, in its order.
+identifiers are taken out and everything else is handed to paho, byte for byte, in its order. But for what would cost
+memory without a bound, because paho keeps a packet until it is whole, and one at QoS 2 until the broker releases it: a
+packet that is longer than we have said, and QoS 2, for which we have never asked, end the connection.
 
 Section numbers are those of MQTT 5.
 """
@@ -13,6 +15,7 @@ import ssl
 from collections.abc import Callable
 
 READ_BYTES = 65536
+MAX_PACKET_BYTES = 65_536  # part of a release; told to the broker, which drops what is longer (3.1.2.11.4)
 MAX_PUBACK_BYTES = 129  # with a length of one byte; a longer one (a broker's long reason) is left to paho
 FIRST_IDENTIFIER = 256  # of ours; paho numbers its few SUBSCRIBEs from 1 (2.2.1: the two must not share one)
 LAST_IDENTIFIER = 65535
@@ -20,6 +23,7 @@ LAST_IDENTIFIER = 65535
 _PUBLISH_AT_LEAST_ONCE = 0x32  # 3.3.1
 _RETAIN = 0x01
 _PUBACK = 0x40
+_KIND_AND_QOS, _PUBLISH_EXACTLY_ONCE = 0xF6, 0x34
 _USER_PROPERTY = b"\x26"  # 2.2.2.2
 _WOULD_BLOCK = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -58,10 +62,12 @@ class Stream:
     """In paho's hands it is the socket: recv(), send(), fileno(), close(), setblocking().
 
     acknowledged: called with the identifier and reason code of a PUBACK; whether it was for one of ours.
-    has_more: paho has something to read. is_full: bytes wait until the socket can be written.
+    has_more: paho has something to read. is_full: bytes wait until the socket can be written. wrong: what the broker
+    has sent that ends this, else "".
     """
 
     def __init__(self, plain: socket.socket, acknowledged: Callable[[int, int], bool]) -> None:
+        self.wrong = ""
         self._socket = plain
         self._acknowledged = acknowledged
         self._unsent = bytearray()
@@ -125,6 +131,10 @@ class Stream:
             length, end = _length_at(data, at + 1)
             if length is None:
                 self._begun = data[at:]  # five bytes at most
+                return
+            if length > MAX_PACKET_BYTES or data[at] & _KIND_AND_QOS == _PUBLISH_EXACTLY_ONCE:
+                self.wrong = f"the broker sends what nobody asked for: 0x{data[at]:02x}, {length} bytes"
+                self._end = ConnectionError(self.wrong)
                 return
             if data[at] != _PUBACK or not 2 <= length <= MAX_PUBACK_BYTES - 2:
                 self._passing = end + length - at
