@@ -5,7 +5,6 @@ line says so; configuration and state are never replaced and never removed. With
 root) files are only laid out below it: no user is made, no service manager is told.
 """
 
-import grp
 import os
 import pwd
 import shutil
@@ -157,10 +156,7 @@ def _root_only(prefix: Path | None) -> None:
 
 
 def _make_user() -> None:
-    try:
-        grp.getgrnam(USER)
-    except KeyError:
-        _run(("groupadd", "--system", USER))
+    _run(("groupadd", "--system", "--force", USER))  # also when it is there
     try:
         pwd.getpwnam(USER)
     except KeyError:
