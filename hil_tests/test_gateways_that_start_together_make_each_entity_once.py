@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from tests.gateway.faulty_way import CUT_BODY, PASS, REFUSE, FaultyWay, Request
 from tests.gateway.parts import Parts, parts
-from tests.gateway.platform import CUT_BODY, PASS, REFUSE, FaultyWay, Request, sensorthings_server
+from tests.gateway.platform import served
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
 from laterne_emulator.sweep import at_once
@@ -79,10 +80,8 @@ WAYS = TOGETHER + OTHERS
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorThingsServer]:
-    made = sensorthings_server(tmp_path_factory.mktemp("city"), is_strict=False)
-    made.start()
-    yield made
-    made.stop()
+    with served(tmp_path_factory.mktemp("city"), is_strict=False) as made:
+        yield made
 
 
 class Gateway:

@@ -17,23 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.gateway.fake_board import FakeBoard
-from tests.gateway.platform import (
-    CUT_BODY,
-    PASS,
-    REFUSE,
-    SLOW,
-    SWALLOW,
-    City,
-    Done,
-    FaultyWay,
-    Key,
-    Request,
-    city,
-    dead_key,
-    sensorthings_server,
-    shorten_pauses,
-    stored,
-)
+from tests.gateway.faulty_way import CUT_BODY, PASS, REFUSE, SLOW, SWALLOW, Done, FaultyWay, Request
+from tests.gateway.platform import City, Key, city, dead_key, served, shorten_pauses, stored
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
 from laterne_emulator.sweep import at_once
@@ -48,12 +33,10 @@ STORM = 40  # requests
 Rule = Callable[[Request], str | int | Done]
 
 
-@pytest.fixture(scope="module", params=["takes all", "one of a time"])
+@pytest.fixture(scope="module", params=[False, True], ids=["takes all", "one of a time"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorThingsServer]:
-    made = sensorthings_server(tmp_path_factory.mktemp("city"), is_strict=request.param == "one of a time")
-    made.start()
-    yield made
-    made.stop()
+    with served(tmp_path_factory.mktemp("city"), is_strict=request.param) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

@@ -6,48 +6,32 @@ What may happen on the way is swept in hil_tests/test_sensorthings_faults_lose_n
 import asyncio
 import json
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiohttp import ClientSession
 from tests.gateway.fake_board import FakeBoard
+from tests.gateway.faulty_way import PASS, Done, FaultyWay, Request
 from tests.gateway.parts import until
-from tests.gateway.platform import (
-    CUT_BODY,
-    PASS,
-    Done,
-    FaultyWay,
-    Request,
-    city,
-    sensorthings_server,
-    shorten_pauses,
-    stored,
-)
+from tests.gateway.platform import city, served, shorten_pauses, stored
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
 from laterne_gateway.__main__ import run_command
-from laterne_gateway.routes import sta_sending
 from laterne_gateway.routes.feed import LEFT_BEHIND
-from laterne_protocol.roster import Post
 
 Rule = Callable[[Request], str | int | Done]
 REPORTS, READINGS = 20, 6
 _numbers = count(1)
 
 
-@pytest.fixture(scope="module", params=["takes all", "one of a time"])
+@pytest.fixture(scope="module", params=[False, True], ids=["takes all", "one of a time"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorThingsServer]:
     """A server for all tests of its form: each has boards of its own."""
-    made = sensorthings_server(tmp_path_factory.mktemp("city"), is_strict=request.param == "one of a time")
-    made.start()
-    yield made
-    made.stop()
+    with served(tmp_path_factory.mktemp("city"), is_strict=request.param) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)
@@ -193,30 +177,6 @@ async def test_a_dead_letter_is_listed_and_sent_again_while_the_gateway_runs(
         assert (await command("dead", "retry"))[0] == 1, "nothing is left to send again"
 
 
-async def test_a_time_that_another_observation_has_holds_nothing_back(
-    tmp_path: Path, server: SensorThingsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two readings of one moment: the strict server fails on the second with 500, the other one stores both."""
-    monkeypatch.setattr(sta_sending, "FAILS", 2)
-    monkeypatch.setattr(sta_sending, "FAILS_FOR_S", 0.0)
-    street = boards()
-    async with city(tmp_path, server.url, *street) as here:
-        board = street[0]
-        for sequence in (1, 2):
-            board.utc_ms = 1_795_300_000_000
-            await here.put_report(board, sequence)
-        async with here.delivering():
-            for sequence in range(3, 7):  # what is written in between tells that it is the rows and not the server
-                board.utc_ms = 1_795_300_000_000 + 60_000 * sequence
-                await here.put_report(board, sequence)
-                await here.delivered_counts("observations delivered", 4 * (sequence - 1))
-            await here.delivered()
-        both = {one.sequence for one in stored(server, board.name)} >= {1, 2}
-        letters = await here.dead()
-        assert [one.sequence for one in letters] == ([] if both else [2, 2, 2, 2])
-        assert len(stored(server, board.name)) == 24 - len(letters)
-
-
 async def test_what_a_killed_process_had_sent_is_not_stored_again(tmp_path: Path, server: SensorThingsServer) -> None:
     """Its lanes had not moved on the disk: the next process finds every report waiting."""
     street = boards(2)
@@ -243,124 +203,6 @@ async def test_what_a_killed_process_had_sent_is_not_stored_again(tmp_path: Path
         assert len(read) < 2 * 100 * READINGS / 50 + 4, "it looks in requests' sizes, and not for what was never sent"
 
 
-async def test_entities_are_made_once_and_never_taken_by_name(tmp_path: Path, server: SensorThingsServer) -> None:
-    street = boards()
-    name = street[0].name
-    async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
-        # Somebody else's Thing with our board's name.
-        async with here.delivering() as route, route._server.connected():
-            other = {"name": name, "description": "another's", "properties": {"reference": "another's"}}
-            await route._server.post("Things", other)
-        for _ in range(3):  # three processes, one after the other, and answers that get lost
-            way.rule = first_entities_lost()
-            await here.put(street[0], 2, READINGS)
-            async with here.delivering():
-                await here.delivered()
-        db = sqlite3.connect(server.database)
-        for entity, wanted in (("thing", 1), ("location", 1), ("sensor", 1), ("datastream", 1)):
-            table = f"sensorthings_v1_1_django_backend_{entity}"
-            rows = db.execute(f"select properties from {table}").fetchall()
-            mine = [one for (one,) in rows if one and f"testingen/{name}" in one]
-            assert len(mine) == wanted, entity
-        db.close()
-        here.check(server)
-
-
-def first_entities_lost() -> Rule:
-    left = [2]
-
-    def rule(request: Request) -> str | int | Done:
-        if request.method == "POST" and not request.creates and left[0]:
-            left[0] -= 1
-            return CUT_BODY if left[0] else Done(500)
-        return PASS
-
-    return rule
-
-
-async def test_a_board_is_shown_where_its_post_stands(tmp_path: Path, server: SensorThingsServer) -> None:
-    """This server passes over links in a PATCH: when the board moves a person is told, and observations go on."""
-    street = boards()
-    board = street[0]
-    places = [Post("Kai-14", 535_412_345, 99_876_543), Post("Kai-15", 535_499_999, 99_811_111)]
-    async with city(tmp_path, server.url, *street) as here:
-        for version, post in enumerate(places, 2):
-            entry = board.entry()
-            entry.post = post
-            here.parts.roster_file.write_bytes(here.parts.authority.roster_file([entry], version))
-            await here.parts.reload()
-            await here.put(board, 2, READINGS)
-            async with here.delivering():
-                await here.delivered()
-            (thing,) = await collection(server.url, f"Things?$filter=properties/board eq '{board.name}'")
-            assert thing["properties"]["post"] == post.name
-            (place,) = await collection(server.url, f"Things('{thing['@iot.id']}')/Locations")
-            assert place["location"]["coordinates"] == [9.9876543, 53.5412345]
-            assert [alarm for alarm in here.alarms() if "by hand" in alarm] == here.alarms()
-            assert len(here.alarms()) == version - 2
-        here.check(server)
-        (stream,) = await collection(server.url, f"Things('{thing['@iot.id']}')/Datastreams")
-        assert stream["unitOfMeasurement"]["definition"] == "http://unitsofmeasure.org/ucum#Cel"
-        (observed,) = await collection(
-            server.url, "ObservedProperties?$filter=properties/reference eq 'testingen/observed/air-temperature'"
-        )
-        assert observed["definition"].startswith("http://dd.eionet.europa.eu/")
-        assert observed["properties"]["name_de"] == "Lufttemperatur"
-
-
-@pytest.mark.parametrize("status", [403, 405, 500])
-async def test_a_platform_that_lets_nobody_move_a_board_gets_its_observations_all_the_same(
-    tmp_path: Path, server: SensorThingsServer, status: int
-) -> None:
-    """As where a gateway may add entities, and change none."""
-    street = boards()
-    board = street[0]
-    async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
-        way.rule = lambda request: status if request.method in ("PATCH", "DELETE") else PASS
-        async with here.delivering():
-            for version, post in enumerate((None, Post("Kai-14", 535_412_345, 99_876_543)), 2):
-                entry = board.entry()
-                entry.post = post
-                here.parts.roster_file.write_bytes(here.parts.authority.roster_file([entry], version))
-                await here.parts.reload()
-                await here.put(board, 2, READINGS)
-                await here.delivered()
-        here.check(server)
-        (alarm,) = here.alarms()
-        assert f"({status}" in alarm or f": {status} " in alarm
-        assert "by hand" in alarm
-
-
-async def collection(url: str, path: str) -> list[dict[str, Any]]:
-    """As somebody else's program reads it."""
-    async with ClientSession() as session, session.get(f"{url}/{path}") as answer:
-        found = await answer.json()
-        assert isinstance(found["value"], list)
-        return found["value"]
-
-
-async def test_a_datastream_that_was_removed_is_made_again(tmp_path: Path, server: SensorThingsServer) -> None:
-    street = boards()
-    async with city(tmp_path, server.url, *street) as here:
-        await here.put(street[0], 2, READINGS)
-        async with here.delivering():
-            await here.delivered()
-            db = sqlite3.connect(server.database)
-            with db:
-                row = db.execute(
-                    "select id from sensorthings_v1_1_django_backend_datastream where name like ?",
-                    (f"{street[0].name} %",),
-                ).fetchone()
-                db.execute("delete from sensorthings_v1_1_django_backend_observation where datastream_id = ?", row)
-                db.execute("delete from sensorthings_v1_1_django_backend_datastream where id = ?", row)
-            db.close()
-            for key in [one for one in here.values if one[1] <= 2]:
-                del here.values[key]
-            await here.put(street[0], 3, READINGS)
-            await here.delivered()
-        here.check(server)
-
-
 async def test_live_reports_overtake_what_an_outage_left_behind(tmp_path: Path, server: SensorThingsServer) -> None:
     street = boards()
     async with FaultyWay(server).open() as way, city(tmp_path, way.url, *street) as here:
@@ -385,44 +227,6 @@ async def test_one_request_at_a_time_is_under_way_for_a_datastream(tmp_path: Pat
         here.check(server)
         assert way.most_together == 1
         assert all(len(json.loads(one.body)[0]["dataArray"]) <= 30 for one in way.requests if one.creates)
-
-
-async def test_a_gap_is_told_as_a_count_of_lost_reports(tmp_path: Path, server: SensorThingsServer) -> None:
-    street = boards()
-    async with city(tmp_path, server.url, *street) as here:
-        board = street[0]
-        await here.put(board, 2, READINGS)
-        board.utc_ms = 1_795_100_000_000
-        await here.put_report(board, 6, gaps=[[3, 5, 2]])
-        async with here.delivering():
-            await here.delivered()
-        (lost,) = [one for one in stored(server, board.name) if one.datastream.endswith("reports lost")]
-        assert (lost.value, lost.parameters["from"], lost.parameters["to"]) == (3.0, 3, 5)
-        assert lost.parameters["reason"] == "damaged on flash"
-
-
-async def test_a_report_without_a_time_is_a_dead_letter_until_its_start_is_dated(
-    tmp_path: Path, server: SensorThingsServer
-) -> None:
-    street = boards()
-    async with city(tmp_path, server.url, *street) as here:
-        board = street[0]
-        board.utc_ms = None
-        await here.put_report(board, 1)
-        async with here.delivering():
-            await here.delivered()
-            (letter,) = await here.dead()
-            assert (letter.place, stored(server, board.name)) == ("report", [])
-            here.parts.dates.learn((board.name, board.key.kid), board.boot, (0, 1_795_200_000_000, 20))
-            config = tmp_path / "state" / "gateway.sqlite3"
-            db = sqlite3.connect(config)
-            with db:
-                db.execute("update dead_letter set again = 1")
-            db.close()
-            await here.delivered_counts("dead letters sent again", 1)
-        found = stored(server, board.name)
-        assert len(found) == 4
-        assert {one.parameters["clock"] for one in found} == {"dated"}
 
 
 def test_a_gateway_with_such_a_route_does_not_load_an_http_library() -> None:

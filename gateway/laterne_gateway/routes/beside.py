@@ -106,6 +106,7 @@ class Beside:
 
 def _observation(gap: Gap, now_ms: int) -> Observation:
     lost = 1 if gap.first is None else gap.last - gap.first + 1  # None: nobody knows, at least the last
-    at_ms = now_ms if gap.noticed_ms is None else gap.noticed_ms
+    # Gaps that are noticed together follow each other by a millisecond: some platforms take one observation of a time.
+    at_ms = now_ms if gap.noticed_ms is None else gap.noticed_ms + gap.id % 1000
     said = (gap.first, gap.last, gap.reason)
     return Observation(gap.board, gap.last, "gap", LOST, gap.first or 0, at_ms, lost, GOOD, GATEWAY, 0, said)

@@ -13,6 +13,7 @@ from laterne_gateway.dates import Dates
 from laterne_gateway.routes.quantities import LOST, quantity_of
 from laterne_protocol import cose, report, report_reading
 from laterne_protocol.errors import WireError
+from laterne_protocol.fields import MAX_UTC_MS
 
 SET, HELD, DATED = "set", "held", "dated"  # the board's clock was set, runs on since, or the gateway has dated it
 _STATES = {report.SET: SET, report.HELD: HELD}
@@ -99,7 +100,7 @@ def observations_of(row: Row, dates: Dates) -> tuple[list[Observation], int]:
     for number, (first, last, reason) in enumerate(found.gaps):
         said = (first, last, report.REASONS.get(reason, f"reason {reason}"))
         # One of a Datastream at a time: gaps that a report states follow each other by a millisecond.
-        at_ms, count = closed_ms + number, last - first + 1
+        at_ms, count = min(closed_ms + number, MAX_UTC_MS), last - first + 1
         made.append(
             Observation(
                 row.board, row.sequence, digest, LOST, number, at_ms, count, report.GOOD, clock, within_ms, said

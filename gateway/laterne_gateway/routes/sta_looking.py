@@ -12,6 +12,7 @@ from laterne_gateway.routes.sta_entities import Entities
 from laterne_gateway.routes.sta_names import identity_in
 from laterne_gateway.routes.sta_queues import Stream, Waiting
 from laterne_gateway.routes.sta_server import AwayError, Server, in_path
+from laterne_protocol.fields import MAX_UTC_MS
 
 CERTAIN = 200  # rows: two full requests
 LOOK_AROUND_MS = 1000  # servers cut milliseconds off
@@ -98,7 +99,8 @@ def _windows(rows: list[Waiting]) -> list[tuple[int, int]]:
     for one in sorted((row.observation for row in rows), key=lambda observation: observation.at_ms):
         # The board's own time is signed: it never changes. Ours may be another one in the next process.
         around_ms = LOOK_AROUND_MS + (min(one.within_ms, MAX_AROUND_MS) if one.clock == DATED else 0)
-        first_ms, last_ms = one.at_ms - around_ms, one.at_ms + around_ms
+        # A board may claim the last millisecond of the year 9999: what is asked for must be a time.
+        first_ms, last_ms = one.at_ms - around_ms, min(one.at_ms + around_ms, MAX_UTC_MS)
         if found and first_ms - found[-1][1] <= LOOK_APART_MS:
             found[-1] = min(found[-1][0], first_ms), max(found[-1][1], last_ms)
         else:

@@ -91,7 +91,8 @@ class Sending:
         try:
             # In a DataArray, too: one server cuts the milliseconds off what comes otherwise.
             _, answer = await self._server.post("CreateObservations", [group])
-            if not isinstance(answer, list) or len(answer) != 1 or not _is_link(answer[0]):
+            is_good = isinstance(answer, list) and len(answer) == 1 and _is_link(answer[0])
+            if not is_good and not await self._looking.there(stream, [waiting]):
                 # It says that it is wrong, and not why. The same once more, in the way that tells.
                 content = dict(zip(COMPONENTS, group["dataArray"][0], strict=True))
                 await self._server.post("Observations", content | {"Datastream": group["Datastream"]})

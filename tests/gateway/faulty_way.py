@@ -1,0 +1,163 @@
+"""An HTTP server on the way to a SensorThings server: what happens to each request is a test's rule."""
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import struct
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+from aiohttp import ClientSession, ClientTimeout, web
+
+from laterne_emulator.sensorthings_server import PATH, SensorThingsServer
+
+_IDENTIFIER = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_OTHER_WAY_ROUND = bytes.maketrans(b"0123456789abcdef", b"fedcba9876543210")
+
+
+@dataclass(frozen=True)
+class Request:
+    """number: how many came before it, of all kinds. creates: whether it sends observations."""
+
+    number: int
+    method: str
+    path: str
+    body: bytes
+    creates: bool
+
+
+# What happens to a request.
+PASS, REFUSE, SLOW, SWALLOW, CUT_BODY = "pass", "refuse", "slow", "swallow", "cut body"
+
+
+@dataclass(frozen=True)
+class Done:
+    """The platform has done it, and this status is the answer."""
+
+    status: int
+
+
+@dataclass(frozen=True)
+class Says:
+    """The platform hears nothing of it: this is the answer."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class FaultyWay:
+    """An HTTP server in front of the platform. rule: what happens to each request: one of the above, or a status.
+
+    SLOW: the answer comes in small pieces. SWALLOW: the platform has done it, the answer never comes. CUT_BODY: the
+    platform has done it, half of the answer comes. REFUSE: it is reset before. A status: it says so itself.
+
+    is_next: waits until a request may be served. ids_descend: each entity seems to have a lower id than former ones.
+    """
+
+    def __init__(self, server: SensorThingsServer, *, ids_descend: bool = False) -> None:
+        self._server = server
+        self._shown = _turned if ids_descend else bytes
+        self.rule: Callable[[Request], str | int | Done | Says] = lambda request: PASS
+        self.is_next: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext
+        self.requests: list[Request] = []
+        self.most_together = 0  # requests with observations of one Datastream
+        self._together: Counter[str] = Counter()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}{PATH}"
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator["FaultyWay"]:
+        application = web.Application(client_max_size=1 << 24)
+        application.router.add_route("*", "/{path:.*}", self._answer)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            self.port = listening.getsockname()[1]
+            async with ClientSession(timeout=ClientTimeout(total=60)) as self._session:
+                await web.SockSite(runner, listening).start()
+                try:
+                    yield self
+                finally:
+                    await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.read()
+        creates = request.method == "POST" and request.path.endswith("Observations")
+        one = Request(len(self.requests), request.method, request.path_qs, body, creates)
+        self.requests.append(one)
+        async with self.is_next():
+            return await self._serve(request, one)
+
+    async def _serve(self, request: web.Request, one: Request) -> web.StreamResponse:
+        what = self.rule(one)
+        if what == REFUSE:
+            return self._reset(request)
+        if isinstance(what, int):
+            return web.json_response({"message": "as the test wants it"}, status=what)
+        if isinstance(what, Says):
+            return web.Response(status=what.status, body=what.body, headers=dict(what.headers))
+        try:
+            with self._counted(one):
+                status, headers, answer = await self._pass_on(request, one.body)
+        except OSError:
+            return self._reset(request)
+        if isinstance(what, Done):
+            return web.json_response({"message": "as the test wants it"}, status=what.status)
+        if what == SWALLOW:
+            await asyncio.sleep(3600)
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = len(answer)
+        with contextlib.suppress(ConnectionError):  # who asked has gone
+            await response.prepare(request)
+            if what == CUT_BODY:
+                await response.write(answer[: len(answer) // 2])
+                return self._reset(request, response)
+            step = max(1, len(answer) // 20) if what == SLOW else len(answer) or 1
+            for at in range(0, len(answer), step):
+                await response.write(answer[at : at + step])
+                if what == SLOW:
+                    await asyncio.sleep(0.02)
+        return response
+
+    @contextlib.contextmanager
+    def _counted(self, one: Request) -> Iterator[None]:
+        said = json.loads(one.body) if one.creates else []
+        groups = [str(group["Datastream"]["@iot.id"]) for group in (said if isinstance(said, list) else [said])]
+        self._together.update(groups)
+        self.most_together = max(self.most_together, *self._together.values(), 0)
+        try:
+            yield
+        finally:
+            self._together.subtract(groups)
+
+    async def _pass_on(self, request: web.Request, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        from yarl import URL
+
+        path = self._shown(request.raw_path.encode()).decode()
+        url = URL(f"http://127.0.0.1:{self._server.port}{path}", encoded=True)
+        kept = {name: request.headers[name] for name in ("Content-Type", "Authorization") if name in request.headers}
+        sent = self._shown(body) or None
+        async with self._session.request(request.method, url, data=sent, headers=kept) as answer:
+            said = {name: answer.headers[name] for name in ("Content-Type", "Location") if name in answer.headers}
+            return answer.status, said, self._shown(await answer.read())
+
+    def _reset(self, request: web.Request, response: web.StreamResponse | None = None) -> web.StreamResponse:
+        transport = request.transport
+        if transport is not None:
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
+        return response or web.Response()
+
+
+def _turned(text: bytes) -> bytes:
+    """With all ids in it turned round: 0 for f, 1 for e. Twice is as before."""
+    return _IDENTIFIER.sub(lambda found: found[0].translate(_OTHER_WAY_ROUND), text)
