@@ -46,7 +46,7 @@ UNIT = (
     "FragmentPath",
     "DropInPaths",
 )
-LIBRARIES = ("aiomqtt", "cbor2", "cryptography", "paho-mqtt", "prometheus-client", "serialx")
+LIBRARIES = ("aiomqtt", "cbor2", "cryptography", "paho-mqtt", "serialx")
 
 
 def diag(config: Config, output: Path) -> int:

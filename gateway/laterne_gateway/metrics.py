@@ -10,7 +10,7 @@
     laterne_disk_written_bytes_total        what wears the card (wear.py); since the process began
     laterne_buffer_away                     1 while there is no database
     laterne_clock_credible                  1 while this machine knows the time
-    process_...                             memory, processor, descriptors, from prometheus_client
+    process_...                             memory, processor, descriptors, as all Prometheus clients have them
 
 One request, one answer, and the connection is closed: nobody holds it open. Whoever may use loopback may read this;
 there is no secret in it. Labels come from the configuration, the roster and our own code, never from a peer.
@@ -21,14 +21,11 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-
 from laterne_gateway import VERSION, wear
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.clock import Clock
 from laterne_gateway.durations import BOUNDS_S, Durations
+from laterne_gateway.exposition import COUNTER, GAUGE, HISTOGRAM, TYPE, Family, of_this_process, text_of
 from laterne_gateway.health import Health
 from laterne_gateway.writer import StoreError
 
@@ -40,7 +37,6 @@ WITHIN_S = 5.0
 MAX_CONNECTIONS = 8  # at a time; one scraper needs one. Descriptors are for lines, routes and the disk
 DISK_WITHIN_S = 1.0  # then the answer goes without what only the disk knows
 SUBJECT = "metrics"
-TYPE = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' exposition format
 
 # Last values of Health (kind of subject, what) -> (metric, its help, factor to the unit in its name).
 VALUES: dict[tuple[str, str], tuple[str, str, float]] = {
@@ -64,7 +60,7 @@ STANDING = {
 }
 
 
-class Figures(Collector):
+class Figures:
     """Read anew for each answer: nothing is counted twice, in two places."""
 
     def __init__(self, gateway: str, buffer: Buffer, health: Health, clock: Clock) -> None:
@@ -74,61 +70,68 @@ class Figures(Collector):
         self._clock = clock
         self.tallies: dict[str, int] = {}  # what only the disk knows, as it was when last asked
 
-    def collect(self) -> Iterator[Metric]:
-        info = GaugeMetricFamily("laterne_gateway_info", "Which gateway, which release.", labels=("gateway", "version"))
-        info.add_metric((self._gateway, VERSION), 1)
+    def families(self) -> Iterator[Family]:
+        info = Family("laterne_gateway_info", GAUGE, "Which gateway, which release.")
+        info.add({"gateway": self._gateway, "version": VERSION}, 1)
         yield info
-        events = CounterMetricFamily("laterne_events", "What was counted, refusals with their reasons.", labels=_LABELS)
-        alarms = GaugeMetricFamily("laterne_alarms", "Alarms that a person should look at.", labels=("kind", "name"))
-        values = {name: GaugeMetricFamily(name, told, labels=("name",)) for name, told, _ in VALUES.values()}
+        yield from self._of_the_health()
+        waiting = Family("laterne_reports_waiting", GAUGE, "Reports not delivered yet.")
+        for route in self._buffer.lanes:
+            waiting.add({"route": route}, self._buffer.waiting(route))
+        yield waiting
+        commits = self._buffer.commits
+        yield Family("laterne_commits_total", COUNTER, "Groups of reports synced to the disk.", commits)
+        yield _histogram("laterne_commit_seconds", "How long each of them took.", self._buffer.commits_s)
+        yield from _of_the_buffer(self.tallies)
+        away = 1 if self._buffer.away else 0
+        yield Family("laterne_buffer_away", GAUGE, "Whether the database cannot be used now.", away)
+        credible = 0 if self._clock.utc_ms() is None else 1
+        yield Family("laterne_clock_credible", GAUGE, "Whether this machine knows the time.", credible)
+        written = wear.written_bytes()
+        if written is not None:
+            yield Family("laterne_disk_written_bytes_total", COUNTER, "Written to the disk since the start.", written)
+        yield from of_this_process()
+
+    def _of_the_health(self) -> Iterator[Family]:
+        events = Family("laterne_events_total", COUNTER, "What was counted, refusals with their reasons.")
+        alarms = Family("laterne_alarms", GAUGE, "Alarms that a person should look at.")
+        values = {name: Family(name, GAUGE, told) for name, told, _ in VALUES.values()}
         for subject, about in self._health.snapshot().items():
             kind, name = _kind_and_name(subject)
+            whose = {"kind": kind, "name": name}
             counts, standing, noted = about["counts"], about["alarms"], about["values"]
             assert isinstance(counts, dict)
             assert isinstance(standing, list)
             assert isinstance(noted, dict)
             for event, count in counts.items():
-                events.add_metric((kind, name, event), count)
-            alarms.add_metric((kind, name), len(standing))
+                events.add({**whose, "event": event}, count)
+            alarms.add(whose, len(standing))
             for what, value in noted.items():
                 known = VALUES.get((kind, what))
                 if known is not None and isinstance(value, int | float):
-                    values[known[0]].add_metric((name,), value * known[2])
+                    values[known[0]].add({"name": name}, value * known[2])
         yield events
         yield alarms
         yield from values.values()
-        waiting = GaugeMetricFamily("laterne_reports_waiting", "Reports not delivered yet.", labels=("route",))
-        for route in self._buffer.lanes:
-            waiting.add_metric((route,), self._buffer.waiting(route))
-        yield waiting
-        yield CounterMetricFamily("laterne_commits", "Groups of reports synced to the disk.", self._buffer.commits)
-        yield _histogram("laterne_commit_seconds", "How long each of them took.", self._buffer.commits_s)
-        yield from _of_the_buffer(self.tallies)
-        away = 1 if self._buffer.away else 0
-        yield GaugeMetricFamily("laterne_buffer_away", "Whether the database cannot be used now.", away)
-        credible = 0 if self._clock.utc_ms() is None else 1
-        yield GaugeMetricFamily("laterne_clock_credible", "Whether this machine knows the time.", credible)
-        written = wear.written_bytes()
-        if written is not None:
-            yield CounterMetricFamily("laterne_disk_written_bytes", "Written to the disk since the start.", written)
 
 
-_LABELS = ("kind", "name", "event")
+def _histogram(name: str, told: str, durations: Durations) -> Family:
+    made = Family(name, HISTOGRAM, told)
+    for bound, count in zip([*map(str, BOUNDS_S), "+Inf"], durations.counts, strict=True):
+        made.add({"le": bound}, count, "_bucket")
+    made.add({}, durations.total_s, "_sum")
+    made.add({}, durations.counts[-1], "_count")
+    return made
 
 
-def _histogram(name: str, told: str, durations: Durations) -> Metric:
-    bounds = [*(str(bound_s) for bound_s in BOUNDS_S), "+Inf"]
-    buckets = [(bound, float(count)) for bound, count in zip(bounds, durations.counts, strict=True)]
-    return HistogramMetricFamily(name, told, buckets=buckets, sum_value=durations.total_s)
-
-
-def _of_the_buffer(tallies: Mapping[str, int]) -> Iterator[Metric]:
-    counted = CounterMetricFamily("laterne_buffer_events", "What the buffer has counted on disk.", labels=("event",))
+def _of_the_buffer(tallies: Mapping[str, int]) -> Iterator[Family]:
+    counted = Family("laterne_buffer_events_total", COUNTER, "What the buffer has counted on disk.")
     for name, value in tallies.items():
         if name in STANDING:
-            yield GaugeMetricFamily(*STANDING[name], value)
+            metric, told = STANDING[name]
+            yield Family(metric, GAUGE, told, value)
         else:
-            counted.add_metric((name,), value)
+            counted.add({"event": name}, value)
     yield counted
 
 
@@ -160,12 +163,9 @@ class MetricsServer:
     def __init__(self, port: int, gateway: str, buffer: Buffer, health: Health, clock: Clock) -> None:
         self._port = port
         self._health = health
-        self._registry = CollectorRegistry()
         self._buffer = buffer
         self._connections = 0
         self._figures = Figures(gateway, buffer, health, clock)
-        self._registry.register(self._figures)
-        ProcessCollector(registry=self._registry)
 
     async def run(self) -> None:
         """Answers for ever. A port that somebody else has is an alarm, and no reason to stop serving boards."""
@@ -209,7 +209,7 @@ class MetricsServer:
 
     def _answer(self, asked: list[bytes]) -> bytes:
         if asked == [b"GET", b"/metrics"]:
-            return _http("200 OK", generate_latest(self._registry), TYPE)
+            return _http("200 OK", text_of(self._figures.families()), TYPE)
         if asked[0] != b"GET":
             return _http("405 Method Not Allowed", b"", TYPE)
         return _http("404 Not Found", b"/metrics\n", TYPE)

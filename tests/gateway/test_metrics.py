@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import GatewayProcess, Subscriber, until
@@ -15,6 +16,7 @@ from tests.servers import Mosquitto, free_port
 
 from laterne_gateway import drops, metrics
 from laterne_gateway.clock import SystemClock
+from laterne_gateway.exposition import GAUGE, Family, of_this_process, text_of
 from laterne_gateway.health import Health
 from laterne_gateway.metrics import ADDRESS, MAX_CONNECTIONS, MAX_REQUEST_BYTES, VALUES, MetricsServer
 
@@ -30,14 +32,18 @@ async def ask(port: int, request: bytes) -> bytes:
         writer.close()
 
 
+def read(text: bytes) -> Samples:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text.decode())
+        for sample in family.samples
+    }
+
+
 async def scraped(port: int) -> Samples:
     head, _, body = (await ask(port, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK")
-    return {
-        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(body.decode())
-        for sample in family.samples
-    }
+    return read(body)
 
 
 def labelled(**labels: str) -> tuple[tuple[str, str], ...]:
@@ -58,6 +64,25 @@ async def serving(tmp_path: Path, health: Health) -> AsyncIterator[int]:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await buffer.close()
+
+
+@pytest.mark.parametrize("name", ['a "quay"', "a\\b", "a\\nb", "two\nlines", "}", "Öl, ü=ö"])
+@pytest.mark.parametrize("value", [0.0, 1e300, -0.1, 12345678901234567.0, float("inf")])
+def test_prometheus_reads_every_label_and_value_as_it_was_written(name: str, value: float) -> None:
+    family = Family("laterne_x", GAUGE, f"told: {name}")
+    family.add({"name": name, "other": "b"}, value)
+    assert read(text_of([family])) == {("laterne_x", labelled(name=name, other="b")): value}
+    (found,) = text_string_to_metric_families(text_of([family]).decode())
+    assert (found.documentation, found.type) == (f"told: {name}", "gauge")
+
+
+def test_what_is_told_of_the_process_is_what_prometheus_own_client_tells() -> None:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    theirs, ours = read(generate_latest(registry)), read(text_of(of_this_process()))
+    assert ours.keys() == theirs.keys()
+    for (name, _), value in theirs.items():
+        assert ours[name, ()] == pytest.approx(value, rel=0.1, abs=2), name
 
 
 async def test_every_counter_and_alarm_is_there_under_its_name(tmp_path: Path) -> None:
