@@ -37,16 +37,16 @@ def run_command(arguments: list[str]) -> int:
     where, level = Path(asked.config), "debug" if asked.verbose else None
     looks = asked.command in ("status", "diag")
     configuration = Configuration.of_the_service(where, level) if looks else Configuration.found(where, level)
+    if asked.command == "run":
+        return _run(configuration)
     try:
-        config = configuration.start() if looks or asked.command == "run" else configuration.load()
+        config = configuration.start() if looks else configuration.load()
         if looks:
             _say(configuration.problems)
     except ConfigError as why:
         _say(why.problems)
         return BAD_CONFIGURATION
     _log_to_stderr(config.log_level)
-    if asked.command == "run":
-        return _run(configuration, config)
     try:
         return _look(asked, config)
     except PermissionError as why:
@@ -99,22 +99,27 @@ def _say(problems: list[str]) -> None:
         print(problem, file=sys.stderr)
 
 
-def _run(configuration: "Configuration", config: "Config") -> int:
+def _run(configuration: "Configuration") -> int:
     import asyncio
 
     from laterne_gateway.agent import run
+    from laterne_gateway.config import ConfigError
     from laterne_gateway.database import DatabaseError
     from laterne_gateway.trusts import RosterError
 
+    _log_to_stderr("info")  # until the configuration is read
     log = logging.getLogger("laterne")
     try:
-        asyncio.run(run(configuration, config))
+        asyncio.run(run(configuration))
+    except ConfigError as why:
+        _say(why.problems)
+        return BAD_CONFIGURATION
     except (DatabaseError, RosterError) as why:
         log.error("%s", why)
         return BAD_CONFIGURATION
     except Exception:
         # A part failed that may not fail: the service manager starts us again, the disk says where to go on.
-        log.exception("gateway %s: ended by a failure", config.gateway.id)
+        log.exception("the gateway is ended by a failure")
         return WRONG
     return DONE
 

@@ -57,17 +57,18 @@ class Host:
         return cls(stop, hang_up, ServiceManager.found(), Starts.found())
 
 
-async def run(configuration: Configuration, config: Config, clock: Clock | None = None) -> None:
+async def run(configuration: Configuration, clock: Clock | None = None) -> None:
     """Until SIGTERM or SIGINT; then it returns, all that was received committed and the broker told.
 
-    configuration: where config comes from, and the next one at SIGHUP. Raises DatabaseError or RosterError before
-    anything has started, and whatever a part failed with.
+    Raises ConfigError, DatabaseError or RosterError before anything has started, and whatever a part failed with.
     """
     clock = clock or SystemClock()
     host = Host.found()
     if not await _rested(host):
         host.starts.ended_well()
         return
+    config = configuration.start()
+    log.setLevel(config.log_level.upper())
     if not (config.gateway.directory / FILE_NAME).exists():  # else the last good ones in it may do
         read_bounded(config.gateway.trust, MAX_TRUST_BYTES)
         read_bounded(config.gateway.roster, MAX_ROSTER_BYTES)

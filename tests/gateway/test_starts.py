@@ -66,5 +66,17 @@ async def test_a_process_that_rests_says_so_and_ends_at_once_when_it_is_told(
         assert (tmp_path / "run" / "starts").read_text() == "1"
         assert await gateway.stop() == 0
         assert not (tmp_path / "run" / "starts").exists()
+        # A configuration that nobody has filled in: it must not fill the log for ten years.
+        gateway.config.write_text("[gateway]\n")
+        for _ in range(FREE):
+            await gateway.start()
+            assert gateway.process is not None
+            assert await gateway.process.wait() == 2
+        said = len(gateway.said())
+        await gateway.start()
+        await gateway.says(f"has ended {FREE} times in a row soon after its start: rests")
+        assert await gateway.stop() == 0
+        assert str(gateway.config) in gateway.said()[:said]
+        assert str(gateway.config) not in gateway.said()[said:], "it rests before it reads"
     finally:
         await gateway.end()
