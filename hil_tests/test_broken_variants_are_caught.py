@@ -158,7 +158,7 @@ VARIANTS |= {
     ),
     "passed over when it is refused": Variant(
         "gateway/laterne_gateway/routes/sta_sending.py",
-        (("if await put(self._dead, letter, self._subject, self._health):", "if letter:"),),
+        (("if await self._source.bury(letter):", "if letter:"),),
         PLATFORM,
         "dead >= plan.refused",
         0.5,

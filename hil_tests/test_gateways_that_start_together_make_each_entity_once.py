@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
+from tests.gateway.fake_board import FakeBoard
 from tests.gateway.faulty_way import CUT_BODY, PASS, REFUSE, FaultyWay, Request
 from tests.gateway.parts import Parts, parts
 from tests.gateway.platform import served
@@ -41,6 +42,7 @@ NEEDS = 24  # requests of a gateway that finds nothing: 22 for its entities, and
 MAKES = {2: "Locations", 5: "Things", 9: "Sensors", 12: "ObservedProperties", 15: "Datastreams"}  # which of them
 HUNG = 4  # requests, from an ObservedProperty that is made to a Datastream that hangs on it and was not looked at again
 OBSERVATIONS = 2
+BOARDS = FakeBoard("LE-0001", 1), FakeBoard("LE-0002", 2)
 CHANNEL = 0
 FIRST, SECOND = "first", "second"
 WITHIN_S = 60.0  # a bound for what would hang
@@ -217,14 +219,14 @@ def judge(server: SensorThingsServer, prefix: str, *gateways: Gateway) -> None:
 async def test_each_entity_is_made_once_wherever_gateways_stop_or_die(
     tmp_path: Path, server: SensorThingsServer, fault_sweep: "FaultSweeps"
 ) -> None:
-    async with parts(tmp_path) as around:
+    async with parts(tmp_path, *BOARDS) as around:
         await at_once(fault_sweep("entities of a platform", quick=len(TOGETHER)), 2, partial(run, server, around))
 
 
 async def test_a_gateway_alone_needs_as_many_requests_as_the_cases_reckon_with(
     tmp_path: Path, server: SensorThingsServer
 ) -> None:
-    async with parts(tmp_path) as around, FaultyWay(server).open() as way:
+    async with parts(tmp_path, *BOARDS) as around, FaultyWay(server).open() as way:
         await Gateway("alone", "LE-0001", way, around, "alone/").process()
         assert len(way.requests) == NEEDS
         posts = {one.number: one.path.rpartition("/")[2] for one in way.requests if one.method == "POST"}

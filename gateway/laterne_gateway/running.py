@@ -168,14 +168,17 @@ class Running:
         for settings in self.config.routes:
             if settings.name not in names:
                 continue
+            from laterne_gateway.routes.source import Source
+
+            source = Source(gateway, settings, it.buffer, it.roster, it.clock, it.health, it.dates)
             if isinstance(settings, CivitasSettings):
                 from laterne_gateway.routes.civitas import CivitasRoute
 
-                made.append(CivitasRoute(gateway, settings, it.buffer, it.roster, it.clock, it.health, it.dates))
+                made.append(CivitasRoute(settings, source))
             else:
                 from laterne_gateway.routes.sensorthings import SensorThingsRoute
 
-                made.append(SensorThingsRoute(gateway, settings, it.buffer, it.roster, it.clock, it.health, it.dates))
+                made.append(SensorThingsRoute(settings, source))
         return made
 
     def _start(self, name: str, work: Coroutine[None, None, None]) -> None:

@@ -22,10 +22,11 @@ from laterne_gateway.buffered import Accepted
 from laterne_gateway.clock import Clock, rfc3339
 from laterne_gateway.config import MqttSettings
 from laterne_gateway.dead_letters import DeadLetter
-from laterne_gateway.route_settings import CivitasSettings, SensorThingsSettings
+from laterne_gateway.route_settings import CivitasSettings, RouteSettings, SensorThingsSettings
 from laterne_gateway.routes import beside, sensorthings, sta_queues
 from laterne_gateway.routes.civitas import CivitasRoute
 from laterne_gateway.routes.sensorthings import SensorThingsRoute
+from laterne_gateway.routes.source import Source
 
 ROUTE = "city"
 Key = tuple[str, int, int]  # an observation of these tests: board, sequence, position
@@ -158,10 +159,12 @@ class City:
 
     def route(self, **settings: object) -> SensorThingsRoute:
         said = SensorThingsSettings(ROUTE, self.url, **settings)  # type: ignore[arg-type]
-        parts = self.parts
-        return SensorThingsRoute(
-            parts.settings, said, parts.buffer, parts.roster, parts.clock, parts.health, parts.dates
-        )
+        return SensorThingsRoute(said, self.source(said))
+
+    def source(self, settings: RouteSettings, gateway: str = GATEWAY) -> Source:
+        """For a route of a gateway with this id."""
+        it = self.parts
+        return Source(replace(it.settings, id=gateway), settings, it.buffer, it.roster, it.clock, it.health, it.dates)
 
     @contextlib.asynccontextmanager
     async def delivering(self, **settings: object) -> AsyncIterator[SensorThingsRoute]:
@@ -233,17 +236,9 @@ async def civitas(
     **settings: Any,
 ) -> AsyncIterator[None]:
     """A civitas route delivers from this gateway's buffer to a broker meanwhile. gateway: its id at the broker."""
-    parts = here.parts
     mqtt = MqttSettings(host, port, False, None, password_file, None, None, None, in_flight)
-    route = CivitasRoute(
-        replace(parts.settings, id=gateway),
-        CivitasSettings(ROUTE, mqtt, **settings),
-        parts.buffer,
-        parts.roster,
-        parts.clock,
-        parts.health,
-        parts.dates,
-    )
+    said = CivitasSettings(ROUTE, mqtt, **settings)
+    route = CivitasRoute(said, here.source(said, gateway))
     task = asyncio.create_task(route.run())
     try:
         yield

@@ -68,6 +68,18 @@ async def test_every_observation_reaches_the_broker_in_short_envelopes(tmp_path:
         assert json.loads(seen[0])["things"][0]["properties"]["reference"] == "testingen/LE-0007"
 
 
+async def test_a_board_that_has_left_the_roster_is_not_moved_to_nowhere(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """The platform's flow patches the Thing with what an envelope says of it."""
+    board = FakeBoard("LE-0007", 1)
+    async with city(tmp_path, "", board) as here, heard(mosquitto) as seen, civitas(here, mosquitto.port):
+        for version, entries in enumerate(([board.entry()], []), 2):
+            here.parts.roster_file.write_bytes(here.parts.authority.roster_file(entries, version))
+            await here.parts.reload()
+            await here.put(board, 1)
+            await until(lambda: len(seen) == version - 1)  # noqa: B023 - awaited here
+    assert ["Locations" in json.loads(envelope)["things"][0] for envelope in seen] == [True, False]
+
+
 @pytest.mark.parametrize("what", ["a name that no host can have", "a password that is no text"])
 async def test_a_setting_that_cannot_be_used_is_an_alarm_and_not_the_gateway_s_end(tmp_path: Path, what: str) -> None:
     secret = tmp_path / "secret"

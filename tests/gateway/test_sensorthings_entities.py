@@ -105,6 +105,23 @@ async def test_a_board_is_shown_where_its_post_stands(tmp_path: Path, server: Se
         assert observed["properties"]["name_de"] == "Lufttemperatur"
 
 
+async def test_a_board_that_has_left_the_roster_stays_where_it_was(tmp_path: Path, server: SensorThingsServer) -> None:
+    """Its last reports come when it has been taken out of service, or to another gateway."""
+    (board,) = boards()
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, board) as here:
+        for version, entries in enumerate(([board.entry()], []), 2):
+            for entry in entries:
+                entry.post = Post("Kai-14", 535_412_345, 99_876_543)
+            here.parts.roster_file.write_bytes(here.parts.authority.roster_file(entries, version))
+            await here.parts.reload()
+            await here.put(board, 2, READINGS)
+            async with here.delivering():
+                await here.delivered()
+        here.check(server)
+        assert here.alarms() == []
+        assert [request for request in way.requests if request.method == "PATCH"] == []
+
+
 @pytest.mark.parametrize("status", [403, 405, 500])
 async def test_a_platform_that_lets_nobody_move_a_board_gets_its_observations_all_the_same(
     tmp_path: Path, server: SensorThingsServer, status: int

@@ -13,7 +13,7 @@ from tests.gateway.faulty_way import PASS, Done, FaultyWay, Request, Says
 from tests.gateway.platform import MINUTE_MS, ROUTE, T0_MS, city, served, shorten_pauses, stored
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
-from laterne_gateway.dead_letters import DeadLetters
+from laterne_gateway.route_settings import SensorThingsSettings
 from laterne_gateway.routes import feed as feed_module
 from laterne_gateway.routes import sta_server
 from laterne_gateway.routes.feed import Feed, UnderWay
@@ -130,9 +130,8 @@ async def test_long_reports_do_not_fill_the_memory(tmp_path: Path) -> None:
             if sum(taken) >= feed_module.MAX_AHEAD:
                 all_read.set()
 
-        parts, (lane,) = here.parts, here.parts.buffer.part(ROUTE)
-        dead = DeadLetters(ROUTE, parts.buffer, parts.clock)
-        feed = Feed("route city", lane, post, None, parts.buffer, parts.dates, dead, parts.clock, parts.health)
+        (lane,) = here.parts.buffer.part(ROUTE)
+        feed = Feed(here.source(SensorThingsSettings(ROUTE, "")), lane, post, None)
         running = asyncio.create_task(feed.run())
         await all_read.wait()
         for _ in range(100):

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.faulty_way import Done, Request
+from tests.gateway.parts import until
 from tests.gateway.platform import city, dead_key, served, shorten_pauses, stored
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
-from laterne_gateway.routes import sta_sending
+from laterne_gateway.routes import feed, sta_sending
 from laterne_protocol import fields
 
 Rule = Callable[[Request], str | int | Done]
@@ -92,9 +93,27 @@ async def test_gaps_that_were_noticed_together_are_told_one_after_the_other(
         assert [(one.value, one.parameters["from"], one.parameters["to"]) for one in lost] == [(3, 2, 4), (3, 6, 8)]
 
 
-async def test_a_report_without_a_time_is_a_dead_letter_until_its_start_is_dated(
-    tmp_path: Path, server: SensorThingsServer
+async def test_a_report_without_a_time_waits_for_the_first_answers_to_a_gateway_that_has_begun(
+    tmp_path: Path, server: SensorThingsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What dated its start was in the memory of the process before; the board's next answer tells it again."""
+    monkeypatch.setattr(feed, "CLOCK_AGAIN_S", 0.02)
+    (board,) = boards()
+    async with city(tmp_path, server.url, board) as here:
+        board.utc_ms = None
+        await here.put_report(board, 1)
+        async with here.delivering():
+            await until(lambda: bool(here.counted("waits for a report's time")))
+            here.parts.dates.learn((board.name, board.key.kid), board.boot, (0, 1_795_200_000_000, 20))
+            await here.delivered()
+        assert len(stored(server, board.name)) == 4
+        assert await here.dead() == []
+
+
+async def test_a_report_without_a_time_is_a_dead_letter_until_its_start_is_dated(
+    tmp_path: Path, server: SensorThingsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "DATED_WITHIN_S", 0.0)
     street = boards()
     async with city(tmp_path, server.url, *street) as here:
         board = street[0]

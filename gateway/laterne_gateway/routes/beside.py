@@ -4,15 +4,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from laterne_gateway.buffer import Buffer
 from laterne_gateway.buffered import Gap, Row
-from laterne_gateway.clock import Clock
-from laterne_gateway.dates import Dates
-from laterne_gateway.dead_letters import LOOK_EVERY_S, WHOLE_REPORT, DeadLetter, DeadLetters
-from laterne_gateway.health import Health
-from laterne_gateway.routes.feed import UnderWay, put
+from laterne_gateway.dead_letters import LOOK_EVERY_S, WHOLE_REPORT, DeadLetter
+from laterne_gateway.routes.feed import UnderWay
 from laterne_gateway.routes.observations import NoTime, NotReadable, Observation, observation_of, observations_of
 from laterne_gateway.routes.quantities import LOST
+from laterne_gateway.routes.source import Source
 from laterne_gateway.writer import AGAIN_S, StoreError
 from laterne_protocol.report import GOOD
 
@@ -27,46 +24,31 @@ PostBeside = Callable[[list[Observation], UnderWay, DeadLetter | None], Awaitabl
 class Beside:
     """post: takes observations as a feed's does; the dead letter that one was, if it was one by itself."""
 
-    def __init__(
-        self,
-        route: str,
-        post: PostBeside,
-        buffer: Buffer,
-        dates: Dates,
-        dead: DeadLetters,
-        clock: Clock,
-        health: Health,
-    ) -> None:
-        self._route = route
-        self._subject = f"route {route}"
+    def __init__(self, source: Source, post: PostBeside) -> None:
+        self._source = source
         self._post = post
-        self._buffer = buffer
-        self._dates = dates
-        self._dead = dead
-        self._clock = clock
-        self._health = health
 
     async def tell_gaps(self) -> None:
         """For ever: each gap becomes an observation of how many reports were lost. One may be told twice."""
         while True:
-            gaps = await self._buffer.gaps(self._route, GAPS_AT_ONCE)
-            now_ms = self._clock.utc_ms()
+            gaps = await self._source.buffer.gaps(self._source.name, GAPS_AT_ONCE)
+            now_ms = self._source.clock.utc_ms()
             if now_ms is None:
                 await asyncio.sleep(LOOK_EVERY_S)
                 continue
             await self._deliver([_observation(gap, now_ms + number) for number, gap in enumerate(gaps)], None)
-            self._health.count(self._subject, "gaps told", len(gaps))
+            self._source.health.count(self._source.subject, "gaps told", len(gaps))
             try:
-                await self._buffer.told(self._route, gaps[-1].id)
+                await self._source.buffer.told(self._source.name, gaps[-1].id)
             except StoreError as why:
-                log.debug("%s: gaps are told again: %s", self._subject, why)
+                log.debug("%s: gaps are told again: %s", self._source.subject, why)
                 await asyncio.sleep(AGAIN_S)
 
     async def send_dead_letters(self) -> None:
         """For ever: those that an operator wants to be sent again."""
         while True:
-            self._health.note(self._subject, "dead letters waiting", await self._dead.count())
-            for letter in await self._dead.to_send_again():
+            self._source.health.note(self._source.subject, "dead letters waiting", await self._source.dead.count())
+            for letter in await self._source.dead.to_send_again():
                 await self._send_again(letter)
             await asyncio.sleep(LOOK_EVERY_S)
 
@@ -75,7 +57,7 @@ class Beside:
         try:
             if is_report:
                 row = Row(0, letter.board, letter.sequence, None, None, letter.body)
-                observations, _ = observations_of(row, self._dates)
+                observations, _ = observations_of(row, self._source.dates)
             else:
                 observations = [observation_of(letter.body)]
         except (NotReadable, NoTime, ValueError, TypeError, LookupError, AttributeError) as why:
@@ -83,16 +65,16 @@ class Beside:
             again = DeadLetter(
                 letter.board, letter.sequence, letter.place, f"cannot be read: {why}", letter.body, id=letter.id
             )
-            await put(self._dead, again, self._subject, self._health)
+            await self._source.bury(again)
             return
         refused = await self._deliver(observations, None if is_report else letter)
-        self._health.count(self._subject, "dead letters sent again")
+        self._source.health.count(self._source.subject, "dead letters sent again")
         if refused and not is_report:
             return  # it is one again, and somebody may have marked it anew already; of a report its parts are
         try:
-            await self._dead.taken(letter)
+            await self._source.dead.taken(letter)
         except StoreError as why:  # it is sent once more, and found there
-            log.debug("%s: dead letter %d stays: %s", self._subject, letter.id, why)
+            log.debug("%s: dead letter %d stays: %s", self._source.subject, letter.id, why)
 
     async def _deliver(self, observations: list[Observation], letter: DeadLetter | None) -> bool:
         """Whether one of them was refused."""

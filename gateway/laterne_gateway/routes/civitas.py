@@ -31,24 +31,19 @@ from typing import NamedTuple
 import aiomqtt
 
 from laterne_gateway.backoff import Backoff
-from laterne_gateway.buffer import Buffer
 from laterne_gateway.buffered import Lane
-from laterne_gateway.clock import Clock
-from laterne_gateway.config import GatewaySettings
-from laterne_gateway.dates import Dates
-from laterne_gateway.dead_letters import DeadLetter, DeadLetters
-from laterne_gateway.health import Health
-from laterne_gateway.roster import RosterKeeper
+from laterne_gateway.dead_letters import DeadLetter
 from laterne_gateway.route_settings import CIVITAS, MAX_MAX_BYTES, MIN_MAX_BYTES, CivitasSettings
 from laterne_gateway.routes.beside import Beside
 from laterne_gateway.routes.civitas_envelope import TAIL, head_of, part_of
 from laterne_gateway.routes.connection import PACKET_TOO_LARGE, Connection, cause_of, words_of
 from laterne_gateway.routes.delivery import PUBACK_WITHIN_S
-from laterne_gateway.routes.feed import LEFT_BEHIND, Feed, UnderWay, put
+from laterne_gateway.routes.feed import LEFT_BEHIND, Feed, UnderWay
 from laterne_gateway.routes.mqtt import BASE_S, CAP_S, STABLE_S, first_of, until_one_fails
 from laterne_gateway.routes.observations import Observation
 from laterne_gateway.routes.pace import Pace
 from laterne_gateway.routes.route import SENT
+from laterne_gateway.routes.source import Source
 from laterne_gateway.routes.stream import string
 from laterne_gateway.routes.tls import certificate_words, pause_s, tls_context
 
@@ -67,28 +62,16 @@ Key = tuple[str, int, int, str, int]  # an observation: board, channel and its i
 class CivitasRoute:
     kind, level = CIVITAS, SENT
 
-    def __init__(
-        self,
-        gateway: GatewaySettings,
-        settings: CivitasSettings,
-        buffer: Buffer,
-        roster: RosterKeeper,
-        clock: Clock,
-        health: Health,
-        dates: Dates,
-    ) -> None:
+    def __init__(self, settings: CivitasSettings, source: Source) -> None:
         self.name = settings.name
         self._settings = settings
-        self._buffer = buffer
-        self._roster = roster
-        self._clock = clock
-        self._health = health
-        self._dates = dates
-        self._subject = f"route {settings.name}"
-        self._prefix = f"{gateway.tenant}/" if settings.prefix is None else settings.prefix
-        self._identifier = f"laterne-{gateway.tenant}-{gateway.id}-{settings.name}"
+        self._source = source
+        self._subject = source.subject
+        self._prefix = source.prefix
+        self._clock = source.clock
+        self._health = source.health
+        self._identifier = f"laterne-{source.gateway.tenant}-{source.gateway.id}-{settings.name}"
         self._broker = f"{settings.mqtt.host}:{settings.mqtt.port}"
-        self._dead = DeadLetters(settings.name, buffer, clock)
         self._max_bytes = settings.max_bytes  # less where a broker has said that it takes less
         # What was refused: how many it may go with, 0: it was alone; and why. Kept over connections, because a broker
         # may hang up after a refusal. At most what was under way at a time.
@@ -128,10 +111,8 @@ class CivitasRoute:
             self._health.clear(self._subject, "broker")
             log.info("%s: connected to %s", self._subject, self._broker)
             sending = _Sending(self, client, topic)
-            *backlog, live = self._buffer.part(self.name, LEFT_BEHIND)
-            beside = Beside(
-                self.name, sending.post_beside, self._buffer, self._dates, self._dead, self._clock, self._health
-            )
+            *backlog, live = self._source.buffer.part(self.name, LEFT_BEHIND)
+            beside = Beside(self._source, sending.post_beside)
             await until_one_fails(
                 client.ended(),
                 self._feed(live, sending, None).run(),
@@ -148,17 +129,14 @@ class CivitasRoute:
             await self._feed(lane, sending, pace).run()
 
     def _feed(self, lane: Lane, sending: "_Sending", pace: Pace | None) -> Feed:
-        return Feed(
-            self._subject, lane, sending.post, pace, self._buffer, self._dates, self._dead, self._clock, self._health
-        )
+        return Feed(self._source, lane, sending.post, pace)
 
     def envelopes(self, observations: list[Observation]) -> Iterator[tuple[bytes, list[Observation]]]:
         """Messages of at most max_bytes with the observations of one board, and which are in each."""
         if not observations:
             return
         board = observations[0].board
-        entry = self._roster.entry(board)
-        head = head_of(self._prefix, board, None if entry is None else entry.post)
+        head = head_of(self._prefix, board, self._source.roster.entry(board))
         parts: list[bytes] = []
         within: list[Observation] = []
         size, limit = len(head) + len(TAIL), len(observations)
@@ -211,7 +189,7 @@ class CivitasRoute:
         _, why = self._refused[_key(one)]
         found = letter or DeadLetter(one.board, one.sequence, one.place, why, one.to_json())
         found = DeadLetter(found.board, found.sequence, found.place, why, found.body, id=found.id)
-        if not await put(self._dead, found, self._subject, self._health):
+        if not await self._source.bury(found):
             raise aiomqtt.MqttError("no more dead letters are kept")  # this route waits
         self._refused.pop(_key(one), None)
         under_way.refused = True

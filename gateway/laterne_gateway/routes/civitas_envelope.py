@@ -9,26 +9,31 @@ import json
 
 from laterne_gateway.routes.observations import Observation
 from laterne_gateway.routes.sta_names import datastream_name, datastream_reference, location_of, row_of, thing_reference
-from laterne_protocol.roster import Post
+from laterne_protocol.roster import Entry
 
 TAIL = b"]}"
 
 
-def head_of(prefix: str, board: str, post: Post | None) -> bytes:
-    """All before the first observation: the board as a Thing, and where it hangs. prefix: of references."""
-    thing = {
+def head_of(prefix: str, board: str, entry: Entry | None) -> bytes:
+    """All before the first observation: the board as a Thing, and where it hangs. prefix: of references.
+
+    entry: of the roster; None: the board has left it, and stays where it was.
+    """
+    post = None if entry is None else entry.post
+    thing: dict[str, object] = {
         "name": board if post is None else f"{post.name} {board}",
         "description": f"board {board}" if post is None else f"board {board} on lamp post {post.name}",
         "properties": {"reference": thing_reference(prefix, board), "board": board},
-        "Locations": [
+    }
+    if entry is not None:
+        thing["Locations"] = [
             {
                 "name": board if post is None else post.name,
                 "description": f"where board {board} hangs",
                 "encodingType": "application/geo+json",
                 "location": location_of(board, post),
             }
-        ],
-    }
+        ]
     return b'{"things":[' + _json(thing) + b'],"observations":['
 
 

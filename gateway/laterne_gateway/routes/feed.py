@@ -9,21 +9,18 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from laterne_gateway.buffer import Buffer
 from laterne_gateway.buffered import Lane, Row
-from laterne_gateway.clock import Clock
-from laterne_gateway.dates import Dates
-from laterne_gateway.dead_letters import WHOLE_REPORT, DeadLetter, DeadLetters
-from laterne_gateway.health import Health
+from laterne_gateway.dead_letters import WHOLE_REPORT, DeadLetter
 from laterne_gateway.routes.observations import NoTime, NotReadable, Observation, observations_of
 from laterne_gateway.routes.pace import Pace
-from laterne_gateway.writer import AGAIN_S, StoreError
+from laterne_gateway.routes.source import Source
 
 log = logging.getLogger("laterne")
 
 READ_AT_ONCE = 64  # rows from the buffer
 LEFT_BEHIND = 20  # reports, of 96 readings each a second's observations: what is live never waits behind more
 MAX_AHEAD = 4000  # observations of a lane in memory: 1.5 MiB
+DATED_WITHIN_S = 60.0  # of a route's beginning: by then boards that are there have shaken hands, some dozen on a bus
 CLOCK_AGAIN_S = 5.0  # how often a report without a time looks whether there is one now
 
 
@@ -56,25 +53,15 @@ class Feed:
 
     def __init__(
         self,
-        subject: str,
+        source: Source,
         lane: Lane,
         post: Post,
         pace: Pace | None,
-        buffer: Buffer,
-        dates: Dates,
-        dead: DeadLetters,
-        clock: Clock,
-        health: Health,
     ) -> None:
         self.lane = lane
         self.pace = pace
-        self._subject = subject
+        self._source = source
         self._post = post
-        self._buffer = buffer
-        self._dates = dates
-        self._dead = dead
-        self._clock = clock
-        self._health = health
         self._read_id = lane.delivered
         self._open: deque[UnderWay] = deque()
         self._ahead = 0  # observations under way
@@ -88,22 +75,22 @@ class Feed:
 
     async def run(self) -> None:
         """Delivers the lane to its end, for ever while it has none."""
-        with self._buffer.watched(self._news):
+        with self._source.buffer.watched(self._news):
             while True:
                 self._news.clear()  # before we look, so that nothing is missed
                 self._move()
                 upto = self.lane.upto
-                last_id = self._buffer.last_id if upto is None else upto
+                last_id = self._source.buffer.last_id if upto is None else upto
                 if self._ahead < MAX_AHEAD and self._read_id < last_id:
                     await self._read(last_id)
                 elif self._open or upto is None:
                     await self._news.wait()
                 else:
-                    self._buffer.delivered(self.lane, upto)
+                    self._source.buffer.delivered(self.lane, upto)
                     return
 
     async def _read(self, last_id: int) -> None:
-        rows = await self._buffer.oldest(self._read_id, READ_AT_ONCE, last_id)
+        rows = await self._source.buffer.oldest(self._read_id, READ_AT_ONCE, last_id)
         for row in rows:
             observations = await self._translated(row)
             if self.pace is not None:
@@ -125,24 +112,27 @@ class Feed:
     async def _translated(self, row: Row) -> list[Observation]:
         while True:
             try:
-                observations, without_value = observations_of(row, self._dates)
+                observations, without_value = observations_of(row, self._source.dates)
             except NotReadable as why:
                 if await self.bury(row, str(why)):
                     return []
             except NoTime as why:
-                # While this machine has no time itself it dates nothing; the board's next answer after that may.
-                if self._clock.utc_ms() is not None and await self.bury(row, str(why)):
+                # While this machine has no time itself it dates nothing; the board's next answer after that may. What a
+                # former process knew of starts has gone with it: the first answers tell it again.
+                is_new = self._source.clock.monotonic_s() - self._source.began_s < DATED_WITHIN_S
+                if not is_new and self._source.clock.utc_ms() is not None and await self.bury(row, str(why)):
                     return []
+                self._source.health.count(self._source.subject, "waits for a report's time")
             else:
                 if without_value:
-                    self._health.count(self._subject, "readings without a value", without_value)
+                    self._source.health.count(self._source.subject, "readings without a value", without_value)
                 return observations
             await asyncio.sleep(CLOCK_AGAIN_S)
 
     async def bury(self, row: Row, reason: str) -> bool:
         """The whole report becomes a dead letter. False: there are too many."""
         letter = DeadLetter(row.board, row.sequence, WHOLE_REPORT, reason, row.body)
-        return await put(self._dead, letter, self._subject, self._health)
+        return await self._source.bury(letter)
 
     def _move(self) -> None:
         last_id = count = 0
@@ -151,34 +141,7 @@ class Feed:
             self._ahead -= self._sizes.popleft()
             count += 1
         if count:
-            self._health.count(
-                self._subject, "reports delivered" if self.lane.upto is None else "backlog delivered", count
+            self._source.health.count(
+                self._source.subject, "reports delivered" if self.lane.upto is None else "backlog delivered", count
             )
-            self._buffer.delivered(self.lane, last_id)
-
-
-async def put(dead: DeadLetters, letter: DeadLetter, subject: str, health: Health) -> bool:
-    """Keeps a dead letter, however long the disk is away. False: there are too many; an alarm stands."""
-    while True:
-        try:
-            kept = await dead.put(letter)
-        except StoreError as why:
-            log.debug("%s: a dead letter is not on the disk yet: %s", subject, why)
-            await asyncio.sleep(AGAIN_S)
-            continue
-        if kept:
-            health.count(subject, "dead letters")
-            health.clear(subject, "dead letters full")
-            health.alarm(
-                subject,
-                "dead letters",
-                f"the platform refuses observations for good, such as {letter.board} report {letter.sequence} "
-                f"({letter.reason[:120]}): see `laterne-gateway dead list`, then `dead retry`",
-            )
-        else:
-            health.alarm(
-                subject,
-                "dead letters full",
-                "no more dead letters are kept: this route waits until `laterne-gateway dead retry` has made room",
-            )
-        return kept
+            self._source.buffer.delivered(self.lane, last_id)

@@ -25,19 +25,14 @@ import logging
 import ssl
 
 from laterne_gateway.backoff import Backoff
-from laterne_gateway.buffer import Buffer
 from laterne_gateway.buffered import Lane
-from laterne_gateway.clock import Clock
-from laterne_gateway.config import GatewaySettings
-from laterne_gateway.dates import Dates
-from laterne_gateway.dead_letters import DeadLetter, DeadLetters
-from laterne_gateway.health import Health
-from laterne_gateway.roster import RosterKeeper
+from laterne_gateway.dead_letters import DeadLetter
 from laterne_gateway.route_settings import SENSORTHINGS, SensorThingsSettings
 from laterne_gateway.routes.beside import Beside
 from laterne_gateway.routes.feed import LEFT_BEHIND, Feed, UnderWay
 from laterne_gateway.routes.observations import Observation
 from laterne_gateway.routes.pace import Pace
+from laterne_gateway.routes.source import Source
 from laterne_gateway.routes.sta_entities import Entities
 from laterne_gateway.routes.sta_looking import NO_LANE, Looking
 from laterne_gateway.routes.sta_queues import Parts, Queues, Waiting
@@ -53,47 +48,29 @@ BASE_S, CAP_S, STABLE_S = 1.0, 300.0, 60.0
 class SensorThingsRoute:
     kind = SENSORTHINGS
 
-    def __init__(
-        self,
-        gateway: GatewaySettings,
-        settings: SensorThingsSettings,
-        buffer: Buffer,
-        roster: RosterKeeper,
-        clock: Clock,
-        health: Health,
-        dates: Dates,
-    ) -> None:
+    def __init__(self, settings: SensorThingsSettings, source: Source) -> None:
         self.name = settings.name
         self.level = settings.level
         self._settings = settings
-        self._buffer = buffer
-        self._clock = clock
-        self._health = health
-        self._dates = dates
-        self._subject = f"route {settings.name}"
+        self._source = source
+        self._subject = source.subject
+        self._buffer = source.buffer
+        self._clock = source.clock
+        self._health = source.health
         self._server = Server(settings)
-        prefix = f"{gateway.tenant}/" if settings.prefix is None else settings.prefix
-        self._entities = Entities(self._subject, gateway, prefix, self._server, roster, health)
-        self._dead = DeadLetters(settings.name, buffer, clock)
+        self._entities = Entities(
+            source.subject, source.gateway, source.prefix, self._server, source.roster, source.health
+        )
         self._queues = Queues(settings.rows)
-        self._looking = Looking(self._subject, self._server, self._entities, health)
+        self._looking = Looking(source.subject, self._server, self._entities, source.health)
         self._sending = Sending(
-            self._subject,
-            self.level,
-            self._server,
-            self._entities,
-            self._looking,
-            self._queues,
-            self._dead,
-            self._is_live,
-            clock,
-            health,
+            source, self.level, self._server, self._entities, self._looking, self._queues, self._is_live
         )
         self._news = asyncio.Event()
-        self._pace = Pace(settings.backlog_a_second, clock)
+        self._pace = Pace(settings.backlog_a_second, source.clock)
         self._feeds: dict[int, Feed] = {}
         self._feeding: asyncio.TaskGroup | None = None
-        self._doubtful_to = buffer.last_id  # reports of a former process, which may have sent them
+        self._doubtful_to = source.buffer.last_id  # reports of a former process, which may have sent them
         self._backoff = Backoff(BASE_S, CAP_S, floor_s=BASE_S / 5, stable_s=STABLE_S)
         # The first observation at a place makes the server make a FeatureOfInterest, and one server makes two when two
         # come together, and after that fails with every observation there.
@@ -103,7 +80,7 @@ class SensorThingsRoute:
         self._probed = False
         self._again_s = 0.0
         self._under_way = 0
-        self._well_since_s = clock.monotonic_s()
+        self._well_since_s = source.clock.monotonic_s()
 
     async def run(self) -> None:
         while True:
@@ -123,9 +100,7 @@ class SensorThingsRoute:
             self._begin()
             for _ in range(self._settings.parallel):
                 group.create_task(self._work())
-            beside = Beside(
-                self.name, self._post_beside, self._buffer, self._dates, self._dead, self._clock, self._health
-            )
+            beside = Beside(self._source, self._post_beside)
             group.create_task(beside.tell_gaps())
             group.create_task(beside.send_dead_letters())
 
@@ -147,9 +122,7 @@ class SensorThingsRoute:
 
     def _feed(self, lane: Lane, pace: Pace | None) -> None:
         assert self._feeding is not None
-        feed = self._feeds[lane.begins] = Feed(
-            self._subject, lane, self._post, pace, self._buffer, self._dates, self._dead, self._clock, self._health
-        )
+        feed = self._feeds[lane.begins] = Feed(self._source, lane, self._post, pace)
         self._feeding.create_task(self._run_feed(feed))
 
     async def _run_feed(self, feed: Feed) -> None:

@@ -197,7 +197,8 @@ class Entities:
         if found is None:
             located = {"Locations": [{"@iot.id": await self._location(board, place, post)}]}
             found, _ = await self._once.one("Things", reference, content | located)
-        if place not in await self._places_of(found):
+        # A board that has left the roster stays where it was.
+        if self._roster.entry(board) is not None and place not in await self._places_of(found):
             await self._move(board, found, content, await self._location(board, place, post))
         made = self._things[board] = _Thing(found, place)
         return made

@@ -5,11 +5,9 @@ Whatever is not settled when this returns or raises stays in `parts`, and goes b
 
 from collections.abc import Callable
 
-from laterne_gateway.clock import Clock
-from laterne_gateway.dead_letters import DeadLetter, DeadLetters
-from laterne_gateway.health import Health
-from laterne_gateway.routes.feed import put
+from laterne_gateway.dead_letters import DeadLetter
 from laterne_gateway.routes.route import STORED
+from laterne_gateway.routes.source import Source
 from laterne_gateway.routes.sta_entities import Entities
 from laterne_gateway.routes.sta_looking import Looking
 from laterne_gateway.routes.sta_names import COMPONENTS, row_of
@@ -25,27 +23,24 @@ class Sending:
 
     def __init__(
         self,
-        subject: str,
+        source: Source,
         level: str,
         server: Server,
         entities: Entities,
         looking: Looking,
         queues: Queues,
-        dead: DeadLetters,
         is_live: Callable[[Waiting], bool],
-        clock: Clock,
-        health: Health,
     ) -> None:
-        self._subject = subject
+        self._source = source
+        self._subject = source.subject
         self._level = level
         self._server = server
         self._entities = entities
         self._looking = looking
         self._queues = queues
-        self._dead = dead
         self._is_live = is_live
-        self._clock = clock
-        self._health = health
+        self._clock = source.clock
+        self._health = source.health
         self._written = 0
 
     async def send(self, parts: Parts) -> None:
@@ -134,7 +129,7 @@ class Sending:
         one = waiting.observation
         letter = waiting.letter or DeadLetter(one.board, one.sequence, one.place, reason, one.to_json())
         letter = DeadLetter(letter.board, letter.sequence, letter.place, reason, letter.body, id=letter.id)
-        if await put(self._dead, letter, self._subject, self._health):
+        if await self._source.bury(letter):
             parts[stream].remove(waiting)
             waiting.under_way.refused = True
             waiting.under_way.settle()

@@ -1,0 +1,68 @@
+"""What routes that translate have in common: whose reports they read, and where they keep what is refused."""
+
+import asyncio
+import logging
+
+from laterne_gateway.buffer import Buffer
+from laterne_gateway.clock import Clock
+from laterne_gateway.config import GatewaySettings
+from laterne_gateway.dates import Dates
+from laterne_gateway.dead_letters import DeadLetter, DeadLetters
+from laterne_gateway.health import Health
+from laterne_gateway.roster import RosterKeeper
+from laterne_gateway.route_settings import RouteSettings
+from laterne_gateway.writer import AGAIN_S, StoreError
+
+log = logging.getLogger("laterne")
+
+
+class Source:
+    """Of one route, as long as that runs. subject: in the health. prefix: of references. began_s: monotonic."""
+
+    def __init__(
+        self,
+        gateway: GatewaySettings,
+        settings: RouteSettings,
+        buffer: Buffer,
+        roster: RosterKeeper,
+        clock: Clock,
+        health: Health,
+        dates: Dates,
+    ) -> None:
+        self.gateway = gateway
+        self.name = settings.name
+        self.subject = f"route {settings.name}"
+        self.prefix = f"{gateway.tenant}/" if settings.prefix is None else settings.prefix
+        self.buffer = buffer
+        self.roster = roster
+        self.clock = clock
+        self.health = health
+        self.dates = dates
+        self.dead = DeadLetters(settings.name, buffer, clock)
+        self.began_s = clock.monotonic_s()
+
+    async def bury(self, letter: DeadLetter) -> bool:
+        """Keeps a dead letter, however long the disk is away. False: there are too many; an alarm stands."""
+        while True:
+            try:
+                kept = await self.dead.put(letter)
+            except StoreError as why:
+                log.debug("%s: a dead letter is not on the disk yet: %s", self.subject, why)
+                await asyncio.sleep(AGAIN_S)
+                continue
+            if kept:
+                self.health.count(self.subject, "dead letters")
+                self.health.clear(self.subject, "dead letters full")
+                self.health.alarm(
+                    self.subject,
+                    "dead letters",
+                    f"the platform refuses observations for good, such as {letter.board} report {letter.sequence} "
+                    f"({letter.reason[:120]}): see `laterne-gateway dead list`, then `dead retry`",
+                )
+            else:
+                self.health.alarm(
+                    self.subject,
+                    "dead letters full",
+                    "no more dead letters are kept: this route waits until `laterne-gateway dead retry` has made room",
+                )
+            return kept
