@@ -24,6 +24,7 @@ import logging
 import os
 import re
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +42,7 @@ DAMAGED = FILE_NAME + ".damaged-"
 SUFFIXES = ("-wal", "-shm", "")
 _NAMES = tuple(FILE_NAME + suffix for suffix in SUFFIXES)
 PAGES_A_COMMIT = 4096
+OPERATIONS_A_TURN = 100_000  # of SQLite's machine: some thousand rows
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,10 @@ def finish(directory: Path) -> None:
     (directory / HALF_MADE).unlink(missing_ok=True)
 
 
-def repair(directory: Path, why: str, known: Known) -> Outcome:
+def repair(directory: Path, why: str, known: Known, turned: Callable[[], None] = lambda: None) -> Outcome:
     """Puts a new database with all that can be read into the damaged one's place. Raises OSError, sqlite3.Error.
 
-    Nobody may have the database open.
+    Nobody may have the database open. turned: is told again and again that it goes on, it may take a minute.
     """
     finish(directory)
     half_made = directory / HALF_MADE
@@ -92,6 +94,7 @@ def repair(directory: Path, why: str, known: Known) -> Outcome:
         raise OSError(errno.ENOSPC, f"the damaged database can be repaired when {needed} bytes are free")
     log.warning("buffer: %s is damaged (%s): what can be read is copied", directory / FILE_NAME, why)
     copy = sqlite3.connect(half_made, isolation_level=None)
+    copy.set_progress_handler(turned, OPERATIONS_A_TURN)
     try:
         copy.execute(f"pragma page_size = {PAGE_BYTES}")
         copy.execute("pragma journal_mode = off")

@@ -185,7 +185,7 @@ class Writer:
         try:
             going_on = True
             while going_on:
-                self.turned_s = time.monotonic()
+                self._turned()
                 try:
                     if self._trouble is not None:
                         why, self._trouble = self._trouble, None
@@ -203,13 +203,16 @@ class Writer:
             if self._db is not None:
                 self._db.close()
 
+    def _turned(self) -> None:
+        self.turned_s = time.monotonic()
+
     def _turn(self) -> bool:
         with self._condition:
             while not self._reads and not self._stopping:
                 wait_s = self._wait_s()
                 if wait_s is not None and wait_s <= 0:
                     break
-                self.turned_s = time.monotonic()
+                self._turned()
                 self._condition.wait(TURN_WITHIN_S if wait_s is None else min(wait_s, TURN_WITHIN_S))
             stopping = self._stopping
             reads, self._reads = self._reads, []
@@ -314,7 +317,7 @@ class Writer:
         soon = time.monotonic() - self._repaired_s < REPAIR_AT_MOST_EVERY_S  # it did not help: not again at once
         if (damaged or self._unreadable >= UNREADABLE_TIMES) and not soon:
             self._unreadable, self._repaired_s = 0, time.monotonic()
-            outcome = salvage.repair(self._directory, str(why), self._known())
+            outcome = salvage.repair(self._directory, str(why), self._known(), self._turned)
             self._open(outcome)
 
     def _wait_for_disk(self) -> bool:

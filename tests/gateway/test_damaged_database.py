@@ -21,6 +21,7 @@ from laterne_gateway import buffered, database_pages, ledger, salvage
 from laterne_gateway.buffer import Buffer
 from laterne_gateway.buffered import PAST, REPEATED, STORED, Gap
 from laterne_gateway.database import FILE_NAME, PAGE_BYTES, WAL_NAME
+from laterne_gateway.writer import Writer
 
 BOARDS = ("LE-1", "LE-2", "LE-3")
 SEQUENCES = 60
@@ -129,6 +130,20 @@ async def test_any_page_may_be_damaged_and_every_report_is_kept_or_stated(tmp_pa
                 }
         await buffer.close()
         shutil.rmtree(place)
+
+
+async def test_a_repair_that_takes_long_is_seen_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the watchdog takes the disk's thread for hung and ends the process in the midst of it."""
+    monkeypatch.setattr(salvage, "OPERATIONS_A_TURN", 100)
+    await filled(tmp_path)
+    into_file(tmp_path)
+    overwrite(tmp_path, 1, bytes(PAGE_BYTES))
+    turned: list[Writer] = []
+    monkeypatch.setattr(Writer, "_turned", lambda writer: turned.append(writer))
+    buffer = open_buffer(tmp_path)
+    await buffer.opened()
+    await buffer.close()
+    assert len(turned) > 50
 
 
 async def test_what_is_in_the_log_only_is_kept(tmp_path: Path) -> None:
