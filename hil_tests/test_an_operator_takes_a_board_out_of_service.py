@@ -111,7 +111,7 @@ async def test_only_the_operators_order_gives_a_technician_a_board_in_service_ba
         operator = Operator(asker)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(repl, "ATTEMPTS", 1)
-            with pytest.raises(NoRepl, match="decommission it"):
+            with pytest.raises(NoRepl, match="decommissions it"):
                 await asyncio.to_thread(flash)
         told = operator.order(order.DECOMMISSION, True)
         answer = await operator.tell(told)

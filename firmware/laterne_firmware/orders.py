@@ -55,6 +55,8 @@ def work(sessions: "Sessions", step: int, body: bytes) -> "Work":
         told = order.order_of(payload)
         if told.board != sessions.identity.board:
             raise ObjectError("it is for another board")
+        if step != messages.ORDER and told.action != order.DECOMMISSION:  # a gateway judges when others are over
+            raise ObjectError("by USB only the end of service is ordered")
     except WireError as why:
         sessions.log("an order was refused: %s" % why)
         return b""

@@ -27,6 +27,8 @@ answered, the work is undone, and the gateway will ask again.
 
 import asyncio
 import gc
+import select
+import sys
 
 from micropython import const
 
@@ -59,11 +61,13 @@ MESSAGE_1, MESSAGE_3, INTRODUCTION, INTRODUCED = 1, 3, 6, 7
 # Work of the same kind that comes in records, by the types of messages: a newer trust, an order, a receipt's arrival,
 TRUST, ORDER, RECEIPT_ARRIVED = 20, 22, 24
 UPDATE = 26  # the envelope of a release
+BY_USB = 30  # an order that a technician brings
 
 ANSWER_WITHIN_MS = 100  # of the question's last byte; later it waits for the same question
 HOLDS_MS = 10000  # so long a handshake keeps others out after its last step
 _FORGOTTEN_MS = const(40000)  # a gateway gives up after 30 s: then the modules leave memory
 _LOOK_MS = const(20)
+_USB_BYTES = const(256)  # looked at in a second: noise without an end costs no more
 _LAST_WORDS_MS = const(3000)  # the gateway may ask for the last answer once more
 # Free before any work begins: the most that it takes (README.md, "Memory"), and what all other tasks take meanwhile.
 NEEDED_BYTES = 28 * 1024
@@ -78,6 +82,7 @@ DONE_BY = {
     ORDER: "laterne_firmware.orders",
     RECEIPT_ARRIVED: "laterne_firmware.orders",
     UPDATE: "laterne_firmware.judging",
+    BY_USB: "laterne_firmware.orders",
 }
 
 LOADED_MEANWHILE = (
@@ -87,6 +92,7 @@ LOADED_MEANWHILE = (
     "laterne_firmware.judging",
     "laterne_firmware.known_gateway",
     "laterne_firmware.orders",
+    "laterne_firmware.usb_orders",
     "laterne_firmware.rotation",
     "laterne_firmware.decommission",
     "laterne_firmware.release_check",
@@ -191,6 +197,10 @@ class Sessions:
         self.half: "Half | None" = None
         self.stepped_ms = None  # type: int | None
         self._bucket = Bucket()
+        self._usb = select.poll()
+        self._usb.register(sys.stdin, select.POLLIN)
+        self._usb_bucket = Bucket()
+        self._look_at_usb = False
         self.begun = 0
         self.unserved = 0
         self.out_of_memory = 0
@@ -279,7 +289,8 @@ class Sessions:
         return True
 
     def each_second(self) -> None:
-        """A handshake that its gateway has given up leaves memory."""
+        """A handshake that its gateway has given up leaves memory; run() looks at USB."""
+        self._look_at_usb = True
         stepped_ms = self.stepped_ms
         if stepped_ms is not None and not self._working and self.clock.now_ms() - stepped_ms > _FORGOTTEN_MS:
             self._forget_handshake()
@@ -317,8 +328,35 @@ class Sessions:
             if self._working:
                 await self._work(beat)
                 self._working = False
+            elif self._look_at_usb:
+                self._look_at_usb = False
+                try:
+                    await self._hear_usb(beat)
+                except MemoryError:
+                    self.log("no memory for what came by USB")
             await asyncio.sleep_ms(_LOOK_MS)
         await asyncio.sleep_ms(_LAST_WORDS_MS)
+
+    async def _hear_usb(self, beat: "Callable[[], None]") -> None:
+        """Bytes ahead of a zero are nothing of ours. From there on it costs memory: the bucket comes first."""
+        for _ in range(_USB_BYTES):
+            if not self._usb.poll(0):
+                return
+            if sys.stdin.buffer.read(1) == b"\x00":
+                break
+        else:
+            return
+        if not self._usb_bucket.take(self.clock.now_ms()):
+            return
+        from laterne_firmware import usb_orders
+
+        question = await usb_orders.question(self._usb, beat)
+        unload("laterne_firmware.usb_orders")
+        if question and self._begin(question, self.clock.now_ms()):
+            await self._work(beat)
+            self._working = False
+            if self._answer:
+                self.log("answer %d %s" % (question[0], self._answer.hex()))
 
     async def _work(self, beat: "Callable[[], None]") -> None:
         # Work is refused here, and only here, when memory does not suffice: before it begins, or in the middle.

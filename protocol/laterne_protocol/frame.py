@@ -21,6 +21,7 @@ DELIMITER = b"\x00"
 MESSAGE = 1  # a message in the clear (protocol/README.md, 3)
 HANDSHAKE = 2  # a step of a handshake: one byte that says which, and its bytes (9.3)
 RECORD = 3  # a message in a session (10)
+USB = 4  # on a board's USB port only: a question about an order (12.7)
 
 # Bus addresses.
 GATEWAY = 0

@@ -13,6 +13,9 @@ from laterne_provisioning import keys, subscriber
 
 AuthorityOption = Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")]
 BrokerOption = Annotated[str, typer.Option("--broker", metavar="URL", help="mqtt://HOST:PORT or mqtts://HOST:PORT.")]
+MaybeBrokerOption = Annotated[
+    str | None, typer.Option("--broker", metavar="URL", help="mqtt://HOST:PORT or mqtts://HOST:PORT.")
+]
 TenantOption = Annotated[
     str | None, typer.Option("--tenant", help="Of that gateway. [default: as its status at the broker says]")
 ]
@@ -60,16 +63,36 @@ def _access(
 
 def with_access(command: Callable[..., None]) -> Callable[..., None]:
     """The command with the options of _access() in place of its parameter `access`, which is made of them."""
-    ours = inspect.signature(_access).parameters
+    ours = dict(inspect.signature(_access).parameters)
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        command(access=_access(**{name: given.pop(name) for name in ours}), **given)
+
+    return _typed(command, called, ours)
+
+
+def with_access_or_none(command: Callable[..., None]) -> Callable[..., None]:
+    """The same for a command that can do without a broker: `access` is None then, `secrets` are there all the same."""
+    ours = dict(inspect.signature(_access).parameters)
+    ours["broker"] = ours["broker"].replace(default=None, annotation=MaybeBrokerOption)
 
     @functools.wraps(command)
     def called(**given: Any) -> None:
         options = {name: given.pop(name) for name in ours}
-        command(access=_access(**options), **given)
+        secrets = keys.Secrets(options["passphrase_file"], options["pin_file"])
+        command(access=None if options["broker"] is None else _access(**options), secrets=secrets, **given)
 
+    return _typed(command, called, ours)
+
+
+def _typed(
+    command: Callable[..., None], called: Callable[..., None], ours: dict[str, inspect.Parameter]
+) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     for one in inspect.signature(command).parameters.values():
-        parameters.extend(ours.values() if one.name == "access" else (one,))
+        if one.name != "secrets":
+            parameters.extend(ours.values() if one.name == "access" else (one,))
     parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
     called.__annotations__ = {one.name: one.annotation for one in parameters}

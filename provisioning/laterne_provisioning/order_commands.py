@@ -6,11 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from laterne_provisioning import authority as authorities
-from laterne_provisioning import output
-from laterne_provisioning.access import Access, AuthorityOption, JsonOption, TenantOption, with_access
+from laterne_provisioning import keys, output
+from laterne_provisioning.access import (
+    Access,
+    AuthorityOption,
+    JsonOption,
+    TenantOption,
+    with_access,
+    with_access_or_none,
+)
+from laterne_provisioning.errors import UsageError
 
 if TYPE_CHECKING:
     from laterne_provisioning import errands
+    from laterne_provisioning.registry import Board
 
 # errands.py brings asyncio and the MQTT client: it is imported by the commands that need it when they run.
 
@@ -52,12 +61,13 @@ def rotate(
     _say_roster(roster_file, gateway_id, "until then the reports that the new key signs wait on the board")
 
 
-@with_access
+@with_access_or_none
 def decommission(
     board: IdArgument,
     authority: AuthorityOption,
-    access: Access,
-    reason: Annotated[str, typer.Option(help="Stands in the rosters.")],
+    access: Access | None,
+    secrets: keys.Secrets,
+    reason: Annotated[str | None, typer.Option(help="Stands in the rosters.")] = None,
     give_up: Annotated[
         bool, typer.Option("--give-up-backlog", help="Reports that its gateway does not have may be lost.")
     ] = False,
@@ -65,18 +75,51 @@ def decommission(
     tenant: TenantOption = None,
     timeout: TimeoutOption = PATIENCE_S,
     roster_file: RosterOption = None,
+    order_out: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Instead of --broker: the order, for `laterne flash`."),
+    ] = None,
+    receipt_file: Annotated[
+        Path | None, typer.Option("--receipt", metavar="FILE", help="Instead of --broker: what `laterne flash` wrote.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """End a board: it signs a receipt, erases its keys and never signs again. No way leads back."""
-    from laterne_provisioning import errands, orders
+    from laterne_provisioning import errands, order_files, orders
 
+    if [access is not None, order_out is not None, receipt_file is not None].count(True) != 1:
+        raise UsageError(
+            f"Which way to {board}? Give --broker URL; or, for a technician who is at the board, -o FILE, and "
+            "--receipt FILE when he is back."
+        )
+    if receipt_file is not None:
+        row = order_files.take(authorities.open_authority(authority), secrets, board, receipt_file)
+        _tell_end(row, "every gateway that had it", roster_file, as_json)
+        return
+    if reason is None:
+        raise UsageError(f"Why does {board} end? Give --reason TEXT.")
+    if order_out is not None:
+        there = order_files.give(authorities.open_authority(authority), secrets, board, reason, give_up, order_out)
+        if as_json:
+            output.print_json({"board": board, "order": str(order_out), "counter": there.counter})
+            return
+        typer.echo(
+            f"The order that ends {board} is in {order_out}: laterne flash PORT --order {order_out} --release FILE … "
+            f"Then: laterne board decommission {board} --receipt {order_out.with_suffix('.receipt')} --authority DIR"
+        )
+        return
+    assert access is not None
     errand = _errand(board, authority, access, gateway, tenant, timeout, roster_file)
     row, gateway_id = errands.carry_out(errand, lambda desk: orders.begin_decommission(desk, board, reason, give_up))
+    _tell_end(row, gateway_id, roster_file, as_json)
+
+
+def _tell_end(row: "Board", gateway: str, roster_file: Path | None, as_json: bool) -> None:
     if as_json:
         output.print_json(output.board_document(row))
         return
-    typer.echo(f"{board} is decommissioned. Its last report is {row.last}; the receipt is in the registry.")
-    _say_roster(roster_file, gateway_id, "until then its gateway goes on asking for it")
+    typer.echo(f"{row.id} is decommissioned. Its last report is {row.last}; the receipt is in the registry.")
+    _say_roster(roster_file, gateway, "until then its gateway goes on asking for it")
 
 
 def _errand(

@@ -53,6 +53,10 @@ CANNOT = {
     "laterne board watch /dev/ttyACM0": "needs a board on USB, and runs until Ctrl-C: hil_tests",
     "laterne flash /dev/ttyACM0 --release r.laterne --authority authority --id LE-0001 --post P-17 --line /dev/ttyUSB0 "
     "--label LE-0001.pdf": "README.md's is run",
+    'laterne board decommission LE-0001 --reason "dead line" --give-up-backlog --authority authority '
+    "-o LE-0001.order": ("needs a board in service: hil_tests/test_an_order_by_usb_ends_a_board_in_service.py"),
+    "laterne flash /dev/ttyACM0 --release r.laterne --trust trust.cbor --order LE-0001.order": "needs such a board",
+    "laterne board decommission LE-0001 --receipt LE-0001.receipt --authority authority": "needs its receipt",
     "export PYKCS11LIB=/usr/lib/softhsm/libsofthsm2.so": "needs a token: tests/provisioning/test_token.py",
     "pkcs11-tool --module $PYKCS11LIB --token-label city --login --keypairgen --key-type EC:prime256v1 --id 01 "
     "--usage-sign": "needs a token",

@@ -141,15 +141,19 @@ class Console:
     def gives_prompt(self) -> bool:
         """Whether there is a REPL. What is printed meanwhile is kept for lines(). Raises PortGone."""
         end = time.monotonic() + PROMPT_WITHIN_S
-        try:
-            self._serial.write(KNOCK, timeout=PROMPT_WITHIN_S)
-        except OSError as why:
-            raise self._gone(why) from why
+        self.send(KNOCK)
         while time.monotonic() < end:
             self._pending += self._read()
             if PROMPT in self._pending[-MAX_LINE_BYTES:]:
                 return True
         return False
+
+    def send(self, data: bytes) -> None:
+        """Raises PortGone."""
+        try:
+            self._serial.write(data, timeout=PROMPT_WITHIN_S)
+        except OSError as why:
+            raise self._gone(why) from why
 
     def lines(self, within_s: float | None) -> Iterator[str]:
         """What it prints, line by line, for so long; None: for ever. Raises PortGone."""

@@ -24,7 +24,7 @@ from laterne_provisioning import (
 )
 from laterne_provisioning.authority import Authority
 from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.flashing import box, box_command, chip, enrolling, ports, steps
+from laterne_provisioning.flashing import box, box_command, chip, enrolling, ports, service_end, steps
 from laterne_provisioning.flashing.enrolling import Enroller
 from laterne_provisioning.flashing.repl import NoRepl
 from laterne_provisioning.flashing.steps import Flashed
@@ -75,6 +75,10 @@ def flash(
     ] = None,
     trust_file: Annotated[
         Path | None, typer.Option("--trust", metavar="FILE", help="Without either: what `trust export` wrote.")
+    ] = None,
+    order_file: Annotated[
+        Path | None,
+        typer.Option("--order", metavar="FILE", help="A board in service: what `board decommission -o` wrote ends it."),
     ] = None,
     address: Annotated[int | None, typer.Option(min=1, max=32, help="On a bus with several boards.")] = None,
     report_seconds: Annotated[int | None, typer.Option(min=5, max=3600, help="It closes reports this often.")] = None,
@@ -160,6 +164,9 @@ def flash(
     release = releases.read(release_file)
     releases.require_ours(release)
     releases.require_signed(release, _trusted(opened, granted, trust_file))
+    end = None if order_file is None else service_end.read(order_file, _trusted(opened, granted, trust_file))
+    if end is not None and end.board == board_id:
+        raise UsageError(f"{board_id} ends by this order, and its id with it: give the board another --id.")
     image = None if interpreter_file is None else chip.read(interpreter_file)
     if line_port is not None:
         with Line(line_port):
@@ -172,6 +179,8 @@ def flash(
         enrolling_by = enrolling.by_grant(granted, board_id, place, technician_key, kept, secrets)
     try:
         with output.progress() as say, enrolling_by as enroller:
+            if end is not None:
+                service_end.carry_out(port, end, say)
             if image is not None:
                 chip.prepare(image, port, release.head, say)
             flashed, enrolment = _done(port, release, model, settings, line_port, enroller, say)
@@ -180,6 +189,11 @@ def flash(
         raise
     if flashed is not None and enrolment is not None and opened is not None:
         interpreters.note(opened.log, enrolment.board.id, flashed.found.dotted)
+    if end is not None and end.kept.exists():
+        output.message(
+            f"The service of {end.board} is over. Its receipt is for the operator: laterne board decommission "
+            f"{end.board} --receipt {end.kept.name} --authority DIR"
+        )
     _tell(port, release, flashed, enrolment, label, as_json)
 
 

@@ -170,8 +170,9 @@ class Repl:
         self.close()
         raise NoRepl(
             f"What is on {self.port} gives no REPL: an enrolled board that runs laterne lets nobody in by USB. Update "
-            "it with `laterne campaign`; to begin anew, decommission it, or erase its flash (BOOTSEL, esptool), and "
-            "flash it again. If the board is new: is there MicroPython on it, and is this its USB port?"
+            "it with `laterne campaign`. To begin anew, the operator writes the order that decommissions it "
+            "(`laterne board decommission ID -o FILE`), and you repeat with --order FILE. If the board is new: is "
+            "there MicroPython on it, and is this its USB port?"
         )
 
     def _bound(self) -> None:
