@@ -4,8 +4,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.gateway import platform
 from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.servers import Mosquitto
+
+from laterne_emulator.sensorthings_server import SensorThingsServer
 
 
 @pytest.fixture
@@ -29,3 +32,16 @@ async def line_of(tmp_path: Path) -> AsyncIterator[Callable[..., FakeLine]]:
     yield make
     for line in made:
         await line.close()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["takes all", "one of a time"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorThingsServer]:
+    """A city's SensorThings server in both its forms, for all tests of a file: each has boards of its own."""
+    with platform.served(tmp_path_factory.mktemp("city"), is_strict=request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sensorthings route pauses no longer than tests need."""
+    platform.shorten_pauses(monkeypatch)

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ T0_MS = 1_795_000_000_250  # 2026-11-18
 MINUTE_MS = 60_000
 _made: dict[bool, Path] = {}
 _making = threading.Lock()
+_numbers = count(1)
 
 
 def sensorthings_server(directory: Path, *, is_strict: bool) -> SensorThingsServer:
@@ -54,6 +56,11 @@ def sensorthings_server(directory: Path, *, is_strict: bool) -> SensorThingsServ
             _made[is_strict] = directory / "empty.sqlite3"
             shutil.copy(server.database, _made[is_strict])
     return server
+
+
+def boards(how_many: int = 1) -> list[FakeBoard]:
+    """Boards that no other test has."""
+    return [FakeBoard(f"LE-{next(_numbers):04d}", number + 1) for number in range(how_many)]
 
 
 @contextlib.contextmanager

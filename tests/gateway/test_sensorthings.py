@@ -8,15 +8,13 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.gateway.fake_board import FakeBoard
 from tests.gateway.faulty_way import PASS, Done, FaultyWay, Request
 from tests.gateway.parts import until
-from tests.gateway.platform import city, served, shorten_pauses, stored
+from tests.gateway.platform import boards, city, stored
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
 from laterne_gateway.__main__ import run_command
@@ -24,23 +22,9 @@ from laterne_gateway.routes.feed import LEFT_BEHIND
 
 Rule = Callable[[Request], str | int | Done]
 REPORTS, READINGS = 20, 6
-_numbers = count(1)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["takes all", "one of a time"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorThingsServer]:
-    """A server for all tests of its form: each has boards of its own."""
-    with served(tmp_path_factory.mktemp("city"), is_strict=request.param) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten_pauses(monkeypatch)
-
-
-def boards(how_many: int = 1) -> list[FakeBoard]:
-    return [FakeBoard(f"LE-{next(_numbers):04d}", number + 1) for number in range(how_many)]
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 async def test_a_server_that_was_away_gets_what_has_waited(tmp_path: Path, server: SensorThingsServer) -> None:

@@ -5,39 +5,23 @@ Gateways that make it together: hil_tests/test_gateways_that_start_together_make
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from tests.gateway.fake_board import FakeBoard
 from tests.gateway.faulty_way import CUT_BODY, PASS, Done, FaultyWay, Request
-from tests.gateway.platform import city, served, shorten_pauses
+from tests.gateway.platform import boards, city
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
 from laterne_protocol.roster import Post
 
 Rule = Callable[[Request], str | int | Done]
 REPORTS, READINGS = 20, 6
-_numbers = count(1)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["takes all", "one of a time"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorThingsServer]:
-    """A server for all tests of its form: each has boards of its own."""
-    with served(tmp_path_factory.mktemp("city"), is_strict=request.param) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten_pauses(monkeypatch)
-
-
-def boards(how_many: int = 1) -> list[FakeBoard]:
-    return [FakeBoard(f"LE-{next(_numbers):04d}", number + 1) for number in range(how_many)]
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 async def test_entities_are_made_once_and_never_taken_by_name(tmp_path: Path, server: SensorThingsServer) -> None:

@@ -4,13 +4,11 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
-from tests.gateway.fake_board import FakeBoard
 from tests.gateway.faulty_way import PASS, Done, FaultyWay, Request, Says
-from tests.gateway.platform import MINUTE_MS, ROUTE, T0_MS, city, served, shorten_pauses, stored
+from tests.gateway.platform import MINUTE_MS, ROUTE, T0_MS, boards, city, served, stored
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
 from laterne_gateway.route_settings import SensorThingsSettings
@@ -20,7 +18,6 @@ from laterne_gateway.routes.feed import Feed, UnderWay
 from laterne_gateway.routes.observations import Observation
 
 LIES = 2  # requests of a kind that are answered so
-_numbers = count(1)
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorThingsSer
         yield made
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten_pauses(monkeypatch)
-
-
-def board() -> FakeBoard:
-    return FakeBoard(f"LI-{next(_numbers):04d}", 1)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +45,7 @@ def board() -> FakeBoard:
 )
 async def test_a_lie_costs_nothing_but_time(tmp_path: Path, server: SensorThingsServer, lie: Says) -> None:
     """Told about the service, about what is made, and about observations that are looked for."""
-    one, told = board(), Counter[str]()
+    (one,), told = boards(), Counter[str]()
 
     def rule(request: Request) -> str | Says:
         kind = "read" if "/Observations" in request.path else request.method
@@ -74,7 +65,7 @@ async def test_a_dead_letter_that_cannot_be_read_is_kept_and_holds_back_no_other
     tmp_path: Path, server: SensorThingsServer
 ) -> None:
     """As one of another release of ours, or one that the card has changed."""
-    one = board()
+    (one,) = boards()
     async with city(tmp_path, server.url, one) as here:
         rows = [
             (ROUTE, one.name, number, body)
@@ -99,7 +90,7 @@ async def test_a_clock_that_jumped_over_years_has_not_all_between_them_read(
     tmp_path: Path, server: SensorThingsServer
 ) -> None:
     """A look that reads all that a Datastream has ends nowhere, and the route with it."""
-    one = board()
+    (one,) = boards()
     async with FaultyWay(server).open() as way, city(tmp_path, way.url, one) as here:
         await here.put(one, 120, readings=1)
         async with here.delivering():
@@ -119,7 +110,7 @@ async def test_a_clock_that_jumped_over_years_has_not_all_between_them_read(
 
 async def test_long_reports_do_not_fill_the_memory(tmp_path: Path) -> None:
     """A lane has at most so many observations ahead, however many a report holds."""
-    one = board()
+    (one,) = boards()
     async with city(tmp_path, "", one) as here:
         await here.put(one, 64, readings=300)
         taken: list[int] = []
@@ -145,7 +136,7 @@ async def test_a_row_that_is_stored_and_answered_with_no_link_is_not_sent_again_
     tmp_path: Path, server: SensorThingsServer
 ) -> None:
     """Alone it goes a second time, in the way that tells why it is refused: it may be there from the first."""
-    one = board()
+    (one,) = boards()
     async with FaultyWay(server).open() as way, city(tmp_path, way.url, one) as here:
 
         def rule(request: Request) -> int | str | Done:

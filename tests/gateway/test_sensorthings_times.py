@@ -1,15 +1,13 @@
 """Times of observations on a real SensorThings server: two of one time, gaps, none, and any that a board claims."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from itertools import count
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.gateway.fake_board import FakeBoard
 from tests.gateway.faulty_way import Done, Request
 from tests.gateway.parts import until
-from tests.gateway.platform import city, dead_key, served, shorten_pauses, stored
+from tests.gateway.platform import boards, city, dead_key, stored
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
 from laterne_gateway.routes import feed, sta_sending
@@ -17,23 +15,9 @@ from laterne_protocol import fields
 
 Rule = Callable[[Request], str | int | Done]
 REPORTS, READINGS = 20, 6
-_numbers = count(1)
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["takes all", "one of a time"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SensorThingsServer]:
-    """A server for all tests of its form: each has boards of its own."""
-    with served(tmp_path_factory.mktemp("city"), is_strict=request.param) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    shorten_pauses(monkeypatch)
-
-
-def boards(how_many: int = 1) -> list[FakeBoard]:
-    return [FakeBoard(f"LE-{next(_numbers):04d}", number + 1) for number in range(how_many)]
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 async def test_a_time_that_another_observation_has_holds_nothing_back(
