@@ -270,6 +270,20 @@ class GatewayProcess:
         return self.log.read_text()
 
 
+@contextlib.asynccontextmanager
+async def running(
+    directory: Path, broker: Mosquitto, boards: Sequence[ServedBoard], *lines: ServedLine
+) -> AsyncIterator[GatewayProcess]:
+    """A gateway runs as a process meanwhile, and nothing of ours fails in it."""
+    gateway = GatewayProcess(directory, boards, lines, broker)
+    await gateway.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.end()
+    assert "Traceback" not in gateway.said(), gateway.said()
+
+
 class Subscriber:
     """Keeps what a platform would: the first of each (board, sequence), and how often others came again."""
 

@@ -1,7 +1,6 @@
 """From boards to a real broker: the gateway runs as a process, and both it and the broker are killed."""
 
 import asyncio
-import contextlib
 import json
 import random
 import signal
@@ -12,7 +11,7 @@ from pathlib import Path
 import aiomqtt
 import pytest
 from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.parts import GATEWAY, TENANT, GatewayProcess, Subscriber, until
+from tests.gateway.parts import GATEWAY, TENANT, Subscriber, running, until
 from tests.servers import Mosquitto
 
 MakeLine = Callable[..., FakeLine]
@@ -27,19 +26,6 @@ async def subscriber(mosquitto: Mosquitto) -> AsyncIterator[Subscriber]:
     yield made
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-@contextlib.asynccontextmanager
-async def running(
-    tmp_path: Path, broker: Mosquitto, boards: list[FakeBoard], *lines: FakeLine
-) -> AsyncIterator[GatewayProcess]:
-    gateway = GatewayProcess(tmp_path, boards, list(lines), broker)
-    await gateway.start()
-    try:
-        yield gateway
-    finally:
-        await gateway.end()
-    assert "Traceback" not in gateway.said(), gateway.said()
 
 
 def _said(message: aiomqtt.Message) -> dict[str, str]:

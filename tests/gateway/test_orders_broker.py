@@ -7,7 +7,7 @@ from pathlib import Path
 
 import aiomqtt
 from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.parts import GATEWAY, TENANT, GatewayProcess, until
+from tests.gateway.parts import GATEWAY, TENANT, running, until
 from tests.servers import Mosquitto
 
 from laterne_protocol import order, receipt
@@ -35,19 +35,6 @@ async def operator(broker: Mosquitto) -> AsyncIterator[tuple[aiomqtt.Client, "as
 def noted(message: aiomqtt.Message) -> bool:
     assert message.properties is not None
     return ("noted", "true") in message.properties.UserProperty  # type: ignore[attr-defined]
-
-
-@contextlib.asynccontextmanager
-async def running(
-    tmp_path: Path, broker: Mosquitto, boards: list[FakeBoard], *lines: FakeLine
-) -> AsyncIterator[GatewayProcess]:
-    gateway = GatewayProcess(tmp_path, boards, list(lines), broker)
-    await gateway.start()
-    try:
-        yield gateway
-    finally:
-        await gateway.end()
-    assert "Traceback" not in gateway.said(), gateway.said()
 
 
 def topic(board: FakeBoard) -> str:

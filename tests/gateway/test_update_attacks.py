@@ -14,7 +14,7 @@ from tests.gateway.fake_authority import FakeAuthority
 from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.gateway.fake_releases import BILL, contents, release, signed
 from tests.gateway.parts import parts, until
-from tests.gateway.test_updates import asked_again, updating
+from tests.gateway.updating import updating
 
 from laterne_gateway.health import Health
 from laterne_gateway.orders import verified_order
@@ -42,7 +42,7 @@ async def test_nothing_is_sent_to_a_board_that_was_ordered_nothing(tmp_path: Pat
         case.board.updates.ordered = None
         async with case.parts.asking(case.line):
             await until(lambda: case.board.updates.asked > 0)
-            await asked_again(case)
+            await case.asked_again()
         assert case.board.updates.bytes_taken == case.board.updates.bytes_dropped == 0
 
 
@@ -57,7 +57,7 @@ async def test_nothing_is_sent_to_a_board_on_trial_whatever_it_says_that_it_want
         case.board.restart()
         case.board.updates.claims["wanted"] = (case.old.digest, 2, 0, 8192, 0)
         async with case.parts.asking(case.line):
-            await asked_again(case)
+            await case.asked_again()
         assert case.parts.health.counted("line line", "messages malformed") == 0  # it was heard, and got nothing
         assert (case.board.updates.bytes_taken, case.board.updates.bytes_dropped) == (taken, 0)
 
@@ -87,22 +87,16 @@ async def test_a_confirmation_is_for_the_release_that_is_on_trial_and_for_no_oth
     async with updating(tmp_path, line_of) as case:
         board, updates = case.board, case.board.updates
         async with case.parts.asking(case.line):
-            await case.staged()
-            updates.arm()
-            board.restart()
-            updates.told.clear()
-            await until(lambda: len(updates.told) >= 1)
+            await case.on_trial()
             updates.claims["running"] = case.old.digest
-            await asked_again(case)
+            await case.asked_again()
             board.close_reports(2)
             await board.forgets(2)
             del updates.claims["running"]
-            await asked_again(case)
+            await case.asked_again()
             board.close_reports(1)
             await board.forgets(3)
-            await asked_again(case)
-            assert updates.trial
-            assert set(updates.told) == {None}
+            await case.is_not_confirmed()
 
 
 def test_an_order_is_no_release_and_a_release_is_no_order(store: Releases, authority: FakeAuthority) -> None:
