@@ -29,7 +29,7 @@ _PACKAGES = ("protocol", "gateway", "provisioning", "hil_tests")
 # Runs in a mount namespace of its own: whatever is mounted goes with the last process in it.
 _OUTSIDE = """
 set -eu
-place=$1 memory=$2
+place=$1 group=$2
 shift 2
 mount -t tmpfs tmpfs "$place"
 mkdir "$place/upper" "$place/work" "$place/root"
@@ -42,9 +42,11 @@ rm -rf "$root/etc/systemd/system"
 mkdir -p "$root/etc/systemd/system" "$root/usr/local/bin" "$root/opt/laterne"
 cp "$place.files/laterne-gateway" "$root/usr/local/bin/"
 cp "$place.files/driver.service" "$place.files/test.target" "$root/etc/systemd/system/"
-if [ -d "$memory" ]; then
-    # Version 1: nspawn shows it read-only, and systemd looks only once whether it may use it.
-    echo $$ > "$memory/cgroup.procs"
+if [ -d "/sys/fs/cgroup/memory/$group" ]; then
+    # Version 1: nspawn shows them read-only, and systemd looks only once whether it may use them.
+    for controller in memory devices; do
+        echo $$ > "/sys/fs/cgroup/$controller/$group/cgroup.procs"
+    done
     cp "$place.files/init" "$root/"
     set -- "$@" /init
 else
@@ -53,9 +55,10 @@ fi
 exec systemd-nspawn --quiet --register=no --keep-unit --console=pipe --directory="$root" "$@"
 """
 _INIT = """#!/bin/sh
-mount -o remount,bind,rw /sys/fs/cgroup/memory && exec /lib/systemd/systemd --unit=test.target
+mount -o remount,bind,rw /sys/fs/cgroup/memory && mount -o remount,bind,rw /sys/fs/cgroup/devices || exit 1
+exec /lib/systemd/systemd --unit=test.target
 """
-_MEMORY = Path("/sys/fs/cgroup/memory")  # of version 1
+_CONTROLLERS = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup/devices")  # of version 1
 _DRIVER = """[Unit]
 After=sysinit.target dbus.service
 [Service]
@@ -75,7 +78,8 @@ class Booted:
         self._binds = binds
         self._process: subprocess.Popen[bytes] | None = None
         self._asked = 0
-        self._memory = _MEMORY / f"laterne-{os.getpid()}-{id(self)}"
+        self._group = f"laterne-{os.getpid()}-{id(self)}"
+        self._groups = [one / self._group for one in _CONTROLLERS if one.is_dir()]
 
     def __enter__(self) -> Self:
         missing = [name for name in ("systemd-nspawn", "unshare") if shutil.which(name) is None]
@@ -101,8 +105,8 @@ class Booted:
         (files / "test.target").write_text(_TARGET)
         (files / "init").write_text(_INIT)
         (files / "init").chmod(0o755)
-        if _MEMORY.is_dir():
-            self._memory.mkdir()
+        for group in self._groups:
+            group.mkdir()
         arguments = [f"--bind={shared}:/shared"]
         arguments += [f"--bind-ro={here}:{inside}" for inside, here in binds.items()]
         arguments += [f"--bind={here}:{inside}" for inside, here in self._binds.items()]
@@ -118,7 +122,7 @@ class Booted:
                     _OUTSIDE,
                     "sh",
                     str(place),
-                    str(self._memory),
+                    self._group,
                     *arguments,
                 ],
                 stdin=subprocess.DEVNULL,
@@ -140,8 +144,9 @@ class Booted:
             os.kill(self.pid_here(1), signal.SIGKILL)
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for group, _, _ in os.walk(self._memory, topdown=False):
-            self._gone(Path(group))
+        for top in self._groups:
+            for group, _, _ in os.walk(top, topdown=False):
+                self._gone(Path(group))
 
     def run(self, script: str, *, fails: bool = False) -> str:
         """What a shell script inside said, as root. fails: whether it is expected to."""

@@ -219,7 +219,10 @@ def _directory(text: str) -> Path:
 
 
 def _minutes(text: str) -> float:
-    minutes = float(text)
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
     if not 0 < minutes <= 1440:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1440")
     return minutes

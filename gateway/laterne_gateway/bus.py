@@ -122,7 +122,7 @@ class Bus:
             self._health.clear(self._subject, "port")
             self.tried.set()
             opened = f"{self._subject}: open at {self._line.path}, {self._line.baud} baud"
-            self._health.say(self._subject, "opened", opened)
+            self._health.say(self._subject, f"opened {self._line.path} {self._line.baud}", opened)
             await self._ask_in_turn()
             self._health.note(self._subject, "open", False)
         finally:

@@ -26,6 +26,7 @@ MAX_READ_BYTES_S = 2_000_000  # twice what full-speed USB carries
 READ_BURST_BYTES = 65_536  # a PTY or USB driver hands over what piled up during a commit
 MAX_FRAMES_KEPT = 4  # one answer is awaited at a time; more are noise or late
 CHUNK_BYTES = 4096  # more than three frames
+NOT_ALLOWED = "the user needs the group dialout, the service a DeviceAllow for its kind (gateway/README.md)"
 TAKES_WITHIN_S = 10.0  # a burst of an update takes a second at 9,600 baud: an adapter that takes nothing has crashed
 
 
@@ -75,6 +76,8 @@ class SerialLine:
             if isinstance(why, OSError) and why.errno == errno.EBUSY:
                 in_use = f"{self.path} is in use by another program, such as laterne flash"
                 raise LineLost(in_use, "it is taken when that ends") from why
+            if isinstance(why, PermissionError):
+                raise LineLost(f"{self.path}: {why.strerror}", NOT_ALLOWED) from why
             raise LineLost(f"{self.path}: {why}") from why
         self._lost = None
         self._loop.add_reader(self._descriptor, self._readable)

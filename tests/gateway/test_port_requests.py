@@ -16,6 +16,7 @@ from tests.gateway.test_command_line import in_thread
 from tests.servers import Mosquitto
 
 from laterne_gateway import port_requests
+from laterne_gateway.__main__ import run_command
 from laterne_gateway.status import reachable
 
 LineOf = Callable[..., FakeLine]
@@ -131,3 +132,10 @@ async def test_without_a_gateway_the_port_is_free(tmp_path: Path, mosquitto: Mos
     assert (
         await in_thread("port", "release", "line", "--minutes", "0", "--config", str(gateway.config))
     ).returncode == 2
+
+
+@pytest.mark.parametrize("minutes", ["x", "nan", "0", "-1", "1441"])
+def test_minutes_that_are_none_are_refused_in_words(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_command(["port", "release", "quay", "--config", "c", f"--minutes={minutes}"])
+    assert f"{minutes} is not between 0 and 1440" in capsys.readouterr().err
