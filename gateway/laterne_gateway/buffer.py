@@ -177,7 +177,7 @@ class Buffer:
         if self.away:
             return {}
         query = (
-            "select name, value from tally where name not glob 'told *' "
+            f"select name, value from tally where name not glob 'told *' and name not glob '{ledger.LEFT}*' "
             "union all select 'set aside', count(*) from set_aside union all select 'gaps to tell', count(*) from gap "
             "union all select 'dead letters', count(*) from dead_letter"
         )

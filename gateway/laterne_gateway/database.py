@@ -91,7 +91,7 @@ create table dead_letter (
     unique (route, board, sequence, place)
 ) strict;
 
--- Numbers that must survive a restart; 'told <route>': the last gap that a route has told.
+-- Numbers that must survive a restart; 'told <route>': the last gap that a route has told; 'left ...': ledger.LEFT.
 create table tally (
     name  text    primary key,
     value integer not null

@@ -42,6 +42,7 @@ SET_ASIDE_DROPPED = "set aside and dropped"  # what MAX_SET_ASIDE cost
 GAPS_DROPPED = "gaps never told"  # what MAX_GAPS cost
 DAMAGED = "reports damaged in the buffer"
 REPAIRS = "repairs"
+LEFT = "left "  # and route, begins, upto of a lane of a route that has left: how far it had delivered
 
 
 @dataclass
@@ -82,16 +83,17 @@ def chains(db: sqlite3.Connection) -> dict[str, Chain]:
 
 
 def load(db: sqlite3.Connection, routes: Iterable[str]) -> Ledger:
-    """Reads it, makes what a new route needs and removes what is of a former one: in a transaction of the caller's.
+    """Reads it, makes what a new route needs and keeps what is of a former one: in a transaction of the caller's.
 
     No number may come again below a lane: what stood there would be taken for delivered.
     """
     found = Ledger(chains=chains(db))
     found.overlapping = {board for (board,) in db.execute(OVERLAPPING)}
     lanes = [Lane(*row) for row in db.execute("select route, begins, delivered, upto from lane order by begins")]
+    left = _left(db)
     found.last_id = max(
         [_number(db, "select max(id) from report"), _number(db, "select max(last_id) from hour")]
-        + [max(lane.begins, lane.delivered, lane.upto or 0) for lane in lanes]
+        + [max(lane.begins, lane.delivered, lane.upto or 0) for lane in lanes + left]
     )
     told = db.execute("select value from tally where name glob 'told *'").fetchall()
     found.last_gap_id = max([_number(db, "select max(id) from gap"), *(value for (value,) in told)])
@@ -100,16 +102,43 @@ def load(db: sqlite3.Connection, routes: Iterable[str]) -> Ledger:
     start = found.last_id if oldest is None else oldest - 1
     former = {lane.route for lane in lanes} - set(routes)
     for route in routes:
+        if not any(lane.route == route for lane in lanes):  # it is new, or has come back: then it goes on where it was
+            back = [lane for lane in left if lane.route == route]
+            lanes += back
+            _come_back(db, back)
         if not any(lane.route == route and lane.upto is None for lane in lanes):
             lanes.append(_without_end(db, route, [lane for lane in lanes if lane.route == route], start))
     found.lanes = {(lane.route, lane.begins): lane for lane in lanes if lane.route not in former}
     if former:  # they left the configuration: nothing waits for them any more
-        db.executemany("delete from lane where route = ?", [(route,) for route in former])
+        _leave(db, [lane for lane in lanes if lane.route in former])
         db.executemany("delete from tally where name = ?", [(f"told {route}",) for route in former])
         _remove_delivered(db, 0, found.last_id)
     # Every route is waited for from the beginning, before it has told anything.
     db.executemany("insert into tally values (?, 0) on conflict do nothing", [(f"told {route}",) for route in routes])
     return found
+
+
+def _leave(db: sqlite3.Connection, lanes: list[Lane]) -> None:
+    """Nothing waits for these any more; where they were is kept, for a route that comes back."""
+    for lane in lanes:
+        db.execute("delete from lane where route = ? and begins = ?", (lane.route, lane.begins))
+        name = f"{LEFT}{lane.route} {lane.begins} {'' if lane.upto is None else lane.upto}"
+        db.execute("insert or replace into tally values (?, ?)", (name, lane.delivered))
+
+
+def _left(db: sqlite3.Connection) -> list[Lane]:
+    """What _leave() has kept."""
+    found = []
+    for name, delivered in db.execute(f"select name, value from tally where name glob '{LEFT}*'").fetchall():
+        route, begins, upto = name.removeprefix(LEFT).rsplit(" ", 2)
+        found.append(Lane(route, int(begins), delivered, int(upto) if upto else None))
+    return sorted(found, key=lambda lane: lane.begins)
+
+
+def _come_back(db: sqlite3.Connection, lanes: list[Lane]) -> None:
+    for lane in lanes:
+        _write_lane(db, lane)
+        db.execute("delete from tally where name glob ?", (f"{LEFT}{lane.route} {lane.begins} *",))
 
 
 def _without_end(db: sqlite3.Connection, route: str, others: list[Lane], start: int) -> Lane:

@@ -135,6 +135,33 @@ async def test_a_route_that_left_the_configuration_holds_nothing_back(tmp_path: 
     await buffer.close()
 
 
+async def test_a_route_that_comes_back_goes_on_where_it_was_with_what_is_still_there(tmp_path: Path) -> None:
+    """Else its platform would get again what it has: one that looks for nothing would store it twice."""
+    board, buffer = FakeBoard(), open_buffer(tmp_path, "slow", "city")
+    for sequence in range(1, 5):
+        await buffer.put(accepted(board, sequence))
+    backlog, live = buffer.part("city", left_behind=2)
+    buffer.delivered(backlog, 1)
+    await buffer.put(accepted(board, 5))
+    await buffer.put(accepted(board, 6))
+    buffer.delivered(live, 5)
+    await buffer.close()
+    for last in (7, 8):  # away for two starts; "slow" keeps all rows meanwhile
+        buffer = open_buffer(tmp_path, "slow")
+        await buffer.put(accepted(board, last))
+        assert "city" not in str(await buffer.tallies())
+        await buffer.close()
+    buffer = open_buffer(tmp_path, "slow", "city")
+    assert buffer.waiting("city") == 3 + 3
+    backlog, live = buffer.part("city", left_behind=2)[:2]
+    assert [row.sequence for row in await buffer.oldest(backlog.delivered, 10, backlog.upto)] == [2, 3, 4]
+    assert [row.sequence for row in await buffer.oldest(live.delivered, 10)] == [6, 7, 8]
+    await buffer.close()
+    buffer = open_buffer(tmp_path, "city")
+    assert buffer.waiting("city") == 6, "it is waited for as before"
+    await buffer.close()
+
+
 async def test_the_chain_and_the_row_numbers_outlive_the_rows(tmp_path: Path) -> None:
     """A row number that came again would lie below the cursor and never be delivered."""
     board, buffer = FakeBoard(), open_buffer(tmp_path)
