@@ -24,6 +24,7 @@ RULES = Path("etc/udev/rules.d/70-laterne.rules")
 CONFIGURATION = Path("etc/laterne/gateway.toml")
 SECRETS = Path("etc/laterne/credentials")
 STATE = Path("var/lib/laterne-gateway")
+HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # by ProtectHome=, PrivateTmp= (systemd.exec(5))
 OURS = "# laterne-gateway"  # the first line of what install may replace
 _BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 
@@ -136,15 +137,20 @@ def _this_program() -> Path:
     return Path(shutil.which(PROGRAM) or started).absolute()
 
 
-def require_visible(program: Path, prefix: Path | None) -> None:
-    """Raises InstallError: the service, that sees no home (ProtectHome=), could not start this program."""
+def require_visible(program: Path, prefix: Path | None, python: Path | None = None) -> None:
+    """Raises InstallError: the service could not start this program, for it sees no home and no /tmp of ours.
+
+    python: where the interpreter was installed, which runs this one if left out.
+    """
     if any(sign.isspace() or sign in "%$\\\"'" for sign in str(program)):
         raise InstallError(f"{program}: a unit cannot name this path: install laterne where it has plain letters")
-    hidden = [one for one in (program, program.resolve()) if one.parts[1:2] in (("home",), ("root",))]
+    # An environment elsewhere may still use a Python in somebody's home (pyenv, uv).
+    needed = (program, program.resolve(), python or Path(sys.base_prefix))
+    hidden = [one for one in needed if any(one.is_relative_to(place) for place in HIDDEN)]
     if prefix is None and hidden:
         raise InstallError(
-            f"{hidden[0]}: the service sees nobody's home directory: install laterne elsewhere "
-            "(python3 -m venv /opt/laterne), and give the command from there"
+            f"{hidden[0]}: the service sees nobody's home directory and no /tmp: install laterne elsewhere "
+            "(/usr/bin/python3 -m venv /opt/laterne), and give the command from there"
         )
 
 

@@ -15,7 +15,7 @@ from tests.gateway.parts import GatewayProcess, Parts, parts, until
 from tests.gateway.test_bus import arrive
 from tests.servers import Mosquitto
 
-from laterne_gateway import bus, port, serial_line
+from laterne_gateway import bus, port, serial_line, service
 from laterne_gateway.config import LineSettings
 from laterne_gateway.health import Health
 from laterne_gateway.port import DriverHangs, Port
@@ -72,6 +72,7 @@ async def test_a_driver_that_hangs_holds_up_nobody_else_and_is_served_when_it_le
     async with parts(tmp_path, board, other) as gateway, gateway.asking(line, LineThatHangs(hanging, other)):
         await until(lambda: lost(gateway) >= 3)
         assert hang() == 1, "however often it was tried"
+        assert gateway.health.silent(5.0) == [], "the watchdog sees each line come round"
         assert gateway.buses[1].tried.is_set(), "the service is ready without it"
         assert f"{hanging.path}: its driver has not answered" in str(gateway.health.snapshot()["line port"]["alarms"])
         board.close_reports(5)
@@ -82,6 +83,10 @@ async def test_a_driver_that_hangs_holds_up_nobody_else_and_is_served_when_it_le
         await arrive(gateway, other)
         assert not gateway.health.snapshot()["line port"]["alarms"]
         assert hang() == 0
+
+
+def test_a_line_whose_driver_hangs_comes_round_before_the_watchdog_takes_it_for_hung() -> None:
+    assert port.OPEN_WITHIN_S + port.CLOSED_WITHIN_S + bus.REOPEN_CAP_S < service.SILENT_AT_MOST_S
 
 
 async def test_a_port_that_was_given_up_meanwhile_is_closed_as_soon_as_its_driver_lets_go(

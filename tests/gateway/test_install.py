@@ -74,10 +74,13 @@ def test_a_program_that_the_service_could_not_start_is_refused(
 ) -> None:
     assert laterne_install(tmp_path, Path("/opt/my things/bin/laterne-gateway")) == 1
     assert "a unit cannot name this path" in capsys.readouterr().err
-    with pytest.raises(InstallError, match="python3 -m venv /opt/laterne"):
-        require_visible(Path("/home/anna/venv/bin/laterne-gateway"), None)
-    require_visible(Path("/home/anna/venv/bin/laterne-gateway"), tmp_path)
-    require_visible(Path("/opt/laterne/bin/laterne-gateway"), None)
+    good, homes = Path("/opt/laterne/bin/laterne-gateway"), Path("/home/anna/venv/bin/laterne-gateway")
+    elsewhere = Path("/tmp/venv/bin/laterne-gateway")
+    for program, python in ((homes, "/usr"), (elsewhere, "/usr"), (good, "/root/.local/share/uv/python/cpython-3.12")):
+        with pytest.raises(InstallError, match="python3 -m venv /opt/laterne"):
+            require_visible(program, None, Path(python))
+    require_visible(homes, tmp_path, Path("/usr"))
+    require_visible(good, None, Path("/usr"))
 
 
 def test_an_empty_prefix_is_not_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
