@@ -22,10 +22,11 @@ def built(directory: Path) -> Iterator[Path]:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         building.mkdir(mode=files.PRIVATE_DIRECTORY, exist_ok=True)
-        lock = os.open(building, os.O_RDONLY | os.O_DIRECTORY)
+        lock = os.open(building, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as why:
         raise UsageError(f"No authority can be made at {directory}: {why.strerror}.") from why
     try:
+        _require_ours(building, lock)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # What an interrupted command left behind was never used by anyone.
         for item in building.iterdir():
@@ -44,6 +45,13 @@ def built(directory: Path) -> Iterator[Path]:
         raise UsageError(f"No authority can be made at {directory}: {why.strerror}.") from why
     finally:
         os.close(lock)
+
+
+def _require_ours(building: Path, opened: int) -> None:
+    # In a directory that others can write to, such as /tmp: what is in it is going to be removed, then it holds keys.
+    status = os.fstat(opened)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise UsageError(f"{building} is there, and others can get at it: take it away, or choose another place.")
 
 
 def _require_empty(directory: Path) -> None:

@@ -24,6 +24,24 @@ from laterne_provisioning.primitives import is_signature
 NAMES = ["enrolment", "order", "release", "root-1", "root-2", "root-3", "roster"]
 
 
+@pytest.mark.parametrize("trap", ["a link to what is ours", "a directory for everybody"])
+def test_what_others_have_put_in_the_way_is_neither_emptied_nor_filled(tmp_path: Path, trap: str) -> None:
+    """In /tmp anybody can guess where an authority is made: beside its place, under a name of its own."""
+    home, beside = tmp_path / "home", tmp_path / ".authority.unfinished"
+    home.mkdir()
+    (home / "thesis").write_text("done")
+    if trap == "a link to what is ours":
+        beside.symlink_to(home)
+    else:
+        home.rename(beside)
+        beside.chmod(0o777)
+    done = laterne("init", tmp_path / "authority", "--no-passphrase", code=2)
+    assert "No authority can be made at" in done.err or "others can get at it" in done.err
+    assert (beside / "thesis").read_text() == "done"
+    assert [path.name for path in beside.iterdir()] == ["thesis"]
+    assert not (tmp_path / "authority").exists()
+
+
 def test_an_authority_has_three_roots_and_a_key_for_each_role_all_private(tmp_path: Path) -> None:
     directory = tmp_path / "new" / "authority"
     made = laterne("init", directory, "--no-passphrase", "--json").json()
