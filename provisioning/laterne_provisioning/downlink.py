@@ -16,14 +16,13 @@ from typing import Any
 
 import aiomqtt
 from paho.mqtt.client import Client as PahoClient
-from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from laterne_protocol import fields
 from laterne_protocol.errors import ObjectError
 from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.subscriber import CONNECT_WITHIN_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, Broker
+from laterne_provisioning.subscriber import CONNECT_WITHIN_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, Broker, properties
 
 PREFIX = "laterne/v1"
 _TENANT_LEVEL = 2
@@ -182,7 +181,7 @@ async def _connected(broker: Broker) -> AsyncIterator[Client]:
         username=broker.user,
         password=broker.password,
         timeout=CONNECT_WITHIN_S,
-        properties=Properties(PacketTypes.CONNECT),  # type: ignore[no-untyped-call]
+        properties=properties(0),
     )
     async with client:
         yield client

@@ -18,9 +18,14 @@ from laterne_provisioning.errors import OperatorError, UsageError
 if TYPE_CHECKING:
     import ssl
 
+    from paho.mqtt.properties import Properties
+
 TOPIC = "laterne/v1/+/+/+/report"
 _BOARD_LEVEL = 4
-MAX_WAITING = 10_000  # messages that wait to be looked at; of reports, 10 MB
+# Of what we hear: the longest, a report, has 960 bytes and its topic. A broker drops what is longer (MQTT 5,
+# 3.1.2.11.4); without this it would hand us 256 MB of whoever may write below any gateway's name.
+MAX_PACKET_BYTES = 4096
+MAX_WAITING = 10_000  # messages that wait to be looked at: 40 MB at the most
 SESSION_S = 300  # an outage that a person would wait out
 CONNECT_WITHIN_S = 10.0
 # Exponential backoff with full jitter (AWS Architecture Blog, 2015).
@@ -93,6 +98,17 @@ def _tls(credentials: Credentials) -> "ssl.SSLContext":
     return context
 
 
+def properties(session_s: int) -> "Properties":
+    """Of a connection: how long the broker keeps our session, and the longest packet that we take."""
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    made = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    made.SessionExpiryInterval = session_s
+    made.MaximumPacketSize = MAX_PACKET_BYTES
+    return made
+
+
 def board_of(topic: str) -> str | None:
     """The board that a topic names; None when what stands there is no board's id."""
     try:
@@ -119,8 +135,6 @@ async def listen(
     import asyncio
 
     import aiomqtt
-    from paho.mqtt.packettypes import PacketTypes
-    from paho.mqtt.properties import Properties
 
     class Waiting(asyncio.Queue[aiomqtt.Message]):
         # aiomqtt throws away what a full queue does not take: it shall be counted.
@@ -130,15 +144,13 @@ async def listen(
                 return
             super().put_nowait(item)
 
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = SESSION_S
     client = aiomqtt.Client(
         broker.host,
         broker.port,
         identifier=f"laterne-verify-{secrets.token_hex(6)}",
         protocol=aiomqtt.ProtocolVersion.V5,
         clean_start=False,  # nobody has had this identifier before
-        properties=properties,
+        properties=properties(SESSION_S),
         tls_context=broker.tls,
         username=broker.user,
         password=broker.password,

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiomqtt
 import pytest
-from tests.provisioning.commands import LATERNE, WITHIN_S, laterne
+from tests.provisioning.commands import LATERNE, WITHIN_S, enrol, laterne
 from tests.provisioning.fake_board import FakeBoard
 from tests.servers import Mosquitto
 
@@ -110,7 +110,7 @@ def test_a_strangers_topic_steers_no_terminal_and_fills_no_table(
 ) -> None:
     evil = "LE\u2028\u202e"  # mosquitto lets no control characters through, other brokers do
     with Listening(broker, authority, "--topic", "#") as listening:
-        publish(broker, (evil, b"\x00"), ("B" * 30_000, b"\x00"), ("", boards[0].next_report()))
+        publish(broker, (evil, b"\x00"), ("B" * 3_000, b"\x00"), ("", boards[0].next_report()))
         lines = [listening.line() for _ in range(3)]
         summary, code = listening.stop(signal.SIGTERM)
     assert [line["board"] for line in lines] == [None, None, "LE-0001"]
@@ -121,6 +121,18 @@ def test_a_strangers_topic_steers_no_terminal_and_fills_no_table(
         assert len(row["source"]) < 200
     assert r"LE\u2028\u202e" in lines[0]["source"]
     assert foreign("LE\x1b]0;owned\x07\u009b31m\n") == r"LE\x1b]0;owned\x07\x9b31m\n"
+
+
+def test_a_message_that_is_longer_than_any_report_stays_at_the_broker(
+    authority: Path, board: FakeBoard, broker: Mosquitto
+) -> None:
+    """Whoever may write below a gateway's name could fill the memory of everybody who verifies."""
+    enrol(board, "LE-0001", authority)
+    with Listening(broker, authority) as listening:
+        publish(broker, ("LE-0001", bytes(1 << 20)), ("LE-0001", board.next_report()))
+        assert listening.line()["ok"]
+        summary, code = listening.stop(signal.SIGINT)
+    assert (summary["reports_verified"], summary["reports_refused"], code) == (1, 0, 0)
 
 
 async def test_more_than_may_wait_is_counted_and_never_lost_in_silence(

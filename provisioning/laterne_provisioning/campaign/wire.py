@@ -14,14 +14,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 
 from laterne_protocol import fields, release_parts
 from laterne_provisioning.campaign.rows import Told
 from laterne_provisioning.downlink import PREFIX, REFUSED_FROM, STATUS_WITHIN_S, Client
 from laterne_provisioning.errors import OperatorError
-from laterne_provisioning.subscriber import CONNECT_WITHIN_S, Broker
+from laterne_provisioning.subscriber import CONNECT_WITHIN_S, Broker, properties
 
 SESSION_S = 7 * 86400  # a campaign that nobody goes on with for longer starts hearing anew
 TAKEN_OVER = 0x8E  # MQTT 5, 2.4: session taken over
@@ -46,15 +44,13 @@ class Came:
 @asynccontextmanager
 async def connected(broker: Broker, campaign: str, session_s: int = SESSION_S) -> AsyncIterator[Client]:
     """The campaign's session at the broker, kept for so long. Raises aiomqtt.MqttError."""
-    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-    properties.SessionExpiryInterval = session_s
     client = Client(
         broker.host,
         broker.port,
         identifier=f"laterne-campaign-{hashlib.sha256(campaign.encode()).hexdigest()[:12]}",
         protocol=aiomqtt.ProtocolVersion.V5,
         clean_start=False,
-        properties=properties,
+        properties=properties(session_s),
         tls_context=broker.tls,
         username=broker.user,
         password=broker.password,
