@@ -305,9 +305,9 @@ class Handshaking:
         self._refusal = f"EDHOC error {code}"
 
     def _say(self, sentence: str) -> None:
-        if self._said != sentence:
+        # Once a minute: who shows another key each time is said otherwise each time.
+        if self._said != sentence and self._health.say(self._subject, self._alarm, sentence, logging.WARNING):
             self._said = sentence
-            log.warning("%s", sentence)
 
 
 def is_from(received: Frame, address: int) -> bool:

@@ -15,8 +15,6 @@ this key, whatever the messages in the session say. The roster in force decides 
 question (check_roster).
 """
 
-import logging
-
 from laterne_gateway.clock import Clock
 from laterne_gateway.handshakes import Handshaking, Pace, is_from
 from laterne_gateway.health import Health
@@ -27,8 +25,6 @@ from laterne_protocol import frame, session
 from laterne_protocol.frame import Frame
 from laterne_protocol.roster import Entry
 from laterne_protocol.session import RecordError, Session, SessionError
-
-log = logging.getLogger("laterne")
 
 MAX_UNANSWERED = 128  # far below the 256 numbers of questions; with forged hints five minutes
 

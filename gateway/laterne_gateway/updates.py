@@ -15,7 +15,6 @@ start and that came while it said, in this session, that it is on trial. After o
 """
 
 import asyncio
-import logging
 from dataclasses import dataclass, field
 
 from laterne_gateway import update_status
@@ -42,8 +41,6 @@ from laterne_protocol.update_messages import (
     Data,
     Progress,
 )
-
-log = logging.getLogger("laterne")
 
 HEALTHY_REPORTS = 3
 BUDGET_BYTES, BUDGET_AGAIN_S = 1 << 20, 3600.0

@@ -4,6 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
+import pytest
 from tests.gateway.board_sessions import Bucket
 from tests.gateway.counting import LINE, MakeLine, counted, opened
 from tests.gateway.fake_board import FakeBoard
@@ -234,3 +235,16 @@ async def test_an_enrolled_board_that_speaks_in_the_clear_is_not_believed(tmp_pa
         await until(lambda: gateway.health.counted(LINE, "refused: enrolled, but speaks in the clear") > 0)
         assert all(isinstance(messages.message_of(one.payload), messages.Hello) for one in asked)
         assert counted(gateway, board, "sessions opened") == 0
+
+
+async def test_who_shows_another_key_each_time_is_logged_once_a_minute(
+    tmp_path: Path, line_of: MakeLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = line_of(FakeBoard("LE-1"))
+    async with parts(tmp_path) as gateway, gateway.asking(line):
+        for times in range(3):
+            await until(lambda: gateway.health.counted("line line", "refused: unknown board") > times)  # noqa: B023
+            stranger = FakeBoard("LE-1")
+            stranger.meet(gateway.authority)
+            line.boards[:] = [stranger]
+    assert sum("is not in the roster" in record.getMessage() for record in caplog.records) == 1
