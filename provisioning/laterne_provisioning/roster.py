@@ -52,6 +52,9 @@ def issue(
         if len(revoked) > wire.MAX_REVOKED:
             # Who is not on the roster is not served either; naming the newest says why in the gateway's log.
             revoked = sorted(revoked, key=lambda board: (board.state == REVOKED, board.ended or 0))[-wire.MAX_REVOKED :]
+        # Also its former keys, while there is room: an older roster of another gateway may name the board by one.
+        denied = [(board, board.sign_key) for board in revoked]
+        denied += [(board, one.sign_key) for board in reversed(revoked) for one in reversed(board.formers)]
         former = registry.newest_roster(gateway)
         version = max(1 if former is None else former.version + 1, registry.roster_floor())
         payload = _payload(
@@ -60,7 +63,10 @@ def issue(
                 version,
                 now,
                 [_entry(board) for board in served],
-                [(board.id, credential.kid(board.sign_key), board.reason or board.state) for board in revoked],
+                [
+                    (board.id, credential.kid(key), board.reason or board.state)
+                    for board, key in denied[: wire.MAX_REVOKED]
+                ],
                 None if former is None else former.digest,
             )
         )

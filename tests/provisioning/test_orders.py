@@ -122,6 +122,25 @@ def test_verify_takes_each_report_from_the_key_that_was_to_sign_it(
     assert refused["reason"] == "it is signed by a key that LE-0001 got after its report 5"
 
 
+def test_a_board_that_is_revoked_is_not_believed_by_the_roster_of_another_gateway_from_before_it_got_new_keys(
+    authority: Path, boards: list[FakeBoard], broker: Mosquitto, gateway: FakeGateway, tmp_path: Path
+) -> None:
+    """It was stolen with its former key. Rosters of several gateways are not of one day."""
+    reports, older, newer, trust = (tmp_path / name for name in ("reports", "older", "newer", "trust"))
+    reports.write_bytes(boards[0].next_report() + boards[1].next_report())
+    laterne("roster", "export", "--gateway", "gw-2", "--authority", authority, "-o", older)
+    laterne("trust", "export", "--authority", authority, "-o", trust)
+    rotate(authority, broker, "--gateway", GATEWAY, "--tenant", TENANT)
+    laterne("board", "revoke", "LE-0001", "--reason", "stolen", "--authority", authority)
+    laterne("roster", "export", "--gateway", GATEWAY, "--authority", authority, "-o", newer)
+    both = ("--roster", older, "--roster", newer, "--trust", trust, "--json")
+    found = laterne("verify", reports, *both, code=1).json()
+    assert [one["reason"] for one in found["refused"]] == [
+        "it names a key that is not to be believed: LE-0001 is on the roster's deny list (stolen)"
+    ]
+    assert found["reports_verified"] == 1
+
+
 def test_a_second_rotation_keeps_the_first_ones_keys_and_the_beginning_of_the_chain(
     authority: Path, boards: list[FakeBoard], broker: Mosquitto, gateway: FakeGateway, tmp_path: Path
 ) -> None:
