@@ -67,7 +67,7 @@ TOGETHER = [
     for kind in (TWO_BOARDS, DESCENDING, SAME_BOARD)
     if kind == SAME_BOARD or collection == "ObservedProperties"  # which is all that two boards share
     for m, j, killed in product((at, at + 1, NEEDS), (2, HUNG, NEEDS), ("", "after"))
-    if kind != SAME_BOARD or (m != NEEDS and j == NEEDS)
+    if kind != SAME_BOARD or (j == NEEDS and (m != NEEDS or killed))
 ]
 OTHERS = [
     way

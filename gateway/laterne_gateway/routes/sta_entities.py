@@ -194,12 +194,13 @@ class Entities:
             },
         }
         found = await self._once.find("Things", reference)
-        if found is None:
-            located = {"Locations": [{"@iot.id": await self._location(board, place, post)}]}
-            found, _ = await self._once.one("Things", reference, content | located)
-        # A board that has left the roster stays where it was.
-        if self._roster.entry(board) is not None and place not in await self._places_of(found):
-            await self._move(board, found, content, await self._location(board, place, post))
+        if found is None or self._roster.entry(board) is not None:  # who has left the roster stays where he was
+            # Looked for although the Thing may hang there: so another one, of a process that was killed, goes.
+            location = await self._location(board, place, post)
+            if found is None:
+                found, _ = await self._once.one("Things", reference, content | {"Locations": [{"@iot.id": location}]})
+            if place not in await self._places_of(found):
+                await self._move(board, found, content, location)
         made = self._things[board] = _Thing(found, place)
         return made
 
