@@ -238,10 +238,17 @@ class _Reader(Source):
             if name in (MQTT_NAME, *(former.name for former in routes)):
                 table.problem("name", f'"{name}" is another route\'s: give each its own')
             kind = table.choice("kind", "", KINDS)
-            if kind == CIVITAS:
-                routes.append(self._civitas(table, name))
-            elif kind:
-                routes.append(sensorthings_of(table, name))
+            if not kind:
+                continue
+            route = self._civitas(table, name) if kind == CIVITAS else sensorthings_of(table, name)
+            for former in routes:
+                if former.to == route.to:
+                    table.problem(
+                        "url",
+                        f'leads where route "{former.name}" does: the platform would have everything twice; '
+                        "remove one of them, or give one a prefix of its own",
+                    )
+            routes.append(route)
         return tuple(routes)
 
     def _civitas(self, table: Table, name: str) -> CivitasSettings:

@@ -43,6 +43,11 @@ class SensorThingsSettings:
     answer_within_s: int = DEFAULT_ANSWER_WITHIN_S
     backlog_a_second: int = DEFAULT_BACKLOG_A_SECOND
 
+    @property
+    def to(self) -> tuple[object, ...]:
+        """Where observations end up: what two routes must not have in common."""
+        return self.url.rstrip("/"), self.prefix
+
 
 @dataclass(frozen=True)
 class CivitasSettings:
@@ -53,6 +58,11 @@ class CivitasSettings:
     topic: str = DEFAULT_TOPIC
     prefix: str | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
+
+    @property
+    def to(self) -> tuple[object, ...]:
+        """As of SensorThingsSettings."""
+        return self.mqtt.host, self.mqtt.port, self.topic, self.prefix
 
 
 RouteSettings = SensorThingsSettings | CivitasSettings

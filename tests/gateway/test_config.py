@@ -33,6 +33,7 @@ boards = [1, 2, 32]
 """
 
 ROUTE = '[1]\n[[route]]\nname = "city"\nkind = "sensorthings"\n'
+TWICE = ROUTE + 'url = "http://c/v1.1"' + ROUTE[3:].replace("city", "town") + 'url = "http://c/v1.1/"'
 CIVITAS = '[1]\n[[route]]\nname = "city"\nkind = "civitas"\n'
 
 WRONG = [
@@ -77,6 +78,7 @@ WRONG = [
     ("[1, 2, 32]", ROUTE + 'url = "http://c"\ntopic = "a"', 25, ["[[route]] topic", "not a setting"]),
     ("[1, 2, 32]", ROUTE.replace("city", "mqtt") + 'url = "http://c"', 22, ["[[route]] name", "another route's"]),
     ("[1, 2, 32]", CIVITAS + 'url = "mqtt://b"\ntopic = "a/#"', 25, ["[[route]] topic", "sensors/sta"]),
+    ("[1, 2, 32]", TWICE, 28, ["[[route]] url", 'route "city"', "twice"]),
     ("[1, 2, 32]", CIVITAS + 'url = "http://b"', 24, ["[[route]] url", "mqtts://host:8883"]),
     ("[1, 2, 32]", CIVITAS + 'url = "mqtt://b"\nrows = 5', 25, ["[[route]] rows", "not a setting"]),
     ("[1, 2, 32]", ROUTE + 'url = "http://c"\nsecret_file = "s"\nheader = "X: 1"', 26, ["header", "secret_file"]),
