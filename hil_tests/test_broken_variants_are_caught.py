@@ -184,7 +184,7 @@ VARIANTS |= {
             (
                 '            self._client.send(self._topic, payload, b"", taken, refused=refused)\n',
                 '            self._client.send(self._topic, payload, b"", taken, refused=refused)\n'
-                "            self._route.note_taken(sent.under_way, within)\n",
+                "            self._route.note_taken(sent.under_way, within, nobody_listens=False)\n",
             ),
         ),
         CIVITAS,

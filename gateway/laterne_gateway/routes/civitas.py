@@ -7,7 +7,8 @@ platform, with the same prefix, provides them; else its operator does.
 The level is "sent": the broker has it. What the platform's flow does with a message nobody says. What may happen to a
 message:
 
-1. PUBACK: the broker has it, and so the lane may pass it.
+1. PUBACK: the broker has it, and so the lane may pass it. One may say that nobody listens, and then most brokers keep
+   nothing: that is counted and an alarm, and no reason to wait, because some hand on what no subscriber of theirs gets.
 2. No PUBACK: the connection ended, or was silent for too long, or this process was killed. Whether the broker has it
    nobody knows, so it is sent again: board, sequence, digest and position in `parameters` tell what has come twice.
 3. A PUBACK that refuses it for what it is (ABOUT_CONTENT). It goes again in halves until the one observation is alone;
@@ -152,9 +153,19 @@ class CivitasRoute:
             size += len(part) + 1
         yield head + b",".join(parts) + TAIL, within
 
-    def note_taken(self, under_way: UnderWay, observations: list[Observation]) -> None:
+    def note_taken(self, under_way: UnderWay, observations: list[Observation], *, nobody_listens: bool) -> None:
         """The broker has acknowledged these."""
         self._health.count(self._subject, "observations delivered", len(observations))
+        if nobody_listens:
+            self._health.count(self._subject, "observations that nobody heard", len(observations))
+            self._health.alarm(
+                self._subject,
+                "listeners",
+                f"the broker says that nobody listens to {self._settings.topic}: unless it hands them on otherwise, "
+                "what it acknowledges now is lost; have the platform subscribe, with a session that is kept",
+            )
+        else:
+            self._health.clear(self._subject, "listeners")
         for one in observations:
             self._refused.pop(_key(one), None)
             under_way.settle()
@@ -272,7 +283,8 @@ class _Sending:
 
     def _taken(self, at: list[float], message: _Message) -> None:
         self._answered(at, message)
-        self._route.note_taken(message.under_way, message.observations)
+        nobody = self._client.nobody_listens
+        self._route.note_taken(message.under_way, message.observations, nobody_listens=nobody)
 
     def _not_taken(self, at: list[float], message: _Message, size: int, reason: int) -> bool:
         if not self._route.note_refused(message.observations, size, reason):

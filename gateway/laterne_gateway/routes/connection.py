@@ -42,6 +42,7 @@ SESSION_EXPIRY_S = 3600  # the broker keeps our session over a short outage; not
 CALL_WITHIN_S = 20.0  # CONNACK, DISCONNECT: a cellular link's worst round trips
 SESSION_TAKEN_OVER = 0x8E
 ACCEPTED_BELOW = 0x80  # MQTT 5, 2.4
+NO_SUBSCRIBERS = 0x10  # a success, of a message that goes nowhere (MQTT 5, 3.4.2.1)
 PACKET_TOO_LARGE = 0x95
 
 Refused = Callable[[int], bool]  # told the reason code; whether that is the end of it, else the connection ends
@@ -83,6 +84,7 @@ class Connection(aiomqtt.Client):
         self.window = settings.in_flight
         self.max_packet_bytes: int | None = None  # the broker takes no longer one (MQTT 5, 3.2.2.3.6)
         self.refused: int | None = None
+        self.nobody_listens = False  # to the topic of the last message that was acknowledged
         self._stream: Stream | None = None
         self._under_way: dict[int, tuple[Callable[[], object], Refused | None]] = {}
         self._last_identifier = LAST_IDENTIFIER
@@ -156,6 +158,7 @@ class Connection(aiomqtt.Client):
             return False
         acknowledged, refused = found
         if reason < ACCEPTED_BELOW:
+            self.nobody_listens = reason == NO_SUBSCRIBERS
             if self.refused is None:
                 acknowledged()
         elif refused is None or not refused(reason):
