@@ -74,7 +74,8 @@ def test_a_board_that_is_not_enrolled_or_another_one_is_sent_nothing(tmp_path: P
 
 def test_what_is_no_receipt_for_this_order_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_end, "AGAIN_S", 0.5)
-    monkeypatch.setattr(service_end, "ANSWER_WITHIN_S", 1.0)
+    monkeypatch.setattr(service_end, "BEGUN_WITHIN_S", 1.0)
+    monkeypatch.setattr(service_end, "ANSWER_WITHIN_S", 2.0)
     end = end_of(tmp_path)
     foreign = receipt.Receipt("LE-0001", bytes(16), receipt.DONE, None, 3, 3).to_payload()
     for said, words in (
@@ -82,6 +83,7 @@ def test_what_is_no_receipt_for_this_order_is_not_kept(tmp_path: Path, monkeypat
         (b"LE-0001: answer 30 00ff", "is no receipt"),
         (b"LE-0001: answer 30 damaged", "has not answered within 1 s"),
         (b"LE-0001: answer 30", "has not answered within 1 s"),
+        (b"LE-0001: order 7 begins", "has not answered within 2 s"),
         (b"LE-0001: an order was refused: it is for\x1b[2J another board", r"refuses: it is for\\x1b\[2J another"),
         (b"x" * 10_000, "has not answered within 1 s"),
     ):

@@ -29,7 +29,8 @@ BY_USB = 30  # as in firmware/laterne_firmware/sessions.py
 STATE_WITHIN_S = 20.0  # it tells its state every 5 s, and none while it signs or shakes hands
 # A board takes four questions at once and one more each half minute. It may wait 15 s for its gateway (12.4), and as
 # long again after each report that this one acknowledges.
-AGAIN_S = 30.0
+AGAIN_S = 15.0
+BEGUN_WITHIN_S = 75.0  # then its console says that the order begins; a release that knows none by USB never does
 ANSWER_WITHIN_S = 300.0
 BLANK_WITHIN_S = 90.0  # two starts, some hundred files erased, and new keys are made
 TOLD_WITHIN_S = 6.0  # its state comes each 5 s
@@ -37,6 +38,7 @@ LOOK_AGAIN_S = 0.2
 # What a board says at its start when it is not enrolled (firmware: app).
 NEW = "first start: making keys"
 REFUSED = "an order was refused: "
+WORKS = ("order ", "no memory")  # it has read the order
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,10 @@ def _state(console: Console) -> State:
 
 
 def _asked(console: Console, step: int, body: bytes, say: Callable[[str], None]) -> bytes:
-    end_s = time.monotonic() + ANSWER_WITHIN_S
+    began_s = time.monotonic()
+    within_s = BEGUN_WITHIN_S
     sent = frame.Frame(frame.USB, frame.ANY_BOARD, frame.GATEWAY, bytes((step,)) + body).to_bytes()
-    while time.monotonic() < end_s:
+    while time.monotonic() < began_s + within_s:
         console.send(frame.DELIMITER + sent)
         for said in console.lines(AGAIN_S):
             _, _, text = said.partition(": ")
@@ -124,11 +127,13 @@ def _asked(console: Console, step: int, body: bytes, say: Callable[[str], None])
                     return bytes.fromhex(text.split(" ")[2])
                 except ValueError:
                     break  # damaged on its way: the same question gets the same answer
+            if text.startswith(WORKS):
+                within_s = ANSWER_WITHIN_S
             if text and state_of(said) is None:
                 say(output.foreign(said))
     raise OperatorError(
-        f"The board on {console.port} has not answered within {ANSWER_WITHIN_S:.0f} s: give the same command again. If "
-        "its release is older than orders by USB, only its line or BOOTSEL is left (provisioning/README.md)."
+        f"The board on {console.port} has not answered within {within_s:.0f} s: give the same command again. If its "
+        "release is older than orders by USB, only its line or BOOTSEL is left (provisioning/README.md)."
     )
 
 
