@@ -63,7 +63,9 @@ async def _broker(table: str, what: str, name: str, settings: MqttSettings, good
     except ssl.SSLError as why:
         return wrong(f"{table} ca_file, certificate_file or key_file: {why}: they must be PEM files that fit together")
     except (OSError, UnicodeDecodeError) as why:
-        return wrong(f"{table} {why}: correct the path, or the rights of the file")
+        named = (settings.ca_file, settings.certificate_file, settings.key_file)
+        missing = next((f"{file}: " for file in named if file is not None and not file.exists()), "")  # ssl names none
+        return wrong(f"{table} {missing}{why}: correct the path, or the rights of the file")
     opened = _open_to_others(settings.password_file, settings.key_file)
     if opened is not None:
         return wrong(f"{table} {opened}")

@@ -7,7 +7,7 @@ import typer
 
 from laterne_protocol import credential, manifest, trust
 from laterne_provisioning import authority as authorities
-from laterne_provisioning import keys, out_file, output, rotation
+from laterne_provisioning import building, keys, out_file, output, rotation
 from laterne_provisioning.errors import UsageError
 
 trust_app = typer.Typer(no_args_is_help=True, help="The authority's public keys.")
@@ -45,6 +45,7 @@ def init(
         raise UsageError(
             f"{release_threshold} release keys cannot sign where there are {release_keys}: give --release-keys."
         )
+    building.require_empty(directory)  # before anybody thinks of a passphrase
     secrets = keys.Secrets(passphrase_file, pin_file)
     there = _given_keys(key or [])
     to_make = authorities.ROOTS + len(trust.ROLES) + release_keys - 1 - len(there)

@@ -54,7 +54,8 @@ def show(
         for shown in value if isinstance(value, list) else [value]:
             if isinstance(shown, dict):
                 left_out = ("kty", "crv", "order", "receipt")  # for programs
-                shown = "  ".join(f"{part} {shown[part]}" for part in shown if part not in left_out)
+                known = {part: one for part, one in shown.items() if part not in left_out and one is not None}
+                shown = "  ".join(f"{part} {one}" for part, one in known.items())
             typer.echo(f"{name:18}{'' if shown is None else shown}")
     if qr:
         label_commands.draw(board)

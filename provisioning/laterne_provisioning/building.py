@@ -17,7 +17,7 @@ def built(directory: Path) -> Iterator[Path]:
 
     Raises UsageError, OperatorError, and what the block raises; then `directory` is as it was before.
     """
-    _require_empty(directory)
+    require_empty(directory)
     building = directory.parent / f".{directory.name}.unfinished"
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def built(directory: Path) -> Iterator[Path]:
             shutil.rmtree(item) if item.is_dir() else item.unlink()
         try:
             yield building
-            _require_empty(directory)
+            require_empty(directory)
             os.rename(building, directory)  # replaces an empty directory, nothing else
         except BaseException:
             shutil.rmtree(building)
@@ -54,7 +54,8 @@ def _require_ours(building: Path, opened: int) -> None:
         raise UsageError(f"{building} is there, and others can get at it: take it away, or choose another place.")
 
 
-def _require_empty(directory: Path) -> None:
+def require_empty(directory: Path) -> None:
+    """Raises UsageError: there is something in it, or it is none."""
     try:
         if directory.exists() and next(directory.iterdir(), None) is not None:
             raise UsageError(f"{directory} is not empty: choose a new directory for the authority.")

@@ -1,5 +1,6 @@
 """`laterne board label`, and the code that `laterne board show --qr` draws."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -36,9 +37,13 @@ def label(
 
 def draw(board: Board) -> None:
     """Draw the board's code on stdout, half a character a module; on a terminal that has no blocks, by its colours."""
-    if output.is_utf8():
-        labels.code(board).terminal(compact=True)
+    code = labels.code(board)
+    width = code.symbol_size()[0] * (1 if output.is_utf8() else 2)  # with the quiet zone
+    if sys.stdout.isatty() and shutil.get_terminal_size().columns < width:
+        typer.echo(f"(no QR code: it takes {width} columns; `laterne board label` writes it to a file)")
+    elif output.is_utf8():
+        code.terminal(compact=True)
     elif sys.stdout.isatty():
-        labels.code(board).terminal()
+        code.terminal()
     else:
         typer.echo("(no QR code: this output takes no UTF-8)")

@@ -92,6 +92,10 @@ def _tls(credentials: Credentials) -> "ssl.SSLContext":
         elif credentials.key is not None:
             raise UsageError("--key belongs to a --certificate: give both.")
     except (OSError, ssl.SSLError) as why:
+        files = (credentials.ca_file, credentials.certificate, credentials.key)
+        missing = [str(file) for file in files if file is not None and not file.is_file()]
+        if missing:  # ssl does not say which
+            raise UsageError(f"There is no file {', '.join(missing)}: check --ca-file, --certificate, --key.") from why
         raise UsageError(
             f"The files for TLS cannot be used ({why}): check --ca-file, --certificate and --key."
         ) from why

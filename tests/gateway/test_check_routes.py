@@ -83,6 +83,10 @@ async def test_check_says_what_is_wrong_with_each_route(
                     route("name", "civitas", f"mqtts://localhost:{port}", f'ca_file = "{certificates.ca}"\n'),
                     "its certificate is for another name",
                 ),
+                "file": (
+                    route("file", "civitas", f"mqtts://localhost:{port}", 'ca_file = "gone.pem"\n'),
+                    "gone.pem: [Errno 2] No such file",
+                ),
                 "ca": (route("ca", "civitas", f"mqtts://localhost:{port}"), "nobody we trust has signed"),
                 "web": (route("web", "civitas", url.replace("http", "mqtt")), "does it speak MQTT 5 there"),
             }

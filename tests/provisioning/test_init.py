@@ -60,6 +60,7 @@ def test_a_directory_that_is_not_empty_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter").write_text("dear")
     assert "is not empty" in laterne("init", tmp_path / "full", "--no-passphrase", code=2).err
+    assert "is not empty" in laterne("init", tmp_path / "full", code=2).err, "before it asks for a passphrase"
     assert "is a file" in laterne("init", tmp_path / "full" / "letter", "--no-passphrase", code=2).err
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["letter"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]

@@ -1,12 +1,16 @@
 """Labels: what a camera reads from them is the board and its key."""
 
+import contextlib
+import fcntl
 import io
 import json
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -146,9 +150,16 @@ def test_a_terminal_without_blocks_gets_the_code_in_colours(authority: Path, boa
     assert b"no QR code" in piped.stdout
     terminal, end = pty.openpty()
     try:
-        subprocess.run([*shown, "--qr"], env=environment, stdout=end, timeout=WITHIN_S, check=True)
         os.set_blocking(terminal, False)
-        assert b"\x1b[7m  " in os.read(terminal, 1 << 20)
+        for columns, words in ((90, b"\x1b[7m  "), (89, b"no QR code: it takes 90 columns")):
+            fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+            subprocess.run([*shown, "--qr"], env=environment, stdout=end, timeout=WITHIN_S, check=True)
+            said = b""
+            with contextlib.suppress(BlockingIOError):
+                while part := os.read(terminal, 1 << 16):
+                    said += part
+            assert words in said
+            assert (b"\x1b[7m" in said) == (columns == 90)
     finally:
         os.close(end)
         os.close(terminal)

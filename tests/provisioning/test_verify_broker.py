@@ -199,3 +199,13 @@ def test_a_broker_that_goes_and_comes_back_costs_nothing(
         assert listening.line()["sequence"] == 2
         summary, code = listening.stop(signal.SIGINT)
     assert (summary["reports_verified"], code) == (2, 0)
+
+
+def test_a_file_for_tls_that_is_not_there_is_named(authority: Path, tmp_path: Path) -> None:
+    there = tmp_path / "certificate.pem"
+    there.write_text("no certificate")
+    asked = ("verify", "--authority", authority, "--broker", "mqtts://localhost:1", "--ca-file", tmp_path / "ca.pem")
+    said = laterne(*asked, "--certificate", there, code=2).err
+    assert f"There is no file {tmp_path / 'ca.pem'}: check --ca-file" in said
+    said = laterne(*asked[:-1], there, code=2).err
+    assert "cannot be used" in said
