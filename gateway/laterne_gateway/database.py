@@ -67,7 +67,8 @@ create table gap (
     noticed_ms integer
 ) strict;
 
--- What was refused, with the reason, for a person to look at. Bounded: the oldest goes first, and is counted.
+-- What was refused, with the reason, for a person to look at. Bounded: the oldest of the board that has the most goes
+-- first, and is counted.
 create table set_aside (
     id          integer primary key,
     board       text    not null,

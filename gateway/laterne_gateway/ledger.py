@@ -254,11 +254,7 @@ def set_aside(db: sqlite3.Connection, ledger: Ledger, refused: Refused) -> str:
         "insert into set_aside (board, sequence, reason, received_ms, body) values (?, ?, ?, ?, ?)",
         (refused.board, refused.sequence, refused.reason, refused.received_ms, refused.body),
     )
-    gone = db.execute(
-        "delete from set_aside where id in (select id from set_aside order by id desc limit -1 offset ?)",
-        (MAX_SET_ASIDE,),
-    ).rowcount
-    add_tally(db, SET_ASIDE_DROPPED, gone)
+    add_tally(db, SET_ASIDE_DROPPED, _bounded(db, "set_aside", MAX_SET_ASIDE))
     return STORED
 
 
@@ -280,10 +276,23 @@ def add_gap(db: sqlite3.Connection, ledger: Ledger, gap: Gap) -> None:
         "insert into gap values (?, ?, ?, ?, ?, ?)",
         (ledger.last_gap_id, gap.board, first, gap.last, gap.reason, gap.noticed_ms),
     )
-    gone = db.execute(
-        "delete from gap where id in (select id from gap order by id desc limit -1 offset ?)", (MAX_GAPS,)
-    ).rowcount
-    add_tally(db, GAPS_DROPPED, gone)
+    add_tally(db, GAPS_DROPPED, _bounded(db, "gap", MAX_GAPS))
+
+
+def _bounded(db: sqlite3.Connection, table: str, most: int) -> int:
+    """Removes what is more than that: the oldest rows of the board that has the most. How many.
+
+    Of that board and not the oldest of all: else one board that lies without an end would take from the others what is
+    the last that is known of their reports.
+    """
+    gone = 0
+    while (over := _number(db, f"select count(*) from {table}") - most) > 0:
+        gone += db.execute(
+            f"delete from {table} where id in (select id from {table} where board = "
+            f"(select board from {table} group by board order by count(*) desc, board limit 1) order by id limit ?)",
+            (over,),
+        ).rowcount
+    return gone
 
 
 def told(db: sqlite3.Connection, route: str, up_to_id: int) -> None:

@@ -5,6 +5,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,22 @@ async def test_what_is_refused_is_kept_with_its_reason_and_its_loss_is_counted(t
     tallies = await buffer.tallies()
     assert (tallies["set aside"], tallies[SET_ASIDE_DROPPED]) == (MAX_SET_ASIDE, over)
     await buffer.close()
+
+
+async def test_a_board_that_lies_without_an_end_displaces_nothing_of_another(tmp_path: Path) -> None:
+    """What is set aside is passed over, and its board forgets it: nobody else has it."""
+    buffer = open_buffer(tmp_path)
+    await buffer.set_aside(Refused("LE-0", 1, "signature", b"c" * 16, None, None, None, b"the only one"))
+    await asyncio.gather(
+        *(
+            buffer.set_aside(Refused("LE-1", number, "signature", b"c" * 16, None, None, None, b"x"))
+            for number in range(MAX_SET_ASIDE)
+        )
+    )
+    await buffer.close()
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        kept = db.execute("select board, min(sequence), count(*) from set_aside group by board").fetchall()
+    assert kept == [("LE-0", 1, 1), ("LE-1", 1, MAX_SET_ASIDE - 1)]
 
 
 async def test_a_report_passed_over_moves_the_chain_with_it(tmp_path: Path) -> None:
