@@ -44,7 +44,7 @@ demo: $(READY)
 # ARGS is passed on to pytest: make test ARGS="-k roster". WORKERS: processes that run tests; 0 runs them in one, in order.
 WORKERS ?= $(shell nproc)
 test: $(READY) $(ORACLES)/.ready $(SENSORTHINGS)/.ready
-	@.ci/debian mosquitto softhsm2 systemd systemd-container dbus
+	@.ci/debian mosquitto softhsm2 systemd systemd-container dbus libfaketime
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # What takes too long for every change: every fault sweep with ten times the cases (an hour without broker for boards with

@@ -18,9 +18,8 @@ from typing import TypeVar
 
 from serialx import SerialException, serial_for_url
 
-OPEN_WITHIN_S = (
-    10.0  # Linux gives a USB device 5 s for each control transfer; the watchdog gives a line 30 (service.py)
-)
+# Linux gives a USB device 5 s for each control transfer; the watchdog gives a line 30 (service.py).
+OPEN_WITHIN_S = 10.0
 CLOSED_WITHIN_S = 2.0  # a whole burst of an update at 9,600 baud takes 1 s
 
 T = TypeVar("T")
@@ -81,9 +80,8 @@ class Port:
                     self._refused, self._is_wanted = why, False
             else:
                 descriptor, self._descriptor = self._descriptor, None
-                with contextlib.suppress(
-                    OSError
-                ):  # the adapter is gone; the descriptor is free all the same (close(2))
+                # The adapter may be gone; the descriptor is free all the same (close(2)).
+                with contextlib.suppress(OSError):
                     await in_a_thread(partial(os.close, descriptor))
 
 
