@@ -231,6 +231,7 @@ class EmulatedBoard:
         self._ready.set()
 
     def _boot_record(self) -> bytes:
+        bad = self.flash.bad
         boot = pack(
             records.BOOT,
             self.cause.value,
@@ -241,7 +242,10 @@ class EmulatedBoard:
             self.utc_at_start,
             UART_FD,
             self.uart.paced,
+            bad.wrong.value if bad else 0,
             self.unique_id,
             self.flash.page_bytes,
+            bad.block if bad else 0,
+            bad.read if bad else 0,
         )
         return boot + os.fsencode(self.flash.image.resolve())

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from laterne_emulator import records
+
 PAGE_BYTES = 256
 BLOCK_BYTES = 4096
 BLOCKS = 352  # what a Pico leaves for files: 1,408 KiB
@@ -25,6 +27,26 @@ class Torn(Enum):
     RANDOM_BITS = "random bits"  # each bit that had to change has changed or not (NOR: program 1>0, erase 0>1)
     HALF_ERASED = "half erased"  # some pages of the block are erased, some untouched, one in between; a program: HEAD
     DONE = "done"  # all of it is done: the power goes right after
+
+
+class Wrong(Enum):
+    """What is wrong with a block, for as long as it is. Where it says *fails* littlefs is told so."""
+
+    READ_FAILS_ONCE = records.READ_FAILS_ONCE  # in each life, and then not again
+    READ_FAILS = records.READ_FAILS
+    PROGRAM_DROPPED = records.PROGRAM_DROPPED  # it reports success and changes nothing
+    PROGRAM_WEAK = records.PROGRAM_WEAK  # it reports success, and one bit of each page did not change
+    ERASE_WEAK = records.ERASE_WEAK  # it reports success, and the first page is what it was
+    WRITE_FAILS = records.WRITE_FAILS  # programs and erases: worn out
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A bad block. read: the first read of it in a life that fails, from 0."""
+
+    block: int
+    wrong: Wrong
+    read: int = 0
 
 
 class FlashMisuse(Exception):
@@ -83,6 +105,7 @@ class Flash:
         self.count = FlashCount()
         self.misused: list[int] = []  # addresses of pages that were programmed twice, not by our fault
         self.noted: Callable[[int, bool], None] | None = None  # told of each operation that is going to be done
+        self.bad: Bad | None = None  # from the next life on
         self._cut: Cut | None = None
         self._until_cut = 0
         self._until_skipped = -1
@@ -129,8 +152,9 @@ class Flash:
             self._unerased.discard(block)
 
     def may_program_twice(self, address: int) -> bool:
-        """Whether an unerased page at this address is our doing (a skipped erase) and not the board's."""
-        if address // BLOCK_BYTES in self._unerased:
+        """Whether an unerased page at this address is our doing (a bad block) and not the board's."""
+        block = address // BLOCK_BYTES
+        if block in self._unerased or (self.bad is not None and block == self.bad.block):
             return True
         self.misused.append(address)
         return False

@@ -138,8 +138,17 @@ def contents(image: Path) -> dict[str, bytes]:
 
     Raises LittleFSError for a file that cannot be read, and says which.
     """
+    found, unreadable = readable(image)
+    for path, why in unreadable.items():
+        why.add_note(f"{path} of {image}")
+        raise why
+    return found
+
+
+def readable(image: Path) -> tuple[dict[str, bytes], dict[str, LittleFSError]]:
+    """The files of an image that can be read, and why the others cannot. Raises LittleFSError: nothing can be."""
     volume = _mounted(image)
-    found = {}
+    found, unreadable = {}, {}
     for where, _, files in volume.walk("/"):
         for name in files:
             path = f"{where.rstrip('/')}/{name}"
@@ -147,9 +156,8 @@ def contents(image: Path) -> dict[str, bytes]:
                 with volume.open(path, "rb") as file:
                     found[path] = file.read()
             except LittleFSError as why:
-                why.add_note(f"{path} of {image}")
-                raise
-    return found
+                unreadable[path] = why
+    return found, unreadable
 
 
 def write(image: Path, files: Mapping[str, bytes], remove: Iterable[str] = ()) -> None:
@@ -207,5 +215,6 @@ __all__ = [
     "firmware_files",
     "names",
     "read",
+    "readable",
     "write",
 ]

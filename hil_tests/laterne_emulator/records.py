@@ -43,9 +43,18 @@ FLASH_HOLD = 1  # the power goes now: send the page (a program only), do nothing
 FLASH_SKIP = 2  # report success and do nothing
 
 # reset cause u8, raw REPL u8, blocks u16, ticks at power-on in ms u32, clock error in ppm i32,
-# UTC seconds of the board's clock at power-on u32, UART fd i16, UART paced u8, zero, unique id 8 bytes, bytes of a page
-BOOT = "<BBHIiIhBx8sH"
-BOOT_BYTES = 30
+# UTC seconds of the board's clock at power-on u32, UART fd i16, UART paced u8, what is wrong with one block of the
+# flash u8 (below; 0: nothing), unique id 8 bytes, bytes of a page, that block u16, the first read of it that fails u16
+BOOT = "<BBHIiIhBB8sHHH"
+BOOT_BYTES = 34
+
+# What is wrong with one block; bad_flash.py does it
+READ_FAILS_ONCE = 1
+READ_FAILS = 2
+PROGRAM_DROPPED = 3
+PROGRAM_WEAK = 4
+ERASE_WEAK = 5
+WRITE_FAILS = 6
 
 # Two bytes of memory that both have: where the processor is, and whether a Ctrl-C that came WITHIN waits for the end.
 WHERE = 0

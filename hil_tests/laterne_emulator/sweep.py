@@ -15,7 +15,7 @@ import os
 import random
 import re
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -45,6 +45,7 @@ class FaultClass:
     tried: int = 0  # states of a flash (cut_sweep.py)
     distinct: int = 0
     possible: int = 0
+    ends: dict[str, int] = field(default_factory=dict)  # of boards with a bad block (damage.py): how many ended so
 
 
 @dataclass
@@ -145,6 +146,10 @@ class Sweep:
         self._line.distinct += distinct
         self._line.possible += possible
 
+    def ended(self, how: str) -> None:
+        """A board with a bad block ended so: one of ENDS."""
+        self._line.ends[how] = self._line.ends.get(how, 0) + 1
+
     def case(self, number: int) -> Case:
         seed = self._line.seed
         return Case(self._line, number, f'pytest "{self._test}" --fault-seed {seed} --fault-case {number}')
@@ -188,6 +193,8 @@ class Table:
             line.counts_reports |= each["counts_reports"]
             for what in (*_SUMS, *_STATES, "failed"):
                 setattr(line, what, getattr(line, what) + each[what])
+            for how, count in each["ends"].items():
+                line.ends[how] = line.ends.get(how, 0) + count
 
     def text(self) -> list[str]:
         """The table, a line each."""
@@ -221,6 +228,13 @@ class Table:
             total = [sum(getattr(line, what) for line in swept) for what in (*_STATES, "failed")]
             states.append(("all", *(f"{count:,}" for count in total)))
             made += [*_in_columns(states), "possible: with one seed for what is torn; of a second cut an estimate"]
+        harmed = [line for line in self.lines.values() if line.ends]
+        if harmed:
+            ends: list[tuple[str, ...]] = [("states of a flash after damage", "tried", *ENDS, "failures")]
+            for line in harmed:
+                each = [sum(line.ends.values()), *(line.ends.get(how, 0) for how in ENDS), line.failed]
+                ends.append((line.name, *(f"{count:,}" for count in each)))
+            made += _in_columns(ends)
         return [
             *made,
             'case K of a class draws from random.Random(f"{seed} {fault class} {K}"); '
@@ -239,5 +253,7 @@ def _in_columns(rows: list[tuple[str, ...]]) -> list[str]:
     ]
 
 
+# What becomes of a board one block of which is bad.
+ENDS = ("as without", "another release", "rescue", "goes on later", "older state", "without its flash")
 _STATES = ("tried", "distinct", "possible")
 _SUMS = ("cases", "sent", "delivered", "lost", "again", "repeated", "dead")

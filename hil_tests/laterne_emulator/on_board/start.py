@@ -30,7 +30,8 @@ def _set_up():
     control.connect(int(sys.argv[1]))
     control.ask(records.HELLO)
     head = records.HEADER_BYTES
-    cause, raw, blocks, ticks, ppm, utc_s, uart_fd, paced, uid, page = unpack_from(records.BOOT, control.reply, head)
+    boot = unpack_from(records.BOOT, control.reply, head)
+    cause, raw, blocks, ticks, ppm, utc_s, uart_fd, paced, wrong, uid, page, block, read = boot
     image = bytes(control.reply[head + records.BOOT_BYTES : head + records.BOOT_BYTES + control.value()]).decode()
 
     gc.collect()
@@ -51,7 +52,12 @@ def _set_up():
     from flash import Flash, share
 
     share(*map(int, sys.argv[-3:]))
-    flash = Flash(image, blocks, page)
+    if wrong:
+        from bad_flash import BadFlash
+
+        flash = BadFlash(image, blocks, page, wrong, block, read)
+    else:
+        flash = Flash(image, blocks, page)
     formatted = 0
     frozen = ".frozen"
     if len(sys.argv) > 5:
@@ -59,6 +65,7 @@ def _set_up():
         vfs.umount("/")
         vfs.mount(vfs.VfsPosix(sys.argv[2]), frozen, readonly=True)
         sys.modules["rp2"] = _Chip(flash)
+        sys.path[:] = ["", frozen, "/lib"]
         _run(frozen + "/_boot.py", {})
     else:
         try:
@@ -72,7 +79,7 @@ def _set_up():
         os.chdir("/")
     sys.path[:] = ["", frozen, "/lib"]
     sys.argv[:] = []
-    for name in ("control", "records", "clock", "flash", "start"):
+    for name in ("control", "records", "clock", "flash", "bad_flash", "start"):
         if name in sys.modules:
             del sys.modules[name]
     gc.collect()
