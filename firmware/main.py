@@ -12,19 +12,37 @@ boards it would be a soft reset, which nobody asked for.
 import micropython
 
 micropython.kbd_intr(-1)
-import machine  # noqa: E402
 
 WATCHDOG_MS = 8000  # RP2040 counts to 8,388 at most
 LOADER_BYTES = 65536  # what it takes on 64 bits with long names, and half as much again
+
+
+def without_a_root_that_fails() -> None:
+    # Modules are looked for on flash first, built-in ones, too: an error there would end this file, and that is a REPL.
+    # Without its flash a board has what is frozen, and that is the rescue.
+    try:
+        import os
+
+        import machine  # noqa: F401
+
+        os.listdir("/")
+    except OSError as why:
+        print("the flash cannot be read: %s" % why)
+        import vfs
+
+        try:
+            vfs.umount("/")
+        except OSError:
+            pass  # it is without one already
 
 
 def enrolled() -> bool:
     # Whether there is anything of a credential, also of one that was set aside. When in doubt: yes.
     import os
 
-    if "unmounted" in os.listdir("/"):  # its flash cannot be read now (frozen/_boot.py)
-        return True
     try:
+        if "unmounted" in os.listdir("/"):  # its flash cannot be read now (ram)
+            return True
         names = os.listdir("/k")
     except OSError as why:
         return why.errno != 2  # ENOENT: it has never had keys
@@ -34,14 +52,15 @@ def enrolled() -> bool:
     return False
 
 
-def watchdog() -> machine.WDT:
-    return machine.WDT(timeout=WATCHDOG_MS)
-
-
 def choose() -> str:
     # Which slot. The loader lies in /l, in an interpreter of our own it is frozen; nothing of it stays in memory.
     import gc
     import sys
+
+    import machine
+
+    def watchdog() -> machine.WDT:
+        return machine.WDT(timeout=WATCHDOG_MS)
 
     # What the loader leaves (names, mostly) stays for good. Without this it would lie in the middle of the memory,
     # behind the loader's modules: the largest free piece was then 40 KB of 110.
@@ -92,9 +111,14 @@ def start() -> None:
     closed = True
     try:
         try:
+            without_a_root_that_fails()
             run()
         except SystemExit:
             print("maintenance: the firmware was ended, nothing runs; press reset to start it")
+        except Exception as why:
+            import sys
+
+            sys.print_exception(why)  # a reset would come before MicroPython says it
     finally:
         try:
             closed = enrolled()
@@ -105,6 +129,9 @@ def start() -> None:
                 time.sleep_ms(3000)  # a board that fails at once must not wear its flash
         finally:
             if closed:
+                without_a_root_that_fails()
+                import machine
+
                 machine.reset()
 
 

@@ -114,3 +114,20 @@ async def test_the_slots_of_a_board_with_an_interpreter_of_ours_are_run_and_the_
     image.write(board.flash.image, {}, remove=["a/laterne_firmware/app.mpy"])
     await board.power_on()
     await prints(board, "rescue, start 2")
+
+
+async def test_a_young_board_that_sees_the_empty_root_of_its_formatting_again_writes_nothing(
+    emulated_boards: "Benches",
+) -> None:
+    files = image.firmware_files(image.find_firmware()) | {"k/name.0": b"a board that is enrolled"}
+    bench = await emulated_boards(files=files, powered=False, boot="frozen")
+    board = bench.boards[NAME]
+    content = bytearray(board.flash.image.read_bytes())
+    content[BLOCK_BYTES : 2 * BLOCK_BYTES] = b"\xff" * BLOCK_BYTES  # the half of the root that is newer
+    board.flash.image.write_bytes(bytes(content))
+    assert image.names(board.flash.image) == []
+    await board.power_on()
+    await prints(board, "rescue, start 1")
+    await board.power_off()
+    assert "the root is empty, and the flash is not" in board.usb.printed()
+    assert board.flash.image.read_bytes() == bytes(content)

@@ -267,6 +267,29 @@ VARIANTS |= {
         "TimeoutError",
         quick=False,
     ),
+    "an empty root is taken for a new chip": Variant(
+        "firmware/frozen/_boot.py",
+        (('    if not list(volume.ilistdir("/")) and', "    if not flash and"),),
+        "hil_tests/test_a_flash_that_cannot_be_mounted.py::test_a_young_board_that_sees_the_empty_root_of_its_formatting"
+        "_again_writes_nothing",
+        "TimeoutError",
+        quick=False,
+    ),
+    "a flash that refuses a number ends every start": Variant(
+        "firmware/laterne_firmware/recovery.py",
+        (("    except OSError as why:\n        # Worn out", "    except WireError as why:\n        # Worn out"),),
+        "hil_tests/test_a_bad_block_of_the_flash_leaves_a_board_that_answers.py::test_a_board_whose_root_is_worn_out"
+        "_takes_no_readings_and_delivers_what_it_has",
+        "TimeoutError",
+        quick=False,
+    ),
+    "the oldest segment is lost in silence": Variant(
+        "firmware/laterne_firmware/recovery.py",
+        (("    if segments and gone and", "    if not segments and gone and"),),
+        "hil_tests/test_a_bad_block_loses_no_report_in_silence.py",
+        "are lost in silence",
+        quick=False,
+    ),
     "a trial without an end": Variant(
         "firmware/laterne_firmware/app.py",
         (("            if now_ms > self._trial_ms:", "            if now_ms < 0:"),),

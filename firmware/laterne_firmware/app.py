@@ -54,7 +54,8 @@ class Post:
     """The parts of a running board; `start` makes them.
 
     log: a line on the console. switch: the service switch's pin. i2c: where the sensors are. trial_ms: how long a
-    release that is only tried may go on unconfirmed after a start. counted: whether the record counts this start.
+    release that is only tried may go on unconfirmed after a start. counted: whether the record counts this start, or a
+    rescue is to end after ten minutes, because its flash may be usable then.
     """
 
     def __init__(
@@ -232,6 +233,9 @@ class Post:
         elif self._counted and now_ms > _HEALTHY_MS:
             self._counted = False
             self._healthy()
+            if self._identity.rescue:  # its flash has refused, or could not be mounted (start)
+                self._log("the flash is tried again, the board starts anew")
+                machine.reset()
 
     def _healthy(self) -> None:
         from laterne_firmware import running
@@ -265,7 +269,18 @@ def run() -> None:
 def _post() -> Post:
     from laterne_firmware import start
 
-    post = start.post()
+    try:
+        post = start.post()
+    except OSError as why:
+        # A release that fails so is counted, and the rescue comes after it. After the rescue comes nothing.
+        if sys.path[0] != "/r":
+            raise
+        print("the rescue cannot use its flash: %s" % why)
+        from laterne_firmware import ram
+
+        ram.mount()
+        unload("laterne_firmware.ram")
+        post = start.post()
     for name in ("start", "settings", "recovery", "running", "slots", "entropy", "board"):
         unload("laterne_firmware." + name)
     unload("pins", "laterne_protocol.release_index")

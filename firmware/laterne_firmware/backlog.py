@@ -14,6 +14,8 @@ import os
 import struct
 from binascii import crc32
 
+from micropython import const
+
 from laterne_firmware.segment import SEGMENT_REPORTS, Segment
 from laterne_firmware.store import free_blocks, replace
 from laterne_protocol import report
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 MAX_SEGMENTS = 24  # <= 30 entries a directory (littlefs #1079); 768 KiB, a day of minutes
 MAX_DAMAGED = 4  # 128 KiB for a person to look at
 DRAFT = "/open"  # in the directory of the segments
+_TRIES = const(3)
+_FULL = (28, 36)  # ENOSPC; ENAMETOOLONG, as littlefs says it of a new file whose folder finds no block
 FREE_BLOCKS = 12  # littlefs copies on write, and records need room, too
 
 
@@ -75,6 +79,7 @@ class Backlog:
         """
         sequence = self.next_sequence
         digest = report.digest(payload)
+        tries = _TRIES
         while True:
             try:
                 segment = self._open_segment(sequence)
@@ -83,8 +88,15 @@ class Backlog:
             except OSError as why:
                 if not self.segments:
                     raise
-                self._log("flash refuses report %d (%s): the oldest reports go" % (sequence, why))
-                self._drop_oldest()
+                # Only a full flash has more room without them; what else it refuses it may take at another place.
+                if why.errno in _FULL:
+                    self._log("flash refuses report %d (%s): the oldest reports go" % (sequence, why))
+                    self._drop_oldest()
+                    continue
+                tries -= 1
+                if not tries:
+                    raise
+                self._log("flash refuses report %d (%s): it is tried again" % (sequence, why))
         if segment not in self.segments:
             # Only now, and before anybody sees the number: a cut in between leaves a whole record behind.
             self._state.bound = segment.first + SEGMENT_REPORTS
@@ -107,7 +119,7 @@ class Backlog:
                 lost_to = last if segment.last < last else wanted
                 self._log("reports %d..%d are damaged on flash" % (wanted, lost_to))
                 self.lose(wanted, lost_to, report.DAMAGED)
-                self._state.save()
+                self._save_later()
                 wanted = lost_to + 1
         return None
 
@@ -119,11 +131,11 @@ class Backlog:
         self.acknowledged = up_to
         # The newest segment stays when it is empty of news: it says which number and digest come next.
         while len(self.segments) > 1 and self.segments[0].last <= up_to:
-            self._forget(self.segments.pop(0))
+            self.forget(self.segments.pop(0))
         open_gaps = [gap for gap in self._state.gaps if not 0 < gap[3] <= up_to]
         if len(open_gaps) < len(self._state.gaps):
             self._state.gaps = open_gaps
-            self._state.save()
+            self._save_later()
 
     # What is lost -------------------------------------------------------------------------------------------------
 
@@ -174,13 +186,25 @@ class Backlog:
             self.lose(first, segment.last, report.BACKLOG_FULL)
             self._log("backlog full, reports %d..%d are lost" % (first, segment.last))
         self._state.save()  # the statement is on flash before the reports go
-        self._forget(segment)
+        self.forget(segment)
 
-    def _forget(self, segment: Segment) -> None:
-        if segment.damaged:
-            self.set_aside(segment)
-        else:
-            os.remove(segment.path)
+    def _save_later(self) -> None:
+        # Of what the next start finds out anew: damage, and what was acknowledged. A flash that refuses it must not
+        # keep a board from delivering what it can read.
+        try:
+            self._state.save()
+        except OSError as why:
+            self._log("flash refuses the state record (%s)" % why)
+
+    def forget(self, segment: Segment) -> None:
+        """Removes it, or sets it aside. One that flash keeps is found by the next start: acknowledged, or lost."""
+        try:
+            if segment.damaged:
+                self.set_aside(segment)
+            else:
+                os.remove(segment.path)
+        except OSError as why:
+            self._log("flash refuses to forget %s (%s)" % (segment.path, why))
 
     def set_aside(self, segment: Segment) -> None:
         """What cannot be read is kept under another name; of more than MAX_DAMAGED such files the oldest goes."""

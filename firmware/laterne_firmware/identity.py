@@ -36,7 +36,7 @@ class Identity:
     sign_key, agree_key: public keys, 64 bytes each. credential_digest: what its first report names as predecessor.
     former_agree_key: empty, or that of FORMER. silent: out of service, nothing can be signed any more.
     release: digest of the release that runs, 16 bytes, or empty. trial: whether it is only tried. rescue: whether it is
-    the rescue that runs, which makes no reports (README.md, "Two slots").
+    the rescue that runs, which makes no reports (README.md, "Two slots"), or a release whose flash has refused.
     """
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ import gc
 from laterne_firmware import slots
 from laterne_firmware.slot_check import whole
 from laterne_firmware.slots import INDEX, RESCUE, State
-from laterne_firmware.store import exists
+from laterne_firmware.store import UNMOUNTED, exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from machine import WDT
 
-_UNMOUNTED = "/unmounted"  # the flash cannot be read, "/" is in RAM (frozen/_boot.py)
 MAX_ATTEMPTS = 3
 # Above twenty, because the feed of a street may fail so often while a release is tried; finite, because a release that
 # draws too much current looks like a power cut.
@@ -36,7 +35,7 @@ def choose(enrolled: bool, by_power: bool, watchdog: "Callable[[], WDT]") -> str
     by_power: whether the power began this start. watchdog: starts it. enrolled: without it a
     technician is there, whose resets are no crashes.
     """
-    if exists(_UNMOUNTED):
+    if exists(UNMOUNTED):
         return RESCUE
     state = State()
     state.load()

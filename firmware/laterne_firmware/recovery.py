@@ -21,6 +21,7 @@ from laterne_protocol.errors import WireError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from typing import Any, BinaryIO
 
     from laterne_firmware.backlog import Backlog
 
@@ -46,8 +47,8 @@ def identity(log: "Callable[[str], None]") -> Identity:
         found.take_keys(keys)
         speaks = speaks and keys[:32] != bytes(32)  # the order that erased it may be damaged
     elif keys is not None or record.damaged:
+        record.set_aside()  # first: what the flash refuses here has not happened
         log("the keys cannot be read and are set aside: this board must be enrolled again")
-        record.set_aside()
     if found.kid is not None and not speaks:
         found.silence()
     found.former_agree_key = (Record(names.FORMER).load() or b"")[32:]
@@ -125,29 +126,46 @@ def start(
     lost = _load_state(state)
     make_directory(backlog.directory)
     newest = (0, 0, b"")
+    nothing = []  # type: list[Segment]  # of which no record can be read
     for name in sorted(name for name in os.listdir(backlog.directory) if len(name) == 8):
         try:
             segment = Segment(backlog.directory, int(name, 16))
-            last_record = scan(segment)
-        except (OSError, ValueError) as why:
-            log("log/%s cannot be read: %s" % (name, why))
+        except ValueError as why:
+            log("log/%s is no segment: %s" % (name, why))
             continue
+        try:
+            last_record = scan(segment)
+        except OSError as why:
+            log("%s cannot be read: %s" % (segment.path, why))
+            last_record = None
+            segment.damaged = True
         yield
         if last_record is not None:
             newest = last_record
             backlog.segments.append(segment)
-        elif segment.damaged:
-            backlog.set_aside(segment)
         else:
-            os.remove(segment.path)  # a file that was being made when the power failed
-    _close_holes(backlog)
+            nothing.append(segment)
     boot_seen, backlog.acknowledged, head = newest
     backlog.head = head or None
-    _find_next(backlog, state, lost, identity.board is not None)
+    gone = [segment.first for segment in nothing if segment.damaged]
+    _close_holes(backlog, gone)
+    _find_next(backlog, state, lost, identity.board is not None, gone)
     # On flash before the number of this start is used.
     step = LOST_BOOTS if lost else DOUBTFUL_BOOTS if state.record.doubtful else 1
     state.boot = max(state.boot, boot_seen if lost else 0) + step
-    state.save()
+    try:
+        state.save()
+    except OSError as why:
+        # Worn out: the root's two blocks stay where they are, and littlefs has no others for it. A start that ended
+        # here would end here for ever, and nobody could reach the board. So it makes no report, which needs numbers
+        # that are kept, and delivers what there is; 0 is a start of which no report tells.
+        log("flash refuses the number of this start (%s): no readings are taken" % why)
+        state.boot = 0
+        identity.rescue = True
+    else:
+        # Only now: what is set aside is looked at by no start any more, so its loss has to be on flash before.
+        for segment in nothing:
+            backlog.forget(segment)  # damaged, or a file that was being made when the power failed
     # Who is out of service has closed all, and could not sign it; the draft is for who makes reports again.
     if identity.board is None or identity.silent or identity.rescue:
         return
@@ -195,14 +213,14 @@ def scan(segment: Segment) -> "tuple[int, int, bytes] | None":
     length = os.stat(segment.path)[6]
     with open(segment.path, "rb") as file:
         while segment.size < length:
-            header = segment.header(file, segment.size, segment.first + segment.count)
+            header = _found(segment.header, file, segment.size, segment.first + segment.count)
             if header is None or segment.size + HEADER_BYTES + header[0] > length:
                 segment.damaged = True
                 break
             offsets.append(segment.size)
             segment.size += HEADER_BYTES + header[0]
             segment.count += 1
-        while offsets and segment.body(file, offsets[-1], segment.last) is None:
+        while offsets and _found(segment.body, file, offsets[-1], segment.last) is None:
             segment.damaged = True
             segment.size = offsets.pop()
             segment.count -= 1
@@ -212,16 +230,30 @@ def scan(segment: Segment) -> "tuple[int, int, bytes] | None":
     return None if header is None else header[1:]
 
 
-def _close_holes(backlog: "Backlog") -> None:
-    for former, segment in zip(backlog.segments, backlog.segments[1:]):  # noqa: B905 - no `strict` on MicroPython
+def _found(look: "Callable[..., Any]", file: "BinaryIO", offset: int, sequence: int) -> "Any":
+    # What flash does not give is damage, as what it gives wrong: the records before it stay.
+    try:
+        return look(file, offset, sequence)
+    except OSError:
+        return None
+
+
+def _close_holes(backlog: "Backlog", gone: "list[int]") -> None:
+    # gone: first numbers of segments of which nothing can be read. What lay before the oldest file was acknowledged.
+    segments = backlog.segments
+    if segments and gone and gone[0] < segments[0].first:
+        first = max(gone[0], backlog.acknowledged + 1)
+        if first < segments[0].first:
+            backlog.lose(first, segments[0].first - 1, report.DAMAGED)
+    for former, segment in zip(segments, segments[1:]):  # noqa: B905, RUF007 - not on MicroPython
         if segment.first > former.last + 1:
-            reason = report.DAMAGED if former.damaged else report.NUMBER_SKIPPED
-            backlog.lose(former.last + 1, segment.first - 1, reason)
+            damaged = former.damaged or [first for first in gone if former.first < first < segment.first]
+            backlog.lose(former.last + 1, segment.first - 1, report.DAMAGED if damaged else report.NUMBER_SKIPPED)
 
 
-def _find_next(backlog: "Backlog", state: State, state_lost: bool, enrolled: bool) -> None:
+def _find_next(backlog: "Backlog", state: State, state_lost: bool, enrolled: bool, gone: "list[int]") -> None:
     newest = backlog.segments[-1] if backlog.segments else None
-    last = newest.last if newest else report.FIRST_SEQUENCE - 1
+    last = newest.last if newest else (gone[0] if gone else report.FIRST_SEQUENCE) - 1
     reserved = newest.first + SEGMENT_REPORTS if newest else report.FIRST_SEQUENCE
     # The bound on flash may still be the former segment's. start() saves it now: should this segment be damaged later,
     # the numbers used in it until then must lie below it.

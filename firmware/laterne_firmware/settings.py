@@ -29,8 +29,8 @@ def load(path: str = "/settings.json") -> "tuple[Settings, str]":
     try:
         with open(path) as file:
             content = file.read(1024)
-    except OSError:
-        content = "{}"
+    except OSError as why:
+        content = "{}" if why.errno == 2 else ""  # ENOENT
     try:
         found = json.loads(content)
     except ValueError:

@@ -13,11 +13,13 @@ from laterne_firmware.memory import unload
 from laterne_firmware.randomness import SEED_BYTES, Random
 from laterne_firmware.reports import Reporter
 from laterne_firmware.state import State
-from laterne_firmware.store import Record, exists
+from laterne_firmware.store import UNMOUNTED, Record, exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from laterne_firmware.identity import Identity
 
 
 # An interned name stays in memory for good. Those of modules that an order or an update loads would come to lie between
@@ -54,6 +56,7 @@ def post() -> Post:
     log = console.line
     identity = recovery.identity(log)
     trial_ms, counted = running.learn(identity)
+    is_rescue = identity.rescue
     console.name = identity.board or console.name
     state = State()
     backlog = Backlog(state, log)
@@ -66,8 +69,10 @@ def post() -> Post:
     if problem:
         log(problem)
     clock = Clock(state.boot)
-    random = _random(state.boot, hardware, log)
+    random = _random(state.boot, hardware, log, identity)
     watchdog.feed()
+    # A flash that refused may have done so once: another start is made then, in the time in which others prove healthy.
+    counted = counted or identity.rescue != is_rescue or exists(UNMOUNTED)
     reporter = Reporter(identity, backlog, clock, random, log, set_by_operator.report_s)
     return Post(
         console,
@@ -96,11 +101,18 @@ def post() -> Post:
     )
 
 
-def _random(boot: int, hardware: bytes, log: "Callable[[str], None]") -> Random:
+def _random(boot: int, hardware: bytes, log: "Callable[[str], None]", identity: "Identity") -> Random:
     stored = Record("/k/seed")
     seed = stored.load()
     if seed is None or len(seed) != SEED_BYTES:
         seed = b""
     random = Random(seed, boot, hardware, os.urandom, board.noise(), log)
-    stored.save(random.next_seed())
+    try:
+        stored.save(random.next_seed())
+    except OSError as why:
+        # The next start may begin with this seed once more: it then rests on generator and noise, as a first one does.
+        # Until flash takes a seed no key is made and no report; the nonce of a receipt comes from key and text, too
+        # (p256), and into a handshake goes a fresh half of the gateway's.
+        log("flash refuses the next seed (%s): no readings are taken" % why)
+        identity.rescue = True
     return random

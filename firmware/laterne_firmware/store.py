@@ -13,9 +13,11 @@ from binascii import crc32
 from micropython import const
 
 MAX_RECORD_BYTES = 1024
+UNMOUNTED = "/unmounted"  # the flash cannot be used, "/" is in RAM (ram)
 _MAGIC = b"LTR1"
 _HEADER = "<4sII"  # magic, length of the body, CRC-32 of the body
 _HEADER_BYTES = const(12)
+_NO_SUCH_FILE = const(2)  # errno
 
 
 class Record:
@@ -60,10 +62,11 @@ def replace(path: str, content: bytes) -> None:
 
 
 def exists(path: str) -> bool:
+    """Also what cannot be read: a board that took its keys for missing would make new ones over them."""
     try:
         os.stat(path)
-    except OSError:
-        return False
+    except OSError as why:
+        return why.errno != _NO_SUCH_FILE
     return True
 
 

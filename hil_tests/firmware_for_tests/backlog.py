@@ -35,6 +35,8 @@ def start() -> None:
             break
         sequence = int.from_bytes(body[:4], "big")
         print("offer", sequence, body[4:].hex())
+    for first, last, reason, _ in state.gaps:
+        print("gap", first, last, reason)
     for _ in range(APPENDED):
         sequence = reports.next_sequence
         draft = report.Report(

@@ -208,6 +208,10 @@ class Asker:
         self._head = answer.body
         self.board = edhoc_keys.party(board, claims.agree_key)
 
+    def follow(self, head: bytes) -> None:
+        """The next report is the first one after this digest."""
+        self._head = head
+
     async def give_trust(self, trust_file: bytes) -> None:
         """Tells the board whom to believe, in a session if there is one; it says what it has taken."""
         bundle = trust.pack(trust_file)

@@ -66,4 +66,5 @@ _OF_PORTS = (
     "urandom VfsFat VfsLfs2 mkfs readblocks writeblocks ioctl Flash Partition aes decrypt encrypt AUTO GZIP RAW "
     "ZLIB DeflateIO print_exception "
 )
+OF_BLOCK_DEVICES = frozenset({"readblocks", "writeblocks", "ioctl"})  # methods that a port's file system calls
 OF_OTHERS = _OF_PYTHON | set(_OF_PORTS.split())

@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
+from laterne_provisioning.compiling.port_names import OF_BLOCK_DEVICES
 from laterne_provisioning.compiling.short_constants import Constants
 from laterne_provisioning.compiling.short_names import Names
 from laterne_provisioning.compiling.sources import Function, Module, NotShortened, read
@@ -86,7 +87,7 @@ def _without_what_nobody_calls(sources: dict[str, bytes], keep: frozenset[str]) 
     while True:
         _find_loaded(modules, keep)
         loaded = [module for module in modules.values() if module.is_loaded]
-        used = set(keep).union(*(module.words for module in loaded))
+        used = (keep | OF_BLOCK_DEVICES).union(*(module.words for module in loaded))
         made = {}
         for module in loaded:
             module.is_loaded = False
