@@ -21,7 +21,7 @@ from laterne_emulator import image, release_tool
 from laterne_emulator.flash import Cut, Torn
 from laterne_emulator.lives import Ending
 from laterne_protocol import frame, messages, order, receipt
-from laterne_provisioning.errors import OperatorError
+from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.flashing import service_end
 from laterne_provisioning.flashing.service_end import End
 
@@ -138,6 +138,9 @@ async def test_an_order_that_was_executed_ends_no_board_that_came_after(
         board = bench.boards[NAME]
         await delivered(board, operator.asker)
         told = operator.order(order.DECOMMISSION, False)
+        with pytest.raises(UsageError, match="cannot be written"):
+            await carry_out(board, told, tmp_path / "nowhere" / "receipt")
+        assert "everything is erased" not in board.usb.printed(), "its only receipt would be gone"
         assert await carry_out(board, told, tmp_path / "receipt")
         board.pins.drive(SERVICE_PIN, None)  # as long as it is closed, nothing runs on a board that is new
         await board.power_off()
