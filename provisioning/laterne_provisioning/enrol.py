@@ -63,7 +63,7 @@ def fingerprint(kid: bytes) -> str:
 
 def met(found: messages.Identity, kid: bytes) -> str:
     """Whom we have met, for people: a stranger's words must not turn those of its key around."""
-    return f"It is a {foreign(found.model)} with firmware {foreign(found.release)}, key {fingerprint(kid)}"
+    return f"Its model is {foreign(found.model)}, its firmware {foreign(found.release)}, its key {fingerprint(kid)}"
 
 
 def enrol(
