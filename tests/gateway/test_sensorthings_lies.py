@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from tests.gateway.faulty_way import PASS, Done, FaultyWay, Request, Says
@@ -151,3 +153,41 @@ async def test_a_row_that_is_stored_and_answered_with_no_link_is_not_sent_again_
             await here.delivered()
         here.check(server)
         assert not await here.dead()
+
+
+async def test_an_entity_that_a_platform_tells_twice_is_not_removed(tmp_path: Path, server: SensorThingsServer) -> None:
+    """As where pages overlap because somebody adds entities meanwhile."""
+    (one,) = boards()
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, one) as here:
+        told: list[str] = []
+
+        def rule(request: Request) -> str | Says:
+            if request.method == "GET" and "/Sensors?" in request.path and told:
+                return Says(200, json.dumps({"value": [{"@iot.id": told[0], "properties": told_of}] * 2}).encode())
+            return PASS
+
+        await here.put(one, 2)
+        async with here.delivering():
+            await here.delivered()
+        told_of = {"reference": f"testingen/{one.name}/sensors"}
+        told.append(sensor_of(server, told_of["reference"]))
+        way.rule = rule
+        await here.put(one, 2)
+        way.requests.clear()
+        async with here.delivering():
+            await here.delivered()
+        here.check(server)
+        assert [request.path for request in way.requests if request.method == "DELETE"] == []
+        assert not [alarm for alarm in here.alarms() if "Sensors" in alarm]
+
+
+def sensor_of(server: SensorThingsServer, reference: str) -> str:
+    db = sqlite3.connect(f"file:{server.database}?mode=ro", uri=True)
+    try:
+        query = (
+            "select id from sensorthings_v1_1_django_backend_sensor where json_extract(properties, '$.reference') = ?"
+        )
+        (found,) = db.execute(query, (reference,)).fetchone()
+    finally:
+        db.close()
+    return str(UUID(found))

@@ -85,7 +85,7 @@ class Once:
         )
         # A server that passes over the filter would give us another's.
         found = [identifier_in(one.get("@iot.id")) for one in values if reference_in(one) == reference]
-        mine = sorted((one for one in found if one is not None), key=_lowest_first)
+        mine = sorted({one for one in found if one is not None}, key=_lowest_first)  # pages may overlap
         used = [one for one in mine[1:] if not await self._remove_unused(collection, one)]
         what = f"{collection} {reference}"
         if used:
