@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from aiohttp import ClientSession
@@ -127,6 +128,38 @@ async def test_a_platform_that_lets_nobody_move_a_board_gets_its_observations_al
         (alarm,) = here.alarms()
         assert f"({status}" in alarm or f": {status} " in alarm
         assert "by hand" in alarm
+
+
+async def test_two_features_of_one_place_hold_nothing_back(tmp_path: Path, server: SensorThingsServer) -> None:
+    """As when boards of two gateways hang on one post and send their first observations together.
+
+    This server makes a feature for each then, and after that fails with every observation at the place.
+    """
+    (board,) = boards()
+    async with city(tmp_path, server.url, board) as here:
+        entry = board.entry()
+        entry.post = Post("Kai-16", 535_400_000, 99_800_000)
+        here.parts.roster_file.write_bytes(here.parts.authority.roster_file([entry], 2))
+        await here.parts.reload()
+        async with here.delivering():
+            await here.put(board, 2, READINGS)
+            await here.delivered()
+            db = sqlite3.connect(server.database)
+            with db:
+                table = "sensorthings_v1_1_django_backend_featureofinterest"
+                db.execute(
+                    f"insert into {table} (id, name, description, encoding_type, feature, properties) "
+                    f"select ?, name, description, encoding_type, feature, properties from {table} "
+                    "where json_extract(feature, '$.coordinates[0]') = 9.98",
+                    (uuid4().hex,),
+                )
+            db.close()
+            await here.put(board, 2, READINGS)
+            await here.delivered()
+        here.check(server)
+        assert await here.dead() == []
+        found = [one["feature"] for one in await collection(server.url, "FeaturesOfInterest?$filter=name eq 'Kai-16'")]
+        assert [one["coordinates"] for one in found] == [[9.98, 53.54]] * 2
 
 
 async def collection(url: str, path: str) -> list[dict[str, Any]]:

@@ -72,8 +72,7 @@ class SensorThingsRoute:
         self._feeding: asyncio.TaskGroup | None = None
         self._doubtful_to = source.buffer.last_id  # reports of a former process, which may have sent them
         self._backoff = Backoff(BASE_S, CAP_S, floor_s=BASE_S / 5, stable_s=STABLE_S)
-        # The first observation at a place makes the server make a FeatureOfInterest, and one server makes two when two
-        # come together, and after that fails with every observation there.
+        # One at a time: else one server makes two features of the place (sta_entities.py, part_features).
         self._first_at_place = asyncio.Lock()
         self._places: set[str] = set()
         self._away = True  # until something has gone well

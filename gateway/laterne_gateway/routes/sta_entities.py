@@ -15,7 +15,7 @@ from laterne_gateway.health import Health
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.routes.quantities import COUNT, UCUM, Quantity, quantity_of
 from laterne_gateway.routes.sta_names import datastream_name, datastream_reference, location_of, thing_reference
-from laterne_gateway.routes.sta_once import Identifier, Once, reference_in
+from laterne_gateway.routes.sta_once import Identifier, Once, lowest_first, reference_in
 from laterne_gateway.routes.sta_server import (
     AwayError,
     FailedError,
@@ -24,6 +24,7 @@ from laterne_gateway.routes.sta_server import (
     Server,
     identifier_in,
     in_path,
+    quoted,
 )
 from laterne_protocol.roster import Post
 
@@ -224,6 +225,43 @@ class Entities:
         """The same for boards that hang at one place."""
         return json.dumps(location_of(board, self._place(board)[1]))
 
+    async def part_features(self, board: str) -> bool:
+        """Whether there were two features of the board's place, which is over then.
+
+        A server makes a FeatureOfInterest of a place with the first observation there. One makes two when boards of two
+        gateways send theirs together, and fails with every observation after that, because it looks for the feature by
+        its geometry. All but the lowest are marked, in a member that is no part of a geometry (RFC 7946, 6.1), so they
+        are found no more and keep their observations.
+        """
+        _, post = self._place(board)
+        wanted = location_of(board, post)
+        try:
+            values = await self._server.all(
+                "FeaturesOfInterest", filter=f"name eq {quoted(_place_name(board, post))}", select="@iot.id,feature"
+            )
+        except (FailedError, RefusedError):
+            return False
+        except AwayError as why:
+            if why.status is None:
+                raise
+            return False
+        found = {identifier_in(one.get("@iot.id")) for one in values if one.get("feature") == wanted}
+        others = lowest_first(one for one in found if one is not None)[1:]
+        for one in others:
+            path = f"FeaturesOfInterest({in_path(one)})"
+            why_not = await self._server.change(path, {"feature": wanted | {"made": "a second time"}})
+            if why_not is not None:
+                self._health.alarm(
+                    self._subject,
+                    f"features of {board}",
+                    f"the platform has {len(found)} FeaturesOfInterest where {board} hangs and lets us change none "
+                    f"({why_not}): remove all but one by hand",
+                )
+                return False
+        self._health.clear(self._subject, f"features of {board}")
+        self._health.count(self._subject, "features parted", len(others))
+        return bool(others)
+
     async def _places_of(self, thing: Identifier) -> list[str]:
         return [reference_in(one) for one in await self._server.all(f"Things({in_path(thing)})/Locations")]
 
@@ -245,12 +283,16 @@ class Entities:
                 "enrol it with its post's place",
             )
         content: dict[str, Json] = {
-            "name": board if post is None else post.name,
+            "name": _place_name(board, post),
             "description": f"where board {board} hangs",
             "encodingType": "application/geo+json",
             "location": location,
         }
         return (await self._once.one("Locations", reference, content))[0]
+
+
+def _place_name(board: str, post: Post | None) -> str:
+    return board if post is None else post.name
 
 
 def _links(parents: dict[str, Identifier]) -> dict[str, Json]:

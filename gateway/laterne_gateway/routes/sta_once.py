@@ -27,6 +27,8 @@ What is left: a Datastream with observations is moved onto an X that is being re
 with one reference must stand there, with descending ids, and the third be new.
 """
 
+from collections.abc import Iterable
+
 from laterne_gateway.health import Health
 from laterne_gateway.routes.sta_server import AwayError, FailedError, Json, Server, identifier_in, in_path, quoted
 
@@ -85,7 +87,7 @@ class Once:
         )
         # A server that passes over the filter would give us another's.
         found = [identifier_in(one.get("@iot.id")) for one in values if reference_in(one) == reference]
-        mine = sorted({one for one in found if one is not None}, key=_lowest_first)  # pages may overlap
+        mine = lowest_first({one for one in found if one is not None})  # pages may overlap
         used = [one for one in mine[1:] if not await self._remove_unused(collection, one)]
         what = f"{collection} {reference}"
         if used:
@@ -114,8 +116,9 @@ class Once:
         return True
 
 
-def _lowest_first(one: Identifier) -> tuple[int, str]:
-    return (one, "") if isinstance(one, int) else (0, one)
+def lowest_first(identifiers: Iterable[Identifier]) -> list[Identifier]:
+    """Numbers by their value, texts by their signs."""
+    return sorted(identifiers, key=lambda one: (one, "") if isinstance(one, int) else (0, one))
 
 
 def reference_in(entity: dict[str, Json]) -> str:

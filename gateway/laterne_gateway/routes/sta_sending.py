@@ -96,6 +96,8 @@ class Sending:
                 await self._give_up(stream, waiting, f"refused: {why}", parts)
             return
         except FailedError as why:
+            if await self._entities.part_features(stream.board):
+                raise  # it was that, and goes again
             if await self._looking.exists(stream) and self._is_at_fault(waiting):
                 await self._give_up(stream, waiting, f"the server fails on it: {why}", parts)
                 return
