@@ -2,7 +2,8 @@
 
 A row is here before its route's lane passes the report, so nothing is ever neither here, nor waiting, nor delivered.
 A route that has MAX_DEAD_LETTERS of them takes no more and stops: a platform that refuses everything must not empty
-the buffer into a list.
+the buffer into a list. But what a board itself has made so that it fits nowhere stops nobody: of a board that has
+MAX_WHOLE_OF_A_BOARD reports here, which no board's flash holds, further ones are counted and passed over.
 
 `laterne-gateway dead retry` marks rows from another process, in a transaction of its own; the route that runs looks
 for marked ones every LOOK_EVERY_S.
@@ -15,6 +16,7 @@ from laterne_gateway.buffer import Buffer
 from laterne_gateway.clock import Clock
 
 MAX_DEAD_LETTERS = 10_000  # of a route; about 4 MiB
+MAX_WHOLE_OF_A_BOARD = 2000
 MAX_REASON_BYTES = 300
 LOOK_EVERY_S = 10.0
 AGAIN_AT_ONCE = 100
@@ -44,13 +46,18 @@ class DeadLetters:
         self._buffer = buffer
         self._clock = clock
 
-    async def put(self, letter: DeadLetter) -> bool:
-        """Keeps it; one that was refused again has a new reason. False: there are too many. Raises StoreError."""
+    async def put(self, letter: DeadLetter) -> bool | None:
+        """Keeps it; one that was refused again has a new reason. False: there are too many. None: too many whole
+        reports of its board, and it is passed over. Raises StoreError."""
         noticed_ms = self._clock.utc_ms()
 
-        def insert(db: sqlite3.Connection, _: object) -> bool:
-            count = db.execute("select count(*) from dead_letter where route = ?", (self._route,)).fetchone()[0]
-            if not letter.id and count >= MAX_DEAD_LETTERS:
+        def insert(db: sqlite3.Connection, _: object) -> bool | None:
+            query, of_route = "select count(*) from dead_letter where route = ?", (self._route,)
+            if not letter.id and letter.place == WHOLE_REPORT:
+                same = (*of_route, letter.board, WHOLE_REPORT)
+                if db.execute(query + " and board = ? and place = ?", same).fetchone()[0] >= MAX_WHOLE_OF_A_BOARD:
+                    return None
+            if not letter.id and db.execute(query, of_route).fetchone()[0] >= MAX_DEAD_LETTERS:
                 return False
             db.execute(
                 "insert into dead_letter (route, board, sequence, place, again, reason, noticed_ms, body) "
@@ -68,7 +75,8 @@ class DeadLetters:
             )
             return True
 
-        return bool(await self._buffer.write(insert))
+        kept = await self._buffer.write(insert)
+        return None if kept is None else bool(kept)
 
     async def to_send_again(self) -> list[DeadLetter]:
         """Those that an operator wants to be sent again, AGAIN_AT_ONCE at most, the oldest first."""

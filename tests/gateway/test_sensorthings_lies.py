@@ -13,6 +13,7 @@ from tests.gateway.faulty_way import PASS, Done, FaultyWay, Request, Says
 from tests.gateway.platform import MINUTE_MS, ROUTE, T0_MS, boards, city, served, stored
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
+from laterne_gateway import dead_letters
 from laterne_gateway.route_settings import SensorThingsSettings
 from laterne_gateway.routes import feed as feed_module
 from laterne_gateway.routes import sta_server
@@ -86,6 +87,34 @@ async def test_a_dead_letter_that_cannot_be_read_is_kept_and_holds_back_no_other
             await here.delivered_counts("dead letters", 4)
         here.check(server)
         assert [letter.reason.startswith("cannot be read") for letter in await here.dead()] == [True] * 4
+
+
+async def test_a_board_whose_reports_nobody_can_read_stops_the_route_for_no_other(
+    tmp_path: Path, server: SensorThingsServer
+) -> None:
+    """It signs whatever it likes, ten reports a second. The gateway takes them, as the broker does."""
+    one, liar = boards(2)
+    async with city(tmp_path, server.url, one, liar) as here:
+        full = [(ROUTE, liar.name, number) for number in range(10, 10 + dead_letters.MAX_WHOLE_OF_A_BOARD - 1)]
+        await here.parts.buffer.write(
+            lambda db, _: db.executemany(
+                "insert into dead_letter (route, board, sequence, place, again, reason, noticed_ms, body) "
+                "values (?, ?, ?, 'report', 0, 'x', null, x'')",
+                full,
+            )
+        )
+        for sequence in range(1, 5):
+            said = here.accepted(liar, sequence)
+            await here.parts.buffer.put(said._replace(body=b"\xff"))
+        await here.put(one, 3)
+        async with here.delivering():
+            await here.delivered()
+        assert {key for key in here.values if key[0] == one.name} == {
+            (one.name, row.sequence, row.position) for row in stored(server, one.name)
+        }
+        assert len(await here.dead()) == dead_letters.MAX_WHOLE_OF_A_BOARD
+        assert here.counted("reports passed over: too many dead ones of their board") == 3
+        assert "cannot use what it signs" in str(here.parts.health.snapshot()[liar.name]["alarms"])
 
 
 async def test_a_clock_that_jumped_over_years_has_not_all_between_them_read(

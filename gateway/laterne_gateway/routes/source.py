@@ -50,6 +50,12 @@ class Source:
                 log.debug("%s: a dead letter is not on the disk yet: %s", self.subject, why)
                 await asyncio.sleep(AGAIN_S)
                 continue
+            if kept is None:
+                self.health.count(self.subject, "reports passed over: too many dead ones of their board")
+                self.health.alarm(
+                    letter.board, "dead letters", f"{self.name} cannot use what it signs ({letter.reason[:120]})"
+                )
+                return True
             if kept:
                 self.health.count(self.subject, "dead letters")
                 self.health.clear(self.subject, "dead letters full")
