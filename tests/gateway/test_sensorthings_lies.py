@@ -16,9 +16,11 @@ from laterne_emulator.sensorthings_server import SensorThingsServer
 from laterne_gateway import dead_letters
 from laterne_gateway.route_settings import SensorThingsSettings
 from laterne_gateway.routes import feed as feed_module
+from laterne_gateway.routes import source as source_module
 from laterne_gateway.routes import sta_server
 from laterne_gateway.routes.feed import Feed, UnderWay
 from laterne_gateway.routes.observations import Observation
+from laterne_protocol import cose, report
 
 LIES = 2  # requests of a kind that are answered so
 
@@ -115,6 +117,27 @@ async def test_a_board_whose_reports_nobody_can_read_stops_the_route_for_no_othe
         assert len(await here.dead()) == dead_letters.MAX_WHOLE_OF_A_BOARD
         assert here.counted("reports passed over: too many dead ones of their board") == 3
         assert "cannot use what it signs" in str(here.parts.health.snapshot()[liar.name]["alarms"])
+
+
+async def test_a_board_that_signs_for_ever_new_channels_fills_neither_platform_nor_memory(
+    tmp_path: Path, server: SensorThingsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "MAX_CHANNELS_A_BOARD", 6)
+    one, liar = boards(2)
+    async with city(tmp_path, server.url, one, liar) as here:
+        for sequence in range(1, 5):
+            columns = [report.Column(channel, b"\x02", []) for channel in range(4 * sequence, 4 * sequence + 4)]
+            times, clock = report.Times(0, 0, 1), (1, T0_MS, 5)
+            payload = report.Report(liar.name, sequence, bytes(16), 1, 60_000, clock, times, columns, []).to_payload()
+            body = cose.assemble(cose.protected_header(bytes(8)), payload, bytes(64))
+            await here.parts.buffer.put(here.accepted(liar, sequence)._replace(body=body))
+        await here.put(one, 2)
+        async with here.delivering():
+            await here.delivered()
+        assert {row.datastream for row in stored(server, one.name)}
+        assert len({row.datastream for row in stored(server, liar.name)}) == 6
+        assert here.counted("observations passed over: too many channels of their board") == 4 * 4 - 6
+        assert "more than 6 channels" in str(here.parts.health.snapshot()[liar.name]["alarms"])
 
 
 async def test_a_clock_that_jumped_over_years_has_not_all_between_them_read(

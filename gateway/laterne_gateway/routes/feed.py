@@ -126,7 +126,7 @@ class Feed:
             else:
                 if without_value:
                     self._source.health.count(self._source.subject, "readings without a value", without_value)
-                return observations
+                return self._source.within_bounds(row.board, observations)
             await asyncio.sleep(CLOCK_AGAIN_S)
 
     async def bury(self, row: Row, reason: str) -> bool:

@@ -11,9 +11,14 @@ from laterne_gateway.dead_letters import DeadLetter, DeadLetters
 from laterne_gateway.health import Health
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.route_settings import RouteSettings
+from laterne_gateway.routes.observations import Observation
 from laterne_gateway.writer import AGAIN_S, StoreError
 
 log = logging.getLogger("laterne")
+
+# Each is a Datastream on the platform and a queue in our memory, and a board may sign 65,536. A report holds 64
+# columns, and a post full of sensors has some dozen.
+MAX_CHANNELS_A_BOARD = 256
 
 
 class Source:
@@ -40,6 +45,27 @@ class Source:
         self.dates = dates
         self.dead = DeadLetters(settings.name, buffer, clock)
         self.began_s = clock.monotonic_s()
+        self._channels: dict[str, set[int]] = {}  # by board
+
+    def within_bounds(self, board: str, observations: list[Observation]) -> list[Observation]:
+        """Those of channels that a board may have; others are counted and passed over."""
+        known = self._channels.setdefault(board, set())
+        for one in observations:
+            if len(known) < MAX_CHANNELS_A_BOARD:
+                known.add(one.channel)
+        kept = [one for one in observations if one.channel in known]
+        if len(kept) < len(observations):
+            self.health.count(
+                self.subject,
+                "observations passed over: too many channels of their board",
+                len(observations) - len(kept),
+            )
+            self.health.alarm(
+                board,
+                "channels",
+                f"it has more than {MAX_CHANNELS_A_BOARD} channels: {self.name} takes no further ones",
+            )
+        return kept
 
     async def bury(self, letter: DeadLetter) -> bool:
         """Keeps a dead letter, however long the disk is away. False: there are too many; an alarm stands."""
