@@ -49,10 +49,12 @@ async def in_service(emulated_boards: "Benches") -> "AsyncIterator[tuple[Bench, 
 
 
 async def carry_out(board: "EmulatedBoard", signed: bytes, kept: Path) -> bool:
-    """Whether the board was in service, and is blank now."""
+    """Whether the board was in service, and is blank now; else it was not."""
     end = End(NAME, signed, kept)
     async with asyncio.timeout(5 * WITHIN_S):
-        return await asyncio.to_thread(service_end.carry_out, str(board.usb.path), end, lambda _: None)
+        said = await asyncio.to_thread(service_end.carry_out, str(board.usb.path), end, lambda _: None)
+    assert ("is over" in said) != ("was not sent" in said)
+    return "is over" in said
 
 
 async def delivered(board: "EmulatedBoard", asker: Asker) -> None:

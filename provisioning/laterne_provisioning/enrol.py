@@ -197,7 +197,8 @@ def _enrolled_before(line: Line, board_id: str, registry: Registry) -> Board:
     if board is None:
         raise OperatorError(
             f"The board on {line.port} is enrolled already, and not as {board_id} by this authority. In the clear it "
-            "does not say as what: try the id that stands on its label, or use another authority, or wipe it first."
+            "does not say as what: try the id that stands on its label, or use another authority, or end its "
+            "service first: laterne board decommission, then laterne flash --order."
         )
     return board
 

@@ -168,7 +168,8 @@ def enrol_here(
         if board is None:
             raise OperatorError(
                 f"The board on {line.port} is enrolled already, and not as {board_id} in this journal. In the clear it "
-                "does not say as what: try the id that stands on its label, or wipe it first."
+                "does not say as what: try the id that stands on its label, or end its service first: "
+                "laterne flash --order, with the operator's order."
             )
     else:
         assert found.kid is not None

@@ -74,7 +74,7 @@ def test_a_board_says_which_model_it_is(platform: str, machine: str, model: str)
     assert interpreter.model_of(found, None, MODELS) == model
     assert interpreter.model_of(found, model, MODELS) == model
     other = "pico" if model != "pico" else "pico2"
-    with pytest.raises(UsageError, match=f"is a {model} "):
+    with pytest.raises(UsageError, match=f"model is {model}"):
         interpreter.model_of(found, other, MODELS)
 
 

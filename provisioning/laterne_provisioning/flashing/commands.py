@@ -180,7 +180,7 @@ def flash(
     try:
         with output.progress() as say, enrolling_by as enroller:
             if end is not None:
-                service_end.carry_out(port, end, say)
+                output.message(service_end.carry_out(port, end, say))
             if image is not None:
                 chip.prepare(image, port, release.head, say)
             flashed, enrolment = _done(port, release, model, settings, line_port, enroller, say)
@@ -189,11 +189,6 @@ def flash(
         raise
     if flashed is not None and enrolment is not None and opened is not None:
         interpreters.note(opened.log, enrolment.board.id, flashed.found.dotted)
-    if end is not None and end.kept.exists():
-        output.message(
-            f"The service of {end.board} is over. Its receipt is for the operator: laterne board decommission "
-            f"{end.board} --receipt {end.kept.name} --authority DIR"
-        )
     _tell(port, release, flashed, enrolment, label, as_json)
 
 

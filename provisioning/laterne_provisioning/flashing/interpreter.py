@@ -114,7 +114,7 @@ def model_of(found: Interpreter, wanted: str | None, known: list[str]) -> str:
         )
     if None not in (model, wanted) and model != wanted:
         raise UsageError(
-            f"The board is a {model} ({output.foreign(found.machine)}), not a {wanted}: leave --model out."
+            f"The board's model is {model} ({output.foreign(found.machine)}), not {wanted}: leave --model out."
         )
     chosen = wanted or model
     assert chosen is not None

@@ -75,15 +75,18 @@ def read(path: Path, trusted: trust.Trust) -> End:
     raise UsageError(f"{path} is not signed by an order key of {trusted.authority}: ask for a new one.")
 
 
-def carry_out(port: str, end: End, say: Callable[[str], None]) -> bool:
-    """Whether the board on this port was in service, and is blank now. Raises UsageError, OperatorError, PortGone."""
+def carry_out(port: str, end: End, say: Callable[[str], None]) -> str:
+    """The board on this port is blank now, or was not in service; which it was, in words.
+
+    Raises UsageError, OperatorError, PortGone.
+    """
     with Console(port) as console:
         if console.gives_prompt():
-            return False
+            return _unsent(port, end)
         say(f"Listening to {port}")
         state = _state(console)
         if not state.is_enrolled:
-            return False
+            return _unsent(port, end)
         if state.board != end.board:
             raise OperatorError(
                 f"The order is for {end.board}, and the board on {port} is {state.board}: nothing was sent."
@@ -98,7 +101,19 @@ def carry_out(port: str, end: End, say: Callable[[str], None]) -> bool:
         with suppress(PortGone):  # it is about to reset itself, and the answer may be lost with the port
             _asked(console, messages.RECEIPT_ARRIVED, receipt.digest(answer), say)
     _wait_until_new(port)
-    return True
+    return f"The service of {end.board} is over. {_receipts_way(end)}"
+
+
+def _unsent(port: str, end: End) -> str:
+    said = f"The board on {port} is not in service: the order was not sent."
+    return f"{said} {end.board} was ended before? {_receipts_way(end)}" if end.kept.exists() else said
+
+
+def _receipts_way(end: End) -> str:
+    return (
+        f"Its receipt is in {end.kept}, for the operator: laterne board decommission {end.board} --receipt "
+        f"{end.kept.name} --authority DIR"
+    )
 
 
 def _state(console: Console) -> State:
@@ -150,9 +165,8 @@ def _receipt(end: End, answer: bytes) -> receipt.Receipt:
 def _refusal(end: End, found: receipt.Receipt) -> str:
     why = receipt.REASONS.get(found.reason or 0, f"reason {found.reason}")
     return (
-        f"{end.board} refuses: {why}. It goes on as it was. Its receipt is in {end.kept}: the operator takes it in "
-        f"(laterne board decommission {end.board} --receipt {end.kept.name} --authority DIR) and can then give another "
-        "order" + (", with --give-up-backlog." if found.reason == receipt.REPORTS_WAIT else ".")
+        f"{end.board} refuses: {why}. It goes on as it was. {_receipts_way(end)}. Then there can be another order"
+        + (", with --give-up-backlog." if found.reason == receipt.REPORTS_WAIT else ".")
     )
 
 
