@@ -130,6 +130,26 @@ async def test_a_platform_that_lets_nobody_move_a_board_gets_its_observations_al
         assert "by hand" in alarm
 
 
+@pytest.mark.parametrize("status", [400, 501])
+async def test_a_platform_that_does_not_say_what_hangs_on_what_gets_its_observations_all_the_same(
+    tmp_path: Path, server: SensorThingsServer, status: int
+) -> None:
+    """Neither by $expand nor by a path; and it has two of an entity, from before."""
+    (board,) = boards()
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, board) as here:
+        twice = {"name": "x", "description": "x", "encodingType": "text/html", "metadata": "x"}
+        async with here.delivering() as route, route._server.connected():
+            for _ in range(2):
+                said = {"properties": {"reference": f"testingen/{board.name}/sensors"}}
+                await route._server.post("Sensors", twice | said)
+        way.rule = lambda request: status if "expand" in request.path or ")/Datastreams" in request.path else PASS
+        await here.put(board, 2, READINGS)
+        async with here.delivering():
+            await here.delivered()
+        here.check(server)
+        assert ["has 2 Sensors" in alarm for alarm in here.alarms() if "no coordinates" not in alarm] == [True]
+
+
 async def test_two_features_of_one_place_hold_nothing_back(tmp_path: Path, server: SensorThingsServer) -> None:
     """As when boards of two gateways hang on one post and send their first observations together.
 

@@ -185,7 +185,7 @@ class CivitasRoute:
         return True
 
     def _is_too_short(self, said: str) -> aiomqtt.MqttError:
-        self._too_short = f"{said}, and no observation needs less: have it take {LEAST_BYTES + 200} at least"
+        self._too_short = f"{said}, less than observations need: have it take {LEAST_BYTES + 200} at least"
         return aiomqtt.MqttError(self._too_short)
 
     def was_refused_alone(self, one: Observation) -> bool:

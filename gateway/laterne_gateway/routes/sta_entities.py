@@ -130,7 +130,10 @@ class Entities:
 
     async def _others(self, path: str, parents: dict[str, Identifier]) -> dict[str, Identifier]:
         """Those of the parents for which the Datastream hangs on another one."""
-        found = await self._server.get(path, expand=",".join(parents))
+        try:
+            found = await self._server.get(path, expand=",".join(parents))
+        except (FailedError, RefusedError):
+            return {}  # it does not say; below, too
         said = found if isinstance(found, dict) else {}
         hangs_on = {name: said[name].get("@iot.id") for name in parents if isinstance(said.get(name), dict)}
         # Where the server does not say on what it hangs nothing is known to be wrong.
