@@ -41,6 +41,7 @@ WORK_WITHIN_S = 30.0
 
 # A credential is valid from the trust epoch it was made in until the roster drops it (protocol/README.md, 5).
 LAST_EPOCH = 0xFFFFFFFF
+TOPICS = ("order", "roster", "status", "campaign", "release")  # what stands at brokers where a board's id does
 CREDENTIAL_NUMBER_BYTES = 8
 
 
@@ -144,6 +145,8 @@ def hang(authority: Authority, registry: Registry, board_id: str, place: Place, 
 
 def check_ids(board_id: str, place: Place | None) -> None:
     """Raises UsageError: an id that could not stand in a topic or a credential."""
+    if board_id in TOPICS:
+        raise UsageError(f"{board_id!r} will not do: at brokers it stands for something else.")
     for value, name in ((board_id, "board id"), (None if place is None else place.post, "post id")):
         try:
             if value is not None:

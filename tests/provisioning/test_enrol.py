@@ -171,7 +171,7 @@ def test_a_board_that_stores_something_else_stays_pending(authority: Path, board
     assert laterne("board", "show", "LE-0001", "--authority", authority, "--json").json()["state"] == "pending"
 
 
-@pytest.mark.parametrize("wrong", ["", "-a", "a/b", "x" * 33, "é"])
+@pytest.mark.parametrize("wrong", ["", "-a", "a/b", "x" * 33, "é", "order"])
 def test_an_id_that_fits_no_topic_is_refused_before_anything_is_asked(
     authority: Path, board: FakeBoard, wrong: str
 ) -> None:
