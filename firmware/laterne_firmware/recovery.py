@@ -151,8 +151,11 @@ def start(
     _close_holes(backlog, gone)
     _find_next(backlog, state, lost, identity.board is not None, gone)
     # On flash before the number of this start is used.
+    # A start that the newest report knows and the record does not: littlefs shows the root as it was before (README.md,
+    # "What if a block of the flash is bad?"). So many starts may have been since as when there is no record.
+    lost = lost or boot_seen > state.boot
     step = LOST_BOOTS if lost else DOUBTFUL_BOOTS if state.record.doubtful else 1
-    state.boot = max(state.boot, boot_seen if lost else 0) + step
+    state.boot = max(state.boot, boot_seen) + step
     try:
         state.save()
     except OSError as why:

@@ -231,6 +231,20 @@ def test_without_state_record_and_newest_file_numbers_are_never_repeated_however
     assert (life["draft"] is not None, life["next"]) == (True, first + 1)
 
 
+def test_a_state_record_that_is_older_than_the_newest_report_repeats_no_start(live: Live, tmp_path: Path) -> None:
+    live(["append", 1])
+    older = {place: place.read_bytes() for place in tmp_path.glob("st.*")}
+    assert len(older) == 2
+    for start in (2, 3):
+        assert live(["append", 1])["boot"] == start
+    for place, content in older.items():
+        place.write_bytes(content)
+    life = live(["append", 1])
+    assert life["boot"] > 1000
+    assert life["next"] == 5
+    assert life["gaps"] == []
+
+
 def test_a_doubtful_state_record_counts_a_start_more(live: Live, tmp_path: Path) -> None:
     live(["append", 1])
     (tmp_path / "st.0").write_bytes(b"")
