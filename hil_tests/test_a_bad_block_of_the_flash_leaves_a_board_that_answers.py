@@ -130,7 +130,7 @@ def judge(board: "EmulatedBoard", harmed: bytes, life: Start, should_run: str, w
     board.flash.image.with_name("harmed.img").write_bytes(harmed)
     before, _ = image.readable(board.flash.image.with_name("harmed.img"))
     for path, content in before.items():
-        if not path.startswith(WRITTEN_AT_A_START):
+        if content and not path.startswith(WRITTEN_AT_A_START):  # a file without content is one that was being made
             there = path in unreadable or content in (after.get(path), after.get(f"{path}.bad"))
             assert there, f"{where}: {path} was changed or removed\n{life.said}"
     folder = life.folders[-1]

@@ -56,6 +56,7 @@ class Backlog:
         self.head = None  # type: bytes | None
         self.draft = None  # type: tuple[bytes, int] | None
         self.cut_ms = 0
+        self._known_to = 0  # the gateway has this report, though it is not here
         self._place = [0, 0]  # of the report that was read last (segment.py)
 
     # Reports in and out -------------------------------------------------------------------------------------------
@@ -125,6 +126,8 @@ class Backlog:
 
     def acknowledge(self, up_to: int) -> None:
         """The gateway has all reports up to this sequence on disk. More than there are is taken for all."""
+        if self.next_sequence <= up_to < self._state.bound:
+            self._known_to = up_to
         up_to = min(up_to, self.next_sequence - 1)
         if up_to <= self.acknowledged:
             return
@@ -136,6 +139,21 @@ class Backlog:
         if len(open_gaps) < len(self._state.gaps):
             self._state.gaps = open_gaps
             self._save_later()
+
+    def skip(self) -> None:
+        """Leaves out numbers that the gateway has seen and this flash does not know any more. No report is being made.
+
+        littlefs shows a folder as it was before when the newer of its two blocks is damaged: then the newest segment is
+        shorter, and whole. A gateway that makes this up has acknowledged all that there is, and wins nothing more.
+        """
+        if self._known_to < self.next_sequence:
+            return
+        self._log("the gateway has report %d, flash has lost it" % self._known_to)
+        self.acknowledged = self._known_to
+        self.lose(self._known_to + 1, self._state.bound, report.DAMAGED)
+        self.next_sequence = self._state.bound + 1  # as recovery does, and for the same reason
+        self.draft = None
+        self._save_later()
 
     # What is lost -------------------------------------------------------------------------------------------------
 

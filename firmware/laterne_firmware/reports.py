@@ -166,6 +166,7 @@ class Reporter:
             await asyncio.sleep_ms(min(_STEP_MS, max(0, self.due_ms() - self._closing_ms)))
 
     async def _step(self, beat: "Callable[[], None]") -> None:
+        self.backlog.skip()
         now_ms = self._clock.now_ms()
         current = self._open
         if current is None:

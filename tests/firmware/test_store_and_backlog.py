@@ -231,6 +231,26 @@ def test_without_state_record_and_newest_file_numbers_are_never_repeated_however
     assert (life["draft"] is not None, life["next"]) == (True, first + 1)
 
 
+def test_numbers_that_only_the_gateway_knows_are_left_out_and_stated_as_far_as_it_has_them_not(
+    live: Live, tmp_path: Path
+) -> None:
+    live(["append", SEGMENT + 4])
+    newest = tmp_path / "log" / f"{SEGMENT + 1:08x}"
+    older = newest.read_bytes()
+    live(["append", 2])
+    newest.write_bytes(older)  # as littlefs shows it when the newer half of the folder is damaged
+    bound = 2 * SEGMENT + 1
+    life = live(["skip"], ["acknowledge", SEGMENT + 6], ["skip"], ["append", 1], ["after", SEGMENT + 6])
+    assert _sequences({"got": life["got"][-1:]}) == [bound + 1]
+    assert [gap[:3] for gap in life["gaps"]] == [[SEGMENT + 7, bound, DAMAGED]]
+    assert live(["acknowledge", bound + 1], ["skip"])["next"] == bound + 2
+
+
+def test_a_gateway_that_acknowledges_what_no_board_can_have_made_changes_no_number(live: Live) -> None:
+    life = live(["append", 3], ["acknowledge", SEGMENT + 1], ["skip"], ["acknowledge", 1 << 40], ["skip"])
+    assert (life["next"], life["gaps"]) == (4, [])
+
+
 def test_a_state_record_that_is_older_than_the_newest_report_repeats_no_start(live: Live, tmp_path: Path) -> None:
     live(["append", 1])
     older = {place: place.read_bytes() for place in tmp_path.glob("st.*")}

@@ -88,6 +88,9 @@ def _step(backlog: Backlog, state: State, step: "list[Any]") -> object:
     if what == "acknowledge":
         backlog.acknowledge(step[1])
         return None
+    if what == "skip":
+        backlog.skip()
+        return None
     if what == "after":
         body = backlog.oldest_after(step[1])
         return None if body is None else body.hex()
