@@ -18,7 +18,8 @@ DONE, WRONG = 0, 1
 
 def check(config: Config) -> int:
     """Prints a line for each thing. Returns the exit code: 1 when something is wrong."""
-    print(f"{config.file}: good, gateway {config.gateway.id}, {len(config.lines)} lines")
+    lines = "1 line" if len(config.lines) == 1 else f"{len(config.lines)} lines"
+    print(f"{config.file}: good, gateway {config.gateway.id}, {lines}")
     found = [_signed_files(config), _database(config)]
     found += [_port(line) for line in config.lines]
     from laterne_gateway.check_routes import check_routes
