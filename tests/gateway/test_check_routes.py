@@ -84,10 +84,13 @@ async def test_check_says_what_is_wrong_with_each_route(
                     "its certificate is for another name",
                 ),
                 "file": (
-                    route("file", "civitas", f"mqtts://localhost:{port}", 'ca_file = "gone.pem"\n'),
+                    route("file", "civitas", f"mqtts://localhost:{port}", 'prefix = "file"\nca_file = "gone.pem"\n'),
                     "gone.pem: [Errno 2] No such file",
                 ),
-                "ca": (route("ca", "civitas", f"mqtts://localhost:{port}"), "nobody we trust has signed"),
+                "ca": (
+                    route("ca", "civitas", f"mqtts://localhost:{port}", 'prefix = "ca"\n'),
+                    "nobody we trust has signed",
+                ),
                 "web": (route("web", "civitas", url.replace("http", "mqtt")), "does it speak MQTT 5 there"),
             }
             gateway.config.write_text(config + "".join(text for text, _ in wrong.values()))
