@@ -38,11 +38,11 @@ async def first_report(bench: "Bench", name: str, board_id: str, held: bytes, au
             while True:
                 answer = await asker.ask(lambda number: messages.Poll(number, None, 0))
                 assert isinstance(answer, messages.ReportAnswer)
-                if answer.report is not None:
-                    found = report_reading.report_of(cose.parse(answer.report, 1024).payload)
+                if answer.reports:
+                    found = report_reading.report_of(cose.parse(answer.reports[0], 1024).payload)
                     assert (found.board, found.sequence) == (board_id, 1)
                     assert found.previous == credential.digest(held)
-                    return answer.report
+                    return answer.reports[0]
                 await asyncio.sleep(min(0.2, answer.due_ms / 1000))
 
 

@@ -40,7 +40,7 @@ async def test_a_board_delivers_what_it_has_and_then_never_signs_again(emulated_
             asker.session = None
             assert await operator.tell(told, polling=False) == answer
             reported = await asker.poll()
-            assert (reported.waiting, reported.report) == (0, None)
+            assert (reported.waiting, reported.reports) == (0, [])
         assert bench.readings_served(NAME) == served
         assert "report" not in board.usb.printed().replace("reports", "")
 

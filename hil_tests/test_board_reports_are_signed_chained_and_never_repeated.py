@@ -87,8 +87,40 @@ async def test_questions_are_refused_or_answered_again_as_the_protocol_says(emul
         for _ in range(3):  # nothing acknowledged: the same report each time
             answer = await asker.ask(lambda number: messages.Poll(number, None, 0))
             assert isinstance(answer, messages.ReportAnswer)
-            assert answer.report is not None
-            assert report_reading.report_of(cose.parse(answer.report, 1024).payload).sequence == 1
+            assert report_reading.report_of(cose.parse(answer.reports[0], 1024).payload).sequence == 1
+
+
+async def test_a_board_hands_over_as_many_reports_at_once_as_a_frame_holds(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.enrol(NAME)
+        pins = bench.boards[NAME].pins
+
+        async def polled(after: int | None) -> messages.ReportAnswer:
+            answer = await asker.ask(lambda number: messages.Poll(number, None, after))
+            assert isinstance(answer, messages.ReportAnswer)
+            return answer
+
+        waiting = 0
+        for closed in range(1, 8):
+            await _served(bench, bench.readings_served(NAME) + 4)
+            pins.drive(SERVICE_PIN, 0)  # closes the open report
+            async with asyncio.timeout(WITHIN_S):
+                while waiting < closed:
+                    waiting = (await polled(None)).waiting
+            pins.drive(SERVICE_PIN, None)
+        found: list[bytes] = []
+        assert len((await polled(0)).reports) > 3
+        while len(found) < waiting:
+            came = (await polled(len(found))).reports
+            room = report.MAX_REPORT_BYTES + 3 - sum(len(body) + 3 for body in came)
+            assert room >= 0
+            found += came
+            # The next one would not have fitted.
+            assert len(found) >= waiting or room < len((await polled(len(found))).reports[0]) + 3
+    assert [report_reading.report_of(cose.parse(body, 1024).payload).sequence for body in found] == [
+        *range(1, len(found) + 1)
+    ]
 
 
 async def test_whatever_comes_over_the_line_a_board_goes_on(emulated_boards: "Benches", board_seed: int) -> None:

@@ -106,8 +106,9 @@ class Backlog:
         self.next_sequence = sequence + 1
         self.head = digest
 
-    def oldest_after(self, sequence: int) -> "bytes | None":
-        """The oldest report with a greater sequence, None when there is none."""
+    def oldest_after(self, sequence: int, room: int) -> "list[bytes]":
+        """The oldest reports with greater sequences, as many as fit `room` bytes with their heads in CBOR."""
+        found = []  # type: list[bytes]
         wanted = max(sequence, self.acknowledged) + 1
         for segment in list(self.segments):
             while wanted <= segment.last:
@@ -115,14 +116,21 @@ class Backlog:
                 last = segment.last
                 body = segment.read(wanted, self._place)
                 if body is not None:
-                    return body
+                    size = len(body) + 3
+                    room -= size
+                    if room >= 0:
+                        found.append(body)
+                    if room < size:  # the next one is about as long: few are read in vain
+                        return found
+                    wanted += 1
+                    continue
                 # segment.last has shrunk if all behind the damage is lost, too.
                 lost_to = last if segment.last < last else wanted
                 self._log("reports %d..%d are damaged on flash" % (wanted, lost_to))
                 self.lose(wanted, lost_to, report.DAMAGED)
                 self._save_later()
                 wanted = lost_to + 1
-        return None
+        return found
 
     def acknowledge(self, up_to: int) -> None:
         """The gateway has all reports up to this sequence on disk. More than there are is taken for all."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Where a message has its type: after the head of the array; above 23 in two bytes.
 _TRUST_TYPE = bytes((messages.TRUST,))
 _DATA_TYPE = bytes((24, messages.DATA))
+_REPORTS_BYTES = 963  # of an answer's reports with their heads: the longest one takes as many (protocol/README.md, 3)
 
 
 class Link:
@@ -153,10 +154,10 @@ class Link:
             self._clock.take_over(boot, offset_ms, uncertainty_ms)
         if question.acknowledged is not None:
             backlog.acknowledge(question.acknowledged)
-        body = None if question.after is None else backlog.oldest_after(question.after)
-        return messages.ReportAnswer(
-            question.number, self._clock.boot, now_ms, self._reporter.due_ms(), backlog.waiting, body
-        ).to_bytes()
+        after = question.after
+        reports = [] if after is None else backlog.oldest_after(after, _REPORTS_BYTES)
+        boot, due_ms = self._clock.boot, self._reporter.due_ms()
+        return messages.report_answer(question.number, boot, now_ms, due_ms, backlog.waiting, reports)
 
     def _update(self, question: "Update | Data", now_ms: int) -> "bytes | None":
         from laterne_protocol.update_messages import Data

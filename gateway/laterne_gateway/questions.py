@@ -232,8 +232,11 @@ class Questions:
         self._health.note(entry.board, "waiting on the board", said.waiting)
         self._health.note(entry.board, "heard_utc_ms", self._clock.utc_ms())
         self._health.note(entry.board, "boot", said.boot)
-        if said.report is not None:
-            outcome = self._inbox.take(entry, said.report)
+        if said.reports:
+            for body in said.reports:
+                outcome = self._inbox.take(entry, body)
+                if outcome != ACCEPTED:
+                    break  # what is behind it follows nothing that we have: it is asked for again
             if outcome == ACCEPTED:
                 if self._inbox.failing:
                     return NOT_STORED_PAUSE_S

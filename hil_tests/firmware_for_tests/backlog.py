@@ -30,11 +30,12 @@ def start() -> None:
     print("start", state.boot, reports.next_sequence, (reports.head or PREVIOUS).hex(), len(state.gaps))
     sequence = 0
     while True:
-        body = reports.oldest_after(sequence)
-        if body is None:
+        bodies = reports.oldest_after(sequence, report.MAX_REPORT_BYTES)
+        if not bodies:
             break
-        sequence = int.from_bytes(body[:4], "big")
-        print("offer", sequence, body[4:].hex())
+        for body in bodies:
+            sequence = int.from_bytes(body[:4], "big")
+            print("offer", sequence, body[4:].hex())
     for first, last, reason, _ in state.gaps:
         print("gap", first, last, reason)
     for _ in range(APPENDED):

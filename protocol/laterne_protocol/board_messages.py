@@ -83,26 +83,9 @@ class Poll:
         return cbor.encode([POLL, self.number, self.acknowledged, self.after, time])
 
 
-class ReportAnswer:
-    """Board: my answer to a poll.
-
-    boot, ticks_ms: the board's boot count and milliseconds since that boot when it began this answer.
-    due_ms: until its open report is expected to close. waiting: reports in its backlog, this one included.
-    report: a signed report's bytes, or None when there is none after the one asked for.
-    """
-
-    def __init__(
-        self, number: int, boot: int, ticks_ms: int, due_ms: int, waiting: int, report: "bytes | None"
-    ) -> None:
-        self.number = number
-        self.boot = boot
-        self.ticks_ms = ticks_ms
-        self.due_ms = due_ms
-        self.waiting = waiting
-        self.report = report
-
-    def to_bytes(self) -> bytes:
-        return cbor.encode([REPORT, self.number, self.boot, self.ticks_ms, self.due_ms, self.waiting, self.report])
+def report_answer(number: int, boot: int, ticks_ms: int, due_ms: int, waiting: int, reports: "list[bytes]") -> bytes:
+    """A board's answer to a poll: the bytes of a messages.ReportAnswer. A class of it would be memory on a board."""
+    return cbor.encode([REPORT, number, boot, ticks_ms, due_ms, waiting, reports])
 
 
 class Refusal:

@@ -34,9 +34,9 @@ from laterne_protocol.board_messages import (
     Identity,
     Poll,
     Refusal,
-    ReportAnswer,
     items_of,
     question_in,
+    report_answer,
 )
 from laterne_protocol.errors import CborError, MessageError, ObjectError
 from laterne_protocol.report import MAX_REPORT_BYTES
@@ -66,6 +66,7 @@ __all__ = (
     "MAX_MESSAGE_BYTES",
     "MAX_MESSAGE_ITEMS",
     "MAX_RELEASE_BYTES",
+    "MAX_REPORTS",
     "NOT_ENROLLED",
     "NOT_READY",
     "ORDER",
@@ -92,6 +93,7 @@ __all__ = (
 )
 
 MAX_ANSWER_ITEMS = 19  # a progress: 6, the 5 of what is wanted, 6 about the board and the 2 of its last result
+MAX_REPORTS = 8  # in an answer; more of the shortest, 150 bytes, fit into no frame
 MAX_RELEASE_BYTES = 32
 
 REFUSALS = {
@@ -101,6 +103,35 @@ REFUSALS = {
     NOT_READY: "the board is busy with something that takes seconds, or is asked too early: ask again",
     SESSION_NEEDED: "the board is enrolled and answers in a session only",
 }
+
+
+class ReportAnswer:
+    """Board: my answer to a poll.
+
+    boot, ticks_ms: the board's boot count and milliseconds since that boot when it began this answer.
+    due_ms: until its open report is expected to close. waiting: reports in its backlog, this one included.
+    reports: the signed bytes of the oldest reports after the one asked for, in order, as many as this message holds.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        boot: int,
+        ticks_ms: int,
+        due_ms: int,
+        waiting: int,
+        reports: "list[bytes]",
+    ) -> None:
+        self.number = number
+        self.boot = boot
+        self.ticks_ms = ticks_ms
+        self.due_ms = due_ms
+        self.waiting = waiting
+        self.reports = reports
+
+    def to_bytes(self) -> bytes:
+        return report_answer(self.number, self.boot, self.ticks_ms, self.due_ms, self.waiting, self.reports)
+
 
 if False:  # for type checkers: MicroPython has no unions
     Message = Hello | Identity | Poll | ReportAnswer | Refusal | Enrolment | Update | Progress | Data
@@ -123,14 +154,16 @@ def _answer_in(items: "list[object]") -> "Identity | ReportAnswer | Refusal | En
     number = fields.integer(items[1], "number", 0, 255)
     size = len(items)
     if kind == REPORT and size == 7:
-        body = items[6]
         return ReportAnswer(
             number,
             fields.integer(items[2], "boot count", 0, fields.MAX_UINT32),
             fields.integer(items[3], "ticks"),
             fields.integer(items[4], "due", 0, fields.MAX_UINT32),
             fields.integer(items[5], "waiting", 0, fields.MAX_UINT32),
-            None if body is None else fields.byte_string(body, "report", 1, MAX_REPORT_BYTES),
+            [
+                fields.byte_string(one, "report", 1, MAX_REPORT_BYTES)
+                for one in fields.array(items[6], "reports", 0, MAX_REPORTS)
+            ],
         )
     if kind == IDENTITY and size == 8:
         return Identity(

@@ -195,7 +195,7 @@ def an_identity() -> messages.Identity:
 def all_messages() -> list[tuple[str, messages.Message]]:
     """One of each, and the corners of those that have some."""
     signed = BOARD.sign(cose.REPORT, first_report().to_payload())
-    longest = messages.ReportAnswer(255, 2**32 - 1, 2**53 - 1, 2**32 - 1, 2**32 - 1, longest_report())
+    longest = messages.ReportAnswer(255, 2**32 - 1, 2**53 - 1, 2**32 - 1, 2**32 - 1, [longest_report()])
     return [
         ("hello", messages.Hello(0)),
         ("identity of a blank board", messages.Identity(0, None, None, 1, "0.1.0", "pico")),
@@ -203,8 +203,9 @@ def all_messages() -> list[tuple[str, messages.Message]]:
         ("first poll of a gateway", messages.Poll(1, None, 0)),
         ("poll that acknowledges and tells the time", messages.Poll(2, 1, 1, (1, 1_790_000_000_000, 12))),
         ("poll that only acknowledges", messages.Poll(3, 7, None)),
-        ("report", messages.ReportAnswer(2, 1, 60_100, 59_900, 1, signed)),
-        ("nothing to report", messages.ReportAnswer(3, 1, 60_200, 59_800, 0, None)),
+        ("report", messages.ReportAnswer(2, 1, 60_100, 59_900, 1, [signed])),
+        ("reports that follow one another", messages.ReportAnswer(2, 1, 60_100, 59_900, 3, [signed, signed, signed])),
+        ("nothing to report", messages.ReportAnswer(3, 1, 60_200, 59_800, 0, [])),
         ("the longest message", longest),
         ("refusal", messages.Refusal(4, messages.NOT_ENROLLED)),
         ("prove", messages.Enrolment(5, messages.PROVE, bytes(range(16)))),

@@ -124,7 +124,7 @@ def _frame_that_ends_in_a_full_block() -> bytes:
 def message_vectors() -> list[Vector]:
     made = [vector(name, "message", message.to_bytes()) for name, message in all_messages()]
     poll = messages.Poll(2, 1, 1, (1, 1_790_000_000_000, 12)).to_bytes()
-    answer = messages.ReportAnswer(3, 1, 60_200, 59_800, 0, None).to_bytes()
+    answer = messages.ReportAnswer(3, 1, 60_200, 59_800, 0, []).to_bytes()
     identity = an_identity().to_bytes()
     progress = a_progress(1, (A_RELEASE, 2, 0, 8192, 0), 4096).to_bytes()
     wrong: list[tuple[str, object]] = [
@@ -135,6 +135,10 @@ def message_vectors() -> list[Vector]:
         ("number true", [1, True]),
         ("a field too many", [1, 0, None]),
         ("not an array", {1: 0}),
+        ("null instead of no reports", [4, 0, 1, 2, 3, 4, None]),
+        ("a report that is in no array", [4, 0, 1, 2, 3, 4, b"r"]),
+        ("an empty report behind another", [4, 0, 1, 2, 3, 4, [b"r", b""]]),
+        ("9 reports", [4, 0, 1, 2, 3, 4, [b"r"] * 9]),
         ("reason 0", [5, 0, 0]),
         ("a nonce of 15 bytes", [16, 0, bytes(15)]),
         ("an empty credential", [18, 0, b""]),
@@ -170,8 +174,8 @@ def message_vectors() -> list[Vector]:
         ("ticks of 2**53", answer, put(3, 2**53)),
         ("due in 2**32 ms", answer, put(4, 2**32)),
         ("waiting: true", answer, put(5, True)),
-        ("an empty report", answer, put(6, b"")),
-        ("a report of 961 bytes", answer, put(6, bytes(961))),
+        ("an empty report", answer, put(6, [b""])),
+        ("a report of 961 bytes", answer, put(6, [bytes(961)])),
         ("a board id with a slash", identity, put(2, "LE/7")),
         ("a board id with a dot in front", identity, put(2, ".7")),
         ("an empty board id", identity, put(2, "")),

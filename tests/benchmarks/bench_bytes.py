@@ -79,7 +79,7 @@ def ours(readings: Readings, sequence: int) -> bytes:
         times_of(times, closed), columns, [],
     )  # fmt: skip
     signed = cose.assemble(cose.protected_header(source.randbytes(8)), report.to_payload(), source.randbytes(64))
-    answer = messages.ReportAnswer(sequence % 256, 40, closed + 900, 59_000, 1, signed)
+    answer = messages.ReportAnswer(sequence % 256, 40, closed + 900, 59_000, 1, [signed])
     return _sealed(answer.to_bytes(), frame.GATEWAY, frame.FIRST_BOARD, source)
 
 

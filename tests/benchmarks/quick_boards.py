@@ -23,7 +23,7 @@ from laterne_protocol.board_messages import POLL, REPORT
 from laterne_protocol.channels import HUMIDITY, ILLUMINANCE, PRESSURE, TEMPERATURE
 from laterne_protocol.cose import REPORT as REPORT_DOMAIN
 from laterne_protocol.frame import FrameDecoder
-from laterne_protocol.report import SET, Column, ColumnWriter, Report, digest, times_of
+from laterne_protocol.report import MAX_REPORT_BYTES, SET, Column, ColumnWriter, Report, digest, times_of
 from laterne_protocol.update_messages import IDLE, Progress
 
 CHANNELS = (TEMPERATURE, HUMIDITY, PRESSURE, ILLUMINANCE)
@@ -75,8 +75,13 @@ class QuickBoard:
         after = items[3]
         waiting = max(0, released - after)
         head = [REPORT, number, BOOT, int(time.monotonic() * 1000) & 0x3FFFFFFF, 0 if waiting else DUE_MS, waiting]
-        body = self.reports[after] if waiting > 0 else cbor.encode(None)
-        return b"\x87" + b"".join(map(cbor.encode, head)) + body
+        bodies, room = [], MAX_REPORT_BYTES + 3  # as many as a board hands over (firmware's link.py)
+        for one in self.reports[after : max(after, released)]:
+            room -= len(one)
+            if room < 0:
+                break
+            bodies.append(one)
+        return b"\x87" + b"".join(map(cbor.encode, head)) + bytes((0x80 + len(bodies),)) + b"".join(bodies)
 
 
 class Line:

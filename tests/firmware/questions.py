@@ -233,12 +233,12 @@ class Asker:
         ).to_payload()
 
     async def poll(self, time: tuple[int, int, int] | None = None) -> messages.ReportAnswer:
-        """One poll; a report that comes is checked and acknowledged by the next poll."""
+        """One poll; the first report that comes is checked and acknowledged by the next poll."""
         last = self._tail
         answer = await self.ask(lambda number: messages.Poll(number, last, last, time))
         assert isinstance(answer, messages.ReportAnswer), answer
-        if answer.report is not None:
-            self._take(answer.report)
+        if answer.reports:
+            self._take(answer.reports[0])
         return answer
 
     def _take(self, signed: bytes) -> None:
@@ -259,7 +259,7 @@ class Asker:
         async with asyncio.timeout(WITHIN_S + 6 * count):
             while len(self.reports) < wanted:
                 answer = await self.poll()
-                if answer.report is None:
+                if not answer.reports:
                     await asyncio.sleep(min(0.2, answer.due_ms / 1000))
         return self.reports[-count:]
 

@@ -127,6 +127,13 @@ def test_reports_number_and_chain_go_on_after_each_start(live: Live) -> None:
         assert life["head"] == head
 
 
+def test_reports_that_are_given_together_fit_the_room_whatever_their_lengths(live: Live) -> None:
+    live(*(["append of", size] for size in (300, 657, 300, 658, 960, 150)))
+    room = 963  # of the longest report, with the head that a string of bytes has in CBOR
+    life = live(*(["together", after, room] for after in (0, 2, 3, 4, 5, 6)))
+    assert life["got"] == [[300, 657], [300], [658], [960], [150], []]
+
+
 def test_reports_come_oldest_first_and_are_forgotten_when_acknowledged(live: Live, tmp_path: Path) -> None:
     life = live(["append", 200], ["after", 0], ["after", 1], ["after", 199], ["after", 200], ["after", 5])
     assert _sequences(life)[1:] == [1, 2, 200, None, 6]

@@ -48,6 +48,7 @@ class FakeBoard:
         self.orders = BoardOrders(self)
         self.updates = BoardUpdates()
         self.busy = 0  # so many questions are declined
+        self.at_once = messages.MAX_REPORTS
         self.answer_with: Callable[[bytes | None], bytes | None] = lambda body: body
         self.forgot = asyncio.Event()
         self._sequence = 0
@@ -168,9 +169,12 @@ class FakeBoard:
             self.forgot.set()
         after = question.after
         wanted = [] if after is None else [one for one in sorted(self.backlog) if one > after]
-        body = self.answer_with(self.backlog[wanted[0]] if wanted else None)
+        found = [self.answer_with(self.backlog[one]) for one in wanted[: self.at_once]] or [self.answer_with(None)]
+        bodies = [body for body in found if body is not None]
+        while sum(len(body) + 3 for body in bodies) > report.MAX_REPORT_BYTES + 3:  # as a board
+            del bodies[-1]
         return messages.ReportAnswer(
-            question.number, self.boot, self.ticks_ms(), self.due_ms, len(self.backlog), body
+            question.number, self.boot, self.ticks_ms(), self.due_ms, len(self.backlog), bodies
         ).to_bytes()
 
     async def forgets(self, sequence: int) -> None:

@@ -41,6 +41,7 @@ async def test_a_board_is_found_and_its_backlog_fetched(tmp_path: Path, line_of:
         await arrive(gateway, board)
         assert board.backlog == {}
         assert gateway.health.counted("line line", "questions without answer") == 0
+        assert board.questions < 20, "an answer holds several"
 
 
 async def test_a_board_is_told_the_time(tmp_path: Path, line_of: MakeLine) -> None:
@@ -87,7 +88,7 @@ async def test_boards_of_a_bus_take_turns_and_a_dead_one_does_not_stop_them(tmp_
         await arrive(gateway, *living)
         order = [row.board for row in await gateway.buffer.oldest(0, 100)]
         # None is served only after another one's whole backlog is gone.
-        assert max(order.index(board.name) for board in living) < 12
+        assert max(order.index(board.name) for board in living) < 3 * messages.MAX_REPORTS
 
 
 async def test_a_busy_board_is_asked_again(tmp_path: Path, line_of: MakeLine) -> None:
@@ -199,12 +200,14 @@ async def test_two_boards_with_one_key_on_two_lines_are_noticed(tmp_path: Path, 
         await until(lambda: bool(gateway.health.snapshot()[board.name]["alarms"]))
 
 
+@pytest.mark.parametrize("at_once", [1, messages.MAX_REPORTS])
 async def test_a_disk_that_fills_while_an_answer_is_under_way_costs_no_report(
-    tmp_path: Path, line_of: MakeLine, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, line_of: MakeLine, caplog: pytest.LogCaptureFixture, at_once: int
 ) -> None:
     """The answer was asked for on top of what could then not be stored: taken, it would pass for a gap."""
     caplog.set_level(logging.INFO, "laterne")
     board = FakeBoard()
+    board.at_once = at_once
     board.close_reports(150)
     line = line_of(board)
     line.late_s = lambda: 0.002  # so that an answer is always under way when a store fails
@@ -215,7 +218,8 @@ async def test_a_disk_that_fills_while_an_answer_is_under_way_costs_no_report(
             stored = (await gateway.stored())[board.name]
             assert stored == list(range(1, len(stored) + 1))
             assert board.acknowledged <= len(stored)
-            assert gateway.health.counted(board.name, "answers dropped: not stored before") > 0
+            if at_once == 1:  # so many answers that one of them is certain to meet a failure
+                assert gateway.health.counted(board.name, "answers dropped: not stored before") > 0
             assert sum("disk is full" in one.getMessage() for one in caplog.records) == 1
             assert len(caplog.records) < 12
             await limit_pages(gateway.buffer, None)
@@ -263,7 +267,7 @@ async def test_a_thing_that_says_another_boot_each_time_is_logged_once_a_minute(
         board.boot += 1
         return body
 
-    board.answer_with = restart
+    board.answer_with, board.at_once = restart, 1
     async with parts(tmp_path, board) as gateway, gateway.asking(line_of(board)):
         await arrive(gateway, board)
         assert gateway.health.counted(board.name, "restarts") >= 19

@@ -118,7 +118,7 @@ async def test_records_at_random_end_a_session_after_sixteen_and_cost_no_report(
         return [Frame(frame.RECORD, one.destination, one.source, fake), one]
 
     async with parts(tmp_path, board) as gateway, gateway.asking(line):
-        board.close_reports(30)
+        board.close_reports(150)
         line.to_gateway = forge
         await arrive(gateway, board)
         assert counted(gateway, board, "records refused: wrong tag") >= session.MAX_FAILED_TAGS

@@ -25,7 +25,7 @@ MESSAGES = {
     26: "update", 27: "progress", 28: "data",
 }  # fmt: skip
 CARRIED = {
-    "report-answer": "signed-report",
+    "carried-reports": "signed-report",
     "possession-answer": "signed-possession",
     "enrol": "signed-credential",
     "trust-told": "trust-bundle",
@@ -65,7 +65,8 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     },
     "poll": {1: "u8", 2: "u53?", 3: "u53?", 4: "offset?"},
     "offset": {0: "u32", 1: "utc-ms", 2: "u32"},
-    "report-answer": {1: "u8", 2: "u32", 3: "u53", 4: "u32", 5: "u32", 6: "carried-report?"},
+    "report-answer": {1: "u8", 2: "u32", 3: "u53", 4: "u32", 5: "u32", 6: "carried-reports"},
+    "carried-reports": "carried-report",
     "signed": {0: "protected", 1: "unprotected", 2: "payload", 3: "signature"},
     "header": {1: "algorithm", 4: "kid"},
     "cose-key": {-2: "coordinate", -3: "coordinate"},
@@ -167,6 +168,7 @@ TYPE_OF = {rule: kind for kind, rules in TYPES.items() for rule in rules.split()
 # Bounds of the arrays of such parts: pycddl does not count them.
 ITEMS = {
     "measured": (2, 2),
+    "carried-reports": (0, 8),
     "columns": (1, 64),
     "column": (2, 4),
     "entries": (0, 256),
@@ -224,8 +226,9 @@ def _check(rule: str, value: object, data: bytes) -> None:
         _check(part_rule, part, cbor2.dumps(part, canonical=True))
     if rule == "order" and isinstance(value, dict):
         _check(ARGUMENTS[value[4]], value[5], cbor2.dumps(value[5], canonical=True))
-    if rule in CARRIED and isinstance(value, list) and value[-1] is not None:
-        check(CARRIED[rule], value[-1])
+    if rule in CARRIED and isinstance(value, list):
+        for carried in value if rule == "carried-reports" else value[-1:]:
+            check(CARRIED[rule], carried)
     if rule.startswith("signed-") and isinstance(value, cbor2.CBORTag):
         _check("signed", value, data)
         protected, _, payload, _ = value.value

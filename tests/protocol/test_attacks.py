@@ -117,7 +117,7 @@ def test_on_a_tapped_line_nothing_of_an_id_a_key_or_a_value_can_be_read() -> Non
     secrets.append(messages.Identity(1, "LE-0007", lamp.key.kid, 3, "1.0.0", "pico").to_bytes())
     for number, body in lamp.taken.items():
         question = messages.Poll(number, number - 1, number, (3, 1_790_000_000_000, 40)).to_bytes()
-        answer = messages.ReportAnswer(number, 3, 60_000 * number, 500, 20 - number, body).to_bytes()
+        answer = messages.ReportAnswer(number, 3, 60_000 * number, 500, 20 - number, [body]).to_bytes()
         line += Frame(RECORD, ADDRESS, 0, down.seal(DOWN, question, 0)).to_bytes()
         line += Frame(RECORD, 0, ADDRESS, up.seal(UP, answer, 0)).to_bytes()
         secrets += [question, answer, body]

@@ -203,7 +203,9 @@ def test_random_bytes_raise_wire_errors_only(data: bytes) -> None:
 def test_the_longest_message_fits_beside_what_a_record_adds() -> None:
     longest = max(len(data) for data in good("message"))
     assert longest <= messages.MAX_MESSAGE_BYTES
-    everything = messages.ReportAnswer(255, 2**32 - 1, 2**53 - 1, 2**32 - 1, 2**32 - 1, bytes(report.MAX_REPORT_BYTES))
+    everything = messages.ReportAnswer(
+        255, 2**32 - 1, 2**53 - 1, 2**32 - 1, 2**32 - 1, [bytes(report.MAX_REPORT_BYTES)]
+    )
     assert len(everything.to_bytes()) == longest
 
 

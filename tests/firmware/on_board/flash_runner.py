@@ -92,17 +92,22 @@ def _step(backlog: Backlog, state: State, step: "list[Any]") -> object:
         backlog.skip()
         return None
     if what == "after":
-        body = backlog.oldest_after(step[1])
-        return None if body is None else body.hex()
+        bodies = backlog.oldest_after(step[1], report.MAX_REPORT_BYTES)
+        return bodies[0].hex() if bodies else None
+    if what == "append of":  # so many bytes, which nobody reads here
+        backlog.append(bytes(step[1]), b"", state.boot)
+        return None
+    if what == "together":
+        return [len(body) for body in backlog.oldest_after(step[1], step[2])]
     if what == "deliver":  # to a gateway whose last report is step[1], at most step[2] of them
         bodies = []
         last = step[1]
         while len(bodies) < step[2]:
-            body = backlog.oldest_after(last)
-            if body is None:
+            given = backlog.oldest_after(last, report.MAX_REPORT_BYTES)[: step[2] - len(bodies)]
+            if not given:
                 break
-            bodies.append(body.hex())
-            last = _sequence_of(body)
+            bodies.extend(body.hex() for body in given)
+            last = _sequence_of(given[-1])
             backlog.acknowledge(last)
         return bodies
     raise ValueError(what)
