@@ -7,6 +7,7 @@ from tests.firmware.questions import asking
 from tests.firmware.release_end import Sender, SignedRelease, assert_whole, enrolled, running, told_to_stage
 
 from laterne_emulator import image, slots
+from laterne_emulator.lives import Ending
 from laterne_protocol import order, receipt
 from laterne_protocol.update_messages import IDLE, RECEIVING, STAGED, TRIAL
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches
 
 NAME = "board-01"
-HEAP_BYTES = 160 * 1024
+HEAP_BYTES = 168 * 1024
 SETTINGS = {"report_s": 5, "sample_ms": 500}
 CHANGED = "laterne_firmware/clock.mpy"
 NEW = {"laterne_firmware/extra.mpy": bytes(range(256)) * 80, "laterne_firmware/none.mpy": b""}
@@ -91,5 +92,40 @@ async def test_a_release_is_fetched_on_after_the_power_was_off_and_after_the_gat
         sender.wanted.clear()
         assert (await sender.send_all()).staged == release.digest
         assert sender.wanted == [extra]  # neither envelope nor index nor what was whole
+    await board.power_off()
+    assert_whole(board, release)
+
+
+# Stands before the true module until the start after it: each start loads it once, for its names.
+NO_MEMORY = b"""
+import machine, os
+if machine.reset_cause() != machine.PWRON_RESET:
+    os.remove("/a/laterne_firmware/installer.py")
+def __getattr__(name):  # what it has is found under a short name
+    raise MemoryError
+"""
+
+
+async def test_a_board_whose_memory_lies_in_pieces_starts_anew_and_goes_on_with_the_release(
+    emulated_boards: "Benches",
+) -> None:
+    old, files = running(SETTINGS)
+    release = next_release(old)
+    bench = await emulated_boards(files=files, paced=False, heap_bytes=HEAP_BYTES)
+    board = bench.boards[NAME]
+    async with asking(bench.lines[NAME].path) as asker:
+        operator = await enrolled(bench, asker)
+        await board.power_off()
+        image.write(board.flash.image, {"a/laterne_firmware/installer.py": NO_MEMORY})
+        await board.power_on()
+        await board.usb.wait_for_print("start 3")
+        lives, asker.session = len(board.lives), None
+        sender = Sender(asker, release, release.signed_by(asker.authority.release_key))
+        assert (await told_to_stage(operator, sender)).outcome == receipt.DONE
+        await sender.until(lambda _: len(board.lives) > lives)
+        asker.session = None
+        assert (await sender.send_all()).staged == release.digest
+        assert [life.ending for life in board.lives[lives:]] == [Ending.RESET]
+        await asker.wait_for_reports(1)
     await board.power_off()
     assert_whole(board, release)

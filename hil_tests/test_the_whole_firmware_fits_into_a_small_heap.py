@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NAME = "board-01"
 SERVICE_PIN = 22
-HEAP_BYTES = 144 * 1024  # eight KiB less than emulated boards have (laterne_emulator.board)
+HEAP_BYTES = 144 * 1024  # emulated boards have 168 for updates (laterne_emulator.board)
 HANDSHAKES = 20
 # Handshakes follow one another here without the half minute that a board puts between them.
 WITHOUT_BOUNDS = b"""

@@ -155,6 +155,7 @@ class Sessions:
     the release that was ordered, while there is one; it may leave memory at any time, and leaves here what is costly
     to find again. judged: what came of the release's envelope, or of its install. staged: release, slot that is whole,
     SHA-256 of its index, sequence. blocks: of the release that were received since it was ordered, or since the start.
+    begun_again: how often its install has found no memory since then.
     floor: of a board that has lost the record of it (`floors`), else 0.
     """
 
@@ -184,6 +185,7 @@ class Sessions:
         self.judged = None  # type: Judged | None
         self.staged = None  # type: tuple[bytes, str, bytes, int] | None
         self.blocks = 0
+        self.begun_again = 0
         self.floor = 0
         known = known_gateway.load()
         self.gateway_digest = known.digest if known else b""
@@ -309,7 +311,7 @@ class Sessions:
         if self.updating is not None:
             self.updating.rest()
         self.updating = self.judged = self.staged = None
-        self.blocks = 0
+        self.blocks = self.begun_again = 0
         unload(*UPDATING)
 
     def make_room(self) -> None:

@@ -13,6 +13,7 @@ its answer, in pieces, because then nobody sends: who erases flash may not hear.
 import gc
 import sys
 
+import machine
 from micropython import const
 
 from laterne_firmware import ordered
@@ -49,6 +50,10 @@ _FAILED = const(25)
 _MAX_BLOCKS = const(2048)
 _FLASH_BLOCK_BYTES = const(4096)
 _CHUNK_BYTES = const(1024)
+# Installs that found no memory, until the board starts anew: a start has it in one piece. Once in a start by power, and
+# once in ten minutes, when the starts before do not count any more (`loader`).
+_MAX_BEGUN = const(16)
+_HEALTHY_MS = const(600000)
 _WORK_MS = const(250)  # between question and answer; one piece more, at most 100 ms, may come after it
 
 
@@ -227,15 +232,15 @@ class Updating:
     def _install(self, judged: "Judged", now_ms: int) -> int:
         sessions = self._sessions
         clock = sessions.clock
-        steps = self._steps
-        if steps is None:
-            gc.collect()  # what is made now stays for long
-            from laterne_firmware import installer
-
-            _, _, envelope, index, size = judged
-            folder = "/" + self.slot
-            steps = self._steps = installer.install(folder, sys.path[0], envelope, index, size, sessions.log)
         try:
+            steps = self._steps
+            if steps is None:
+                gc.collect()  # what is made now stays for long
+                from laterne_firmware import installer
+
+                _, _, envelope, index, size = judged
+                folder = "/" + self.slot
+                steps = self._steps = installer.install(folder, sys.path[0], envelope, index, size, sessions.log)
             # No task comes in between: one that signs could have the memory of neither.
             while clock.now_ms() - now_ms < _WORK_MS:
                 block = None
@@ -256,11 +261,22 @@ class Updating:
         except MemoryError:
             sessions.log("no memory to install a release: it begins again")
             self._drop()
+            self._lacks_memory(now_ms)
         except Exception as why:
             # Whatever a gateway has sent, it must not end this start: the next one would ask for the same.
             sys.print_exception(why)
             return self._ends(judged, _FAILED)
         return WORKING
+
+    def _lacks_memory(self, now_ms: int) -> None:
+        # What is free lies in pieces, and would for as long as this start goes on.
+        sessions = self._sessions
+        sessions.begun_again += 1
+        if sessions.begun_again < _MAX_BEGUN or sessions.ended:
+            return
+        if machine.reset_cause() == machine.PWRON_RESET or now_ms > _HEALTHY_MS:
+            sessions.log("the board starts anew, to have its memory in one piece")
+            sessions.reporter.hold = sessions.ended = True
 
     def _ends(self, judged: "Judged", result: int) -> int:
         self._drop()
