@@ -1,4 +1,4 @@
-"""Records, state and backlog in a folder of the host, for tests/firmware/test_store_and_backlog.py.
+"""Records, state and backlog in a folder of the host, for test_store.py, test_backlog.py and test_draft.py.
 
 Each question is one life of a board: everything is read from files again, then the steps are done.
 """

@@ -1,38 +1,17 @@
-"""Records and reports on flash survive what files can suffer; no sequence number is ever used twice."""
+"""Reports on flash survive what files can suffer; no sequence number is ever used twice."""
 
-import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import pytest
-from tests.firmware.micropython import ROOMY_HEAP, MicroPython
 
-from laterne_protocol import cbor, cose, report, report_reading
+from laterne_protocol import cose, report, report_reading
 
 SEGMENT = 64  # reports in a segment file
 BACKLOG_FULL, DAMAGED = 1, 2
 
 Live = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def board() -> Iterator[MicroPython]:
-    with MicroPython("flash_runner.py", heap=ROOMY_HEAP) as interpreter:
-        yield interpreter
-
-
-@pytest.fixture
-def live(board: MicroPython, tmp_path: Path) -> Live:
-    """One life of a board on the files in tmp_path: recover, then the steps."""
-
-    def _live(*steps: list[object], **options: object) -> dict[str, Any]:
-        answer = board.ask({"folder": str(tmp_path), "steps": steps, **options})
-        assert isinstance(answer, dict)
-        return answer
-
-    return _live
 
 
 def _report(body: str | None) -> report.Report:
@@ -42,71 +21,6 @@ def _report(body: str | None) -> report.Report:
 
 def _sequences(life: dict[str, Any]) -> list[int | None]:
     return [None if body is None else _report(body).sequence for body in life["got"]]
-
-
-# Records ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def record(board: MicroPython, tmp_path: Path) -> Callable[..., Any]:
-    return lambda *steps: board.ask({"folder": str(tmp_path), "record": steps})
-
-
-def test_a_record_that_was_never_written_is_none(record: Callable[..., Any]) -> None:
-    assert record(None) == [[None, False, False]]
-
-
-def test_a_record_reads_back_what_was_saved_last(record: Callable[..., Any]) -> None:
-    assert record("01", "0203", None) == [["0203", False, False]]
-
-
-@pytest.mark.parametrize("harm", [b"", b"\xff" * 40, b"LTR1\x02\x00\x00\x00\x00\x00\x00\x00ab", None])
-def test_either_copy_of_a_record_is_enough(record: Callable[..., Any], tmp_path: Path, harm: bytes | None) -> None:
-    for ending, doubtful in ((".0", True), (".1", False)):
-        record("0a0b")
-        copy = tmp_path / f"rec{ending}"
-        copy.unlink()
-        if harm is not None:
-            copy.write_bytes(harm)
-        assert record(None) == [["0a0b", doubtful, False]]
-
-
-def test_each_flipped_bit_of_a_record_is_seen(record: Callable[..., Any], tmp_path: Path) -> None:
-    record("0a0b0c0d")
-    whole = (tmp_path / "rec.0").read_bytes()
-    for bit in range(len(whole) * 8):
-        flipped = bytearray(whole)
-        flipped[bit // 8] ^= 1 << bit % 8
-        for ending in (".0", ".1"):
-            (tmp_path / f"rec{ending}").write_bytes(flipped)
-        assert record(None) == [[None, False, True]]
-
-
-# Settings --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (None, [60, 2500, 1, ""]),
-        ('{"report_s": 5, "sample_ms": 200, "address": 32}', [5, 200, 32, ""]),
-        ('{"report_s": 4}', [60, 2500, 1, "settings.json: report_s is not an integer in 5..3600, defaults are used"]),
-        ('{"address": true}', [60, 2500, 1, "settings.json: address is not an integer in 1..32, defaults are used"]),
-        ('{"speed": 1}', [60, 2500, 1, "settings.json has the unknown name 'speed', defaults are used"]),
-        ("[1]", [60, 2500, 1, "settings.json is not a JSON object, defaults are used"]),
-        ("{", [60, 2500, 1, "settings.json is not a JSON object, defaults are used"]),
-        ("", [60, 2500, 1, "settings.json is not a JSON object, defaults are used"]),
-    ],
-)  # fmt: skip
-def test_settings_are_used_only_when_all_are_right(
-    board: MicroPython, tmp_path: Path, content: str | None, expected: list[object]
-) -> None:
-    if content is not None:
-        (tmp_path / "settings.json").write_text(content)
-    assert board.ask({"folder": str(tmp_path), "settings": True}) == expected
-
-
-# The backlog -----------------------------------------------------------------------------------------------------
 
 
 def test_a_new_board_begins_with_report_1_in_start_1(live: Live) -> None:
@@ -357,85 +271,3 @@ def test_every_report_is_delivered_or_stated_and_none_is_both(live: Live) -> Non
     assert stated
     assert set(delivered) | stated == set(range(1, newest + 1))
     assert not set(delivered) & stated
-
-
-# The draft of the open report --------------------------------------------------------------------------------------
-
-
-def test_a_start_finds_the_draft_that_the_start_before_has_left(live: Live) -> None:
-    assert live(["append", 2], ["draft", 0])["draft"] is None
-    found = live()
-    payload, boot = found["draft"]
-    made = report_reading.report_of(bytes.fromhex(payload))
-    assert (made.sequence, made.boot, boot) == (3, 1, 1)
-    assert made.previous.hex() == found["head"]
-
-
-def test_the_draft_of_the_very_first_report_follows_the_credential(live: Live) -> None:
-    live(["draft", 0])
-    found = live()
-    assert report_reading.report_of(bytes.fromhex(found["draft"][0])).previous == bytes(16)
-    assert found["cut_ms"] == 30_000
-
-
-def test_the_newest_of_two_drafts_counts(live: Live) -> None:
-    live(["append", 1], ["draft", 0], ["append", 1], ["draft", 0])
-    assert report_reading.report_of(bytes.fromhex(live()["draft"][0])).sequence == 3
-
-
-@pytest.mark.parametrize("after", [["draft", 0], ["draft", 1], ["draft", -1]])
-def test_a_draft_whose_number_is_not_the_next_one_is_none(live: Live, after: list[object]) -> None:
-    """It was signed and appended, and may be at the platform by now; or its number is skipped."""
-    live(["append", 3], after, *([["append", 1]] if after[1] == 0 else []))
-    assert live()["draft"] is None
-
-
-def test_a_damaged_draft_costs_its_readings_and_says_so(live: Live, tmp_path: Path) -> None:
-    live(["append", 2], ["draft", 0])
-    whole = (tmp_path / "log" / "open").read_bytes()
-    harms = (b"", whole[:3], whole[:-1], whole[:20] + bytes([whole[20] ^ 1]) + whole[21:], bytes(2000))
-    for starts, harm in enumerate(harms, 1):
-        (tmp_path / "log" / "open").write_bytes(harm)
-        found = live()
-        assert found["draft"] is None
-        assert found["next"] == 3
-        assert found["cut_ms"] == 30_000 * starts + 60_000  # the whole report may be gone, not its end only
-
-
-def test_a_draft_of_a_former_enrolment_is_left_alone_and_its_readings_are_said_to_be_lost(live: Live) -> None:
-    live(["append", 1], ["draft", 0])
-    found = live(board="LE-0002")
-    assert (found["draft"], found["cut_ms"]) == (None, 90_000)
-
-
-def test_an_old_draft_costs_nothing(live: Live) -> None:
-    live(["append", 1], ["draft", 0], ["append", 1])
-    assert live()["cut_ms"] == 30_000
-
-
-def test_a_draft_after_damage_that_skips_numbers_is_none(live: Live, tmp_path: Path) -> None:
-    """Number 4 may have been offered: nothing else may be signed under it."""
-    live(["append", 3], ["draft", 0])
-    (segment,) = (file for file in (tmp_path / "log").iterdir() if len(file.name) == 8)
-    segment.write_bytes(segment.read_bytes() + b"\xa7")
-    found = live()
-    assert found["next"] > 4
-    assert found["draft"] is None
-
-
-def test_readings_that_each_start_may_have_taken_with_it_are_counted_until_a_report_states_them(live: Live) -> None:
-    assert live(enrolled=False)["cut_ms"] == 0  # a board without a name takes no readings
-    assert live()["cut_ms"] == 30_000  # it may have been enrolled in the start before, and have taken some
-    live(["append", 1])
-    assert live()["cut_ms"] == 30_000
-    assert live()["cut_ms"] == 60_000
-    live(["append", 1])
-    assert live()["cut_ms"] == 30_000
-
-
-def test_what_starts_without_end_may_have_cost_still_fits_into_a_report(live: Live, tmp_path: Path) -> None:
-    live(["append", 1])
-    for copy in tmp_path.glob("st.*"):
-        body = cbor.encode([1_000_000, 1 + SEGMENT, []])
-        copy.write_bytes(struct.pack("<4sII", b"LTR1", len(body), crc32(body)) + body)
-    assert live()["cut_ms"] == (1 << 32) - 1
