@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-READMES = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("README.md"), *ROOT.glob("*/README.md")))
+READMES = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("README.md"), *ROOT.glob("[!.]*/README.md")))
 OURS = ("laterne", "laterne-gateway")
 PROGRAMS = (*OURS, "make", "pytest", "mpremote", "pkcs11-tool", "export", "sudo", "systemctl", "pip", "git")
 BUILD = f"laterne release build --firmware '{ROOT / 'firmware'}' --uncommitted"
