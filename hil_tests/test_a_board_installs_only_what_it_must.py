@@ -6,8 +6,7 @@ counted would be the installer's.
 
 from typing import TYPE_CHECKING
 
-from tests.firmware.questions import asking
-from tests.firmware.release_end import Sender, SignedRelease, enrolled, running, told_to_stage
+from tests.firmware.release_end import Sender, SignedRelease, in_a_post, running, told_to_stage
 from tests.gateway.fake_authority import Key
 
 from laterne_emulator import image
@@ -17,8 +16,6 @@ from laterne_protocol.update_messages import FAILED, IDLE
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches
 
-NAME = "board-01"
-HEAP_BYTES = 168 * 1024
 SETTINGS = {"report_s": 3600, "sample_ms": 3600000}
 NOT_THE_ORDERED_ONE, NOT_SIGNED, TOO_OLD = 16, 17, 20
 
@@ -27,10 +24,8 @@ async def test_no_flash_is_written_for_a_release_that_is_not_proved(emulated_boa
     _, files = running(SETTINGS)
     release = SignedRelease({"laterne_firmware/app.mpy": b"anything"}, "0.2.0", sequence=9)
     other = SignedRelease({"laterne_firmware/app.mpy": b"other"}, "0.3.0", sequence=9)
-    bench = await emulated_boards(files=files, paced=False, heap_bytes=HEAP_BYTES)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        operator = await enrolled(bench, asker)
+    bench = await emulated_boards(files=files, paced=False)
+    async with in_a_post(bench) as (board, asker, operator):
         key = asker.authority.release_key
         good = release.signed_by(key)
         sender = Sender(asker, release, good)

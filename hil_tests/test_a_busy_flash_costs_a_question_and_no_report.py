@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from tests.firmware.questions import REPEAT_AFTER_S, Asker, asking
-from tests.firmware.release_end import Sender, SignedRelease, enrolled, running, told_to_stage
+from tests.firmware.release_end import Sender, SignedRelease, in_a_post, running, told_to_stage
 
 from laterne_emulator.flash import SLOWEST_TIMING, TYPICAL_TIMING
 from laterne_emulator.uart import FIFO_BYTES
@@ -83,10 +83,8 @@ async def test_no_byte_of_a_release_meets_a_busy_flash(emulated_boards: "Benches
     _, files = running(RARELY)
     content = b"".join(sha256(b"%d" % number).digest() for number in range(350))
     release = SignedRelease({"laterne_firmware/app.mpy": b"anything", "lib/more.mpy": content}, sequence=9)
-    bench = await emulated_boards(files=files, timing=TYPICAL_TIMING, heap_bytes=168 * 1024)
-    (board,) = bench.boards.values()
-    async with asking(bench.lines[board.name].path) as asker:
-        operator = await enrolled(bench, asker)
+    bench = await emulated_boards(files=files, timing=TYPICAL_TIMING)
+    async with in_a_post(bench) as (board, asker, operator):
         sender = Sender(asker, release, release.signed_by(asker.authority.release_key))
         assert (await told_to_stage(operator, sender)).outcome == receipt.DONE
         count, erases = _counted(asker), board.flash.count.erases

@@ -3,8 +3,7 @@
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.firmware.questions import asking
-from tests.firmware.release_end import Sender, SignedRelease, enrolled, running, told_to_stage
+from tests.firmware.release_end import Sender, SignedRelease, in_a_post, running, told_to_stage
 
 from laterne_emulator import image, slots
 from laterne_emulator.slots import Release
@@ -14,8 +13,6 @@ from laterne_protocol.update_messages import RESCUE
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches
 
-NAME = "board-01"
-HEAP_BYTES = 168 * 1024
 OTHER = SignedRelease({"other.mpy": b"was here before"}, sequence=6)
 SETTINGS = {"report_s": 3600, "sample_ms": 3600000}
 
@@ -30,10 +27,8 @@ async def test_a_board_without_its_record_takes_no_release_below_the_highest_tha
     emulated_boards: "Benches", lost: str
 ) -> None:
     old, files = running(SETTINGS)
-    bench = await emulated_boards(files=files | OTHER.in_slot("b"), paced=False, heap_bytes=HEAP_BYTES)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        operator = await enrolled(bench, asker)
+    bench = await emulated_boards(files=files | OTHER.in_slot("b"), paced=False)
+    async with in_a_post(bench) as (board, asker, operator):
         await board.power_off()
         image.write(board.flash.image, under(old, 7).in_slot("a"))
         if lost == "gone":
@@ -65,10 +60,8 @@ async def test_a_board_without_its_record_takes_no_release_below_the_highest_tha
 async def test_a_damaged_envelope_is_no_floor_and_does_not_hide_the_others(emulated_boards: "Benches") -> None:
     """At last there is the rescue's, which nobody writes: of the day on which the board was flashed."""
     old, files = running(SETTINGS)
-    bench = await emulated_boards(files=files | OTHER.in_slot("b"), paced=False, heap_bytes=HEAP_BYTES)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        await enrolled(bench, asker)
+    bench = await emulated_boards(files=files | OTHER.in_slot("b"), paced=False)
+    async with in_a_post(bench) as (board, asker, _):
         await board.power_off()
         image.write(board.flash.image, {}, remove=["slot.0", "slot.1"])
         damaged = bytearray(under(old, 9).envelope)

@@ -3,8 +3,7 @@ reports go on, and a loss of power delays it only."""
 
 from typing import TYPE_CHECKING
 
-from tests.firmware.questions import asking
-from tests.firmware.release_end import Sender, SignedRelease, assert_whole, enrolled, running, told_to_stage
+from tests.firmware.release_end import Sender, SignedRelease, assert_whole, in_a_post, running, told_to_stage
 
 from laterne_emulator import image, slots
 from laterne_emulator.lives import Ending
@@ -14,8 +13,6 @@ from laterne_protocol.update_messages import IDLE, RECEIVING, STAGED, TRIAL
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches
 
-NAME = "board-01"
-HEAP_BYTES = 168 * 1024
 SETTINGS = {"report_s": 5, "sample_ms": 500}
 CHANGED = "laterne_firmware/clock.mpy"
 NEW = {"laterne_firmware/extra.mpy": bytes(range(256)) * 80, "laterne_firmware/none.mpy": b""}
@@ -29,10 +26,8 @@ def next_release(old: slots.Release) -> SignedRelease:
 async def test_a_release_is_staged_tried_and_confirmed_while_readings_go_on(emulated_boards: "Benches") -> None:
     old, files = running(SETTINGS)
     release = next_release(old)
-    bench = await emulated_boards(files=files, paced=False, heap_bytes=HEAP_BYTES)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        operator = await enrolled(bench, asker)
+    bench = await emulated_boards(files=files, paced=False)
+    async with in_a_post(bench) as (board, asker, operator):
         sender = Sender(asker, release, release.signed_by(asker.authority.release_key), old)
         before = await sender.ask()
         assert (before.phase, before.running, before.sequence, before.wanted) == (IDLE, old.digest, 1, None)
@@ -76,10 +71,8 @@ async def test_a_release_is_fetched_on_after_the_power_was_off_and_after_the_gat
 ) -> None:
     old, files = running(SETTINGS)
     release = next_release(old)
-    bench = await emulated_boards(files=files, paced=False, heap_bytes=HEAP_BYTES)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        operator = await enrolled(bench, asker)
+    bench = await emulated_boards(files=files, paced=False)
+    async with in_a_post(bench) as (board, asker, operator):
         sender = Sender(asker, release, release.signed_by(asker.authority.release_key))
         assert (await told_to_stage(operator, sender)).outcome == receipt.DONE
         extra = release.paths.index("laterne_firmware/extra.mpy") + 2
@@ -111,10 +104,8 @@ async def test_a_board_whose_memory_lies_in_pieces_starts_anew_and_goes_on_with_
 ) -> None:
     old, files = running(SETTINGS)
     release = next_release(old)
-    bench = await emulated_boards(files=files, paced=False, heap_bytes=HEAP_BYTES)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        operator = await enrolled(bench, asker)
+    bench = await emulated_boards(files=files, paced=False)
+    async with in_a_post(bench) as (board, asker, operator):
         await board.power_off()
         image.write(board.flash.image, {"a/laterne_firmware/installer.py": NO_MEMORY})
         await board.power_on()

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.firmware.enrolled import record
-from tests.firmware.questions import asking
-from tests.firmware.release_end import Sender, SignedRelease, enrolled, running, told_to_stage
+from tests.firmware.release_end import Sender, SignedRelease, in_a_post, running, told_to_stage
 from tests.fuzz.envelopes import mutated
 from tests.gateway.fake_authority import FakeAuthority, Key
 
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches, FaultSweeps
 
 MAIN = "firmware_for_tests/judging_envelopes.py"
-NAME = "board-01"
-HEAP_BYTES = 168 * 1024
+HEAP_BYTES = 336 * 1024  # names are not shortened here, and all of it stays loaded
 SETTINGS = {"report_s": 3600, "sample_ms": 3600000}
 WITHIN_S = 20.0  # a bound for what would hang
 AT_ONCE = 200  # in one life of a board
@@ -45,10 +43,8 @@ async def test_no_forged_envelope_is_taken_over_the_line_nor_costs_a_flash_opera
     emulated_boards: "Benches", fault_sweep: "FaultSweeps"
 ) -> None:
     _, files = running(SETTINGS)
-    bench = await emulated_boards(files=files, paced=False, heap_bytes=HEAP_BYTES)
-    board = bench.boards[NAME]
-    async with asking(bench.lines[NAME].path) as asker:
-        operator = await enrolled(bench, asker)
+    bench = await emulated_boards(files=files, paced=False)
+    async with in_a_post(bench) as (board, asker, operator):
         good = RELEASE.signed_by(asker.authority.release_key)
         for case in fault_sweep("a forged envelope comes over the line", quick=40):
             with case:
@@ -83,8 +79,8 @@ async def test_no_forged_envelope_is_taken_by_the_boards_own_judgement(
     kept = {path: content for path, content in files.items() if path.startswith(("a/", "boot"))}
     kept["main.py"] = (request.path.parent / MAIN).read_bytes()
     kept |= record("k/trust", authority.trust().to_payload())
-    bench = await emulated_boards(files={**kept, "x/envelopes": b""}, powered=False, heap_bytes=2 * HEAP_BYTES)
-    board = bench.boards[NAME]
+    bench = await emulated_boards(files={**kept, "x/envelopes": b""}, powered=False, heap_bytes=HEAP_BYTES)
+    (board,) = bench.boards.values()
     for case in fault_sweep("forged envelopes are judged, 200 each", quick=4):
         with case:
             given = [mutated(good, case.dice)[:MAX_BYTES] or b"\0" for _ in range(AT_ONCE)] + [good]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.firmware.operator_end import Operator
-from tests.firmware.questions import Asker, asking
-from tests.firmware.release_end import Sender, SignedRelease, enrolled, running, told_to_stage
+from tests.firmware.questions import Asker
+from tests.firmware.release_end import Sender, SignedRelease, in_a_post, running, told_to_stage
 from tests.gateway.fake_authority import FakeAuthority
 
 from laterne_emulator import image
@@ -20,8 +20,6 @@ from laterne_protocol.update_messages import ENVELOPE, FAILED, STAGED
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches
 
-NAME = "board-01"
-HEAP_BYTES = 168 * 1024
 SETTINGS = {"report_s": 3600, "sample_ms": 3600000}  # rarely: what is counted at the flash is an update's
 MUCH_LATER = 2_000_000_000
 SMALL = SignedRelease({"laterne_firmware/app.mpy": b"anything", "lib/more.mpy": b"more of it" * 1500}, sequence=9)
@@ -89,9 +87,5 @@ async def attacked(
     """other: what lies in slot b. firmware: where it is, if not in this checkout."""
     files = running(settings)[1] if firmware is None else image.firmware_files(firmware, settings=settings)
     files |= other.in_slot("b") if other is not None else {}
-    bench = await emulated_boards(files=files, paced=False, heap_bytes=HEAP_BYTES)
-    async with asking(bench.lines[NAME].path) as asker:
-        if authority is not None:
-            asker.authority = authority
-            asker.gateway = type(asker.gateway)(authority)
-        yield Victim(bench.boards[NAME], asker, await enrolled(bench, asker))
+    async with in_a_post(await emulated_boards(files=files, paced=False), authority) as (board, asker, operator):
+        yield Victim(board, asker, operator)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from functools import cached_property
 from typing import Any
 
 from tests.firmware.operator_end import Operator
-from tests.firmware.questions import WITHIN_S, Asker
-from tests.gateway.fake_authority import Key
+from tests.firmware.questions import WITHIN_S, Asker, asking
+from tests.gateway.fake_authority import FakeAuthority, Key
 
 from laterne_emulator import image, slots
 from laterne_emulator.bench import Bench
@@ -181,13 +182,20 @@ def running(settings: Mapping[str, int]) -> tuple[slots.Release, dict[str, bytes
     return slots.Release(found, sequence=envelope.sequence, signed=envelope), files
 
 
-async def enrolled(bench: Bench, asker: Asker) -> Operator:
-    """The board as in a post: enrolled in a start before, on a desk."""
+@asynccontextmanager
+async def in_a_post(
+    bench: Bench, authority: FakeAuthority | None = None
+) -> AsyncIterator[tuple[EmulatedBoard, Asker, Operator]]:
+    """The only board of a bench as in a post: enrolled in a start before. With it who asks and who orders."""
     (board,) = bench.boards.values()
-    await asker.enrol(board.name)
-    board.reset()
-    await board.usb.wait_for_print("start 2")
-    return Operator(asker)
+    async with asking(bench.lines[board.name].path) as asker:
+        if authority is not None:
+            asker.authority = authority
+            asker.gateway = type(asker.gateway)(authority)
+        await asker.enrol(board.name)
+        board.reset()
+        await board.usb.wait_for_print("start 2")
+        yield board, asker, Operator(asker)
 
 
 async def told_to_stage(operator: Operator, sender: Sender, **different: Any) -> receipt.Receipt:
