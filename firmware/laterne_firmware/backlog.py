@@ -152,13 +152,14 @@ class Backlog:
         """Leaves out numbers that the gateway has seen and this flash does not know any more. No report is being made.
 
         littlefs shows a folder as it was before when the newer of its two blocks is damaged: then the newest segment is
-        shorter, and whole. A gateway that makes this up has acknowledged all that there is, and wins nothing more.
+        shorter, and whole. Or another board has this one's key: the report says so, for nothing else would tell of it.
+        A gateway that makes this up has acknowledged all that there is, and wins nothing more.
         """
         if self._known_to < self.next_sequence:
             return
         self._log("the gateway has report %d, flash has lost it" % self._known_to)
         self.acknowledged = self._known_to
-        self.lose(self._known_to + 1, self._state.bound, report.DAMAGED)
+        self.lose(self._known_to + 1, self._state.bound, report.OVERTAKEN)
         self.next_sequence = self._state.bound + 1  # as recovery does, and for the same reason
         self.draft = None
         self._save_later()

@@ -26,7 +26,8 @@ A board whose keys are rotated signs up to a sequence with the former key and th
 roster names yet, is neither believed nor passed over: it waits on the board.
 
 A repeated report is stored once. One that bears a stored number but is another report, or does not follow the one
-before, is validly signed all the same: two boards hold one key. It is set aside, and a person is told.
+before, is validly signed all the same: two boards hold one key. It is set aside, and a person is told. So is he when
+a board says that it was overtaken: it has left out numbers that came with its key and that it does not know.
 """
 
 import asyncio
@@ -53,7 +54,7 @@ from laterne_gateway.examination import (
 from laterne_gateway.health import Health
 from laterne_gateway.roster import RosterKeeper
 from laterne_gateway.writer import StoreError
-from laterne_protocol import report
+from laterne_protocol import report, report_reading
 from laterne_protocol.roster import Entry
 
 log = logging.getLogger("laterne")
@@ -254,6 +255,7 @@ class Inbox:
         self.failing = False
         self._of_starts[entry.board] = found.boot, self.committed_of(entry.board, found.boot) + 1
         self._note_missing(entry.board, former, accepted.follows is None, found)
+        self._note_overtaken(entry.board, found)
         self._health.count(entry.board, "reports stored")
         self._health.note(entry.board, "sequence", accepted.sequence)
         self._health.clear("buffer", "not stored", "stores again")
@@ -339,6 +341,17 @@ class Inbox:
             )
         )
 
+    def _note_overtaken(self, board: str, found: report.Report) -> None:
+        # A board leaves out numbers that we have and it has not made. So a copy's never meet its own, which would tell.
+        for first, _, reason in found.gaps:
+            if reason == report.OVERTAKEN:
+                self._health.alarm(
+                    board,
+                    "clone",
+                    f"it does not know report {first - 1}, which came with its key: its flash has lost the report, or "
+                    "look for a second board with its key",
+                )
+
     def _note_missing(self, board: str, former: int, begins: bool, found: report.Report) -> None:
         missing = found.sequence - former - 1
         if missing == 0:
@@ -352,7 +365,7 @@ class Inbox:
             return
         self._health.count(board, "reports missing", missing)
         self._health.count(board, "reports missing, stated by the board", min(said, missing))
-        reasons = sorted({report.REASONS.get(gap[2], f"reason {gap[2]}") for gap in found.gaps})
+        reasons = sorted({report_reading.REASONS.get(gap[2], f"reason {gap[2]}") for gap in found.gaps})
         why = f"says: {', '.join(reasons)}" if said >= missing else "does not say why"
         self._health.say(
             board, "missing", f"{board}: reports {first} to {last} are missing, the board {why}", logging.WARNING

@@ -7,6 +7,8 @@ platform and tests read reports; a running board does not load this (protocol/RE
 from laterne_protocol import cbor, fields
 from laterne_protocol.errors import ObjectError
 from laterne_protocol.report import (
+    BACKLOG_FULL,
+    DAMAGED,
     DIGEST_BYTES,
     DRIFT_PPM,
     FIRST_SEQUENCE,
@@ -22,11 +24,20 @@ from laterne_protocol.report import (
     MISSING,
     NEVER_SET,
     NOT_EVALUATED,
+    NUMBER_SKIPPED,
+    OVERTAKEN,
     RELEASE_BYTES,
     Column,
     Report,
     Times,
 )
+
+REASONS = {
+    BACKLOG_FULL: "backlog full",
+    DAMAGED: "damaged on flash",
+    NUMBER_SKIPPED: "number never used",
+    OVERTAKEN: "the gateway had a later report than the board",
+}
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from laterne_protocol import channels, report
+from laterne_protocol.report_reading import REASONS
 from laterne_provisioning import output, report_files
 from laterne_provisioning.verifier import Account, Refused, Verified, Verifier
 
@@ -202,9 +203,7 @@ def _account_row(account: Account) -> list[str]:
         _starts(account),
         _release(account),
         ", ".join(_between(first, last) for first, last in account.missing),
-        ", ".join(
-            f"{_between(first, last)} ({report.REASONS.get(reason, reason)})" for first, last, reason in account.lost
-        ),
+        ", ".join(f"{_between(first, last)} ({REASONS.get(reason, reason)})" for first, last, reason in account.lost),
         str(account.refused or ""),
     ]
 

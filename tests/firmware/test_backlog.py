@@ -9,7 +9,7 @@ import pytest
 from laterne_protocol import cose, report, report_reading
 
 SEGMENT = 64  # reports in a segment file
-BACKLOG_FULL, DAMAGED = 1, 2
+BACKLOG_FULL, DAMAGED, OVERTAKEN = 1, 2, 4
 
 Live = Callable[..., dict[str, Any]]
 
@@ -163,7 +163,7 @@ def test_numbers_that_only_the_gateway_knows_are_left_out_and_stated_as_far_as_i
     bound = 2 * SEGMENT + 1
     life = live(["skip"], ["acknowledge", SEGMENT + 6], ["skip"], ["append", 1], ["after", SEGMENT + 6])
     assert _sequences({"got": life["got"][-1:]}) == [bound + 1]
-    assert [gap[:3] for gap in life["gaps"]] == [[SEGMENT + 7, bound, DAMAGED]]
+    assert [gap[:3] for gap in life["gaps"]] == [[SEGMENT + 7, bound, OVERTAKEN]]
     assert live(["acknowledge", bound + 1], ["skip"])["next"] == bound + 2
 
 

@@ -21,6 +21,7 @@ from laterne_protocol import credential, frame, messages, report, roster
 from laterne_protocol.frame import Frame, FrameDecoder
 
 FIRST_REPORTS_MS = 70_000  # since boot
+SEGMENT_REPORTS = 64  # in a file of its backlog; their numbers are reserved together (laterne_firmware.segment)
 
 
 class FakeBoard:
@@ -52,7 +53,9 @@ class FakeBoard:
         self.answer_with: Callable[[bytes | None], bytes | None] = lambda body: body
         self.forgot = asyncio.Event()
         self._sequence = 0
+        self._segment = 1  # as on flash: the first number of the newest segment, of SEGMENT_REPORTS
         self._former = self.credential_digest
+        self._gaps: list[list[int]] = []  # for the next report to state
 
     def entry(self) -> roster.Entry:
         return roster.Entry(self.name, self.key.public, self.agree_key.public, 0, self.credential_digest, None)
@@ -107,7 +110,10 @@ class FakeBoard:
     def close_reports(self, count: int = 1, readings: int = 4) -> None:
         for _ in range(count):
             self._sequence += 1
-            body, self._former = self.make(self._sequence, self._former, readings=readings)
+            if self._sequence >= self._segment + SEGMENT_REPORTS:
+                self._segment = self._sequence
+            gaps, self._gaps = self._gaps, []
+            body, self._former = self.make(self._sequence, self._former, readings=readings, gaps=gaps)
             self.backlog[self._sequence] = self.taken[self._sequence] = body
 
     def lose(self, count: int) -> None:
@@ -124,7 +130,7 @@ class FakeBoard:
         other = FakeBoard(self.name, self.address)
         other.key, other.agree_key, other.credential_digest = self.key, self.agree_key, self.credential_digest
         other.sessions = BoardSessions(self.name, self.agree_key.secret, self.agree_key.public, self.address)
-        other._sequence, other._former = self._sequence, self._former
+        other._sequence, other._former, other._segment = self._sequence, self._former, self._segment
         return other
 
     def ticks_ms(self) -> int:
@@ -167,6 +173,7 @@ class FakeBoard:
                 del self.backlog[sequence]
             self.acknowledged = max(self.acknowledged, question.acknowledged)
             self.forgot.set()
+            self._skip(question.acknowledged)
         after = question.after
         wanted = [] if after is None else [one for one in sorted(self.backlog) if one > after]
         found = [self.answer_with(self.backlog[one]) for one in wanted[: self.at_once]] or [self.answer_with(None)]
@@ -176,6 +183,13 @@ class FakeBoard:
         return messages.ReportAnswer(
             question.number, self.boot, self.ticks_ms(), self.due_ms, len(self.backlog), bodies
         ).to_bytes()
+
+    def _skip(self, acknowledged: int) -> None:
+        """As a board does (Backlog.skip) when the gateway has a report that it does not know."""
+        bound = self._segment + SEGMENT_REPORTS
+        if self._sequence < acknowledged < bound:
+            self._gaps = [[acknowledged + 1, bound, report.OVERTAKEN]]
+            self._sequence = bound
 
     async def forgets(self, sequence: int) -> None:
         """Waits until everything up to this sequence has been acknowledged."""

@@ -200,6 +200,21 @@ async def test_two_boards_with_one_key_on_two_lines_are_noticed(tmp_path: Path, 
         await until(lambda: bool(gateway.health.snapshot()[board.name]["alarms"]))
 
 
+async def test_a_copy_that_leaves_out_the_numbers_which_it_does_not_know_is_noticed(
+    tmp_path: Path, line_of: MakeLine
+) -> None:
+    board = FakeBoard()
+    board.close_reports(2)
+    copy = board.clone()
+    async with parts(tmp_path, board) as gateway, gateway.asking(line_of(board), line_of(copy, name="other")):
+        await arrive(gateway, board)
+        board.close_reports(1)
+        await copy.forgets(3)  # never its own
+        copy.close_reports(1)
+        await copy.forgets(max(copy.taken))
+        assert "second board with its key" in str(gateway.health.snapshot()[board.name]["alarms"])
+
+
 @pytest.mark.parametrize("at_once", [1, messages.MAX_REPORTS])
 async def test_a_disk_that_fills_while_an_answer_is_under_way_costs_no_report(
     tmp_path: Path, line_of: MakeLine, caplog: pytest.LogCaptureFixture, at_once: int

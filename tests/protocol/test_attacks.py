@@ -43,6 +43,7 @@ hostile gateway: changes            tests/provisioning/test_verify_files.py::tes
 hostile gateway: drops              tests/provisioning/test_verify_files.py::test_gaps_repetitions_and_any_order_are_told_apart
 hostile board: another's report     tests/gateway/test_session_identity.py::test_a_report_of_another_board_in_a_session_is_refused_and_alarmed
 cloned board: at the gateway        tests/gateway/test_inbox.py::test_two_boards_with_one_key_raise_an_alarm
+cloned board: it leaves out ours    tests/gateway/test_bus.py::test_a_copy_that_leaves_out_the_numbers_which_it_does_not_know_is_noticed
 cloned board: at the platform       tests/provisioning/test_verify_files.py::test_a_second_history_of_one_key_is_refused_as_a_clone
 grant: of another authority         tests/provisioning/test_grant_journals_refused.py::test_a_journal_of_a_grant_of_another_authority_is_refused
 grant: another object               tests/provisioning/test_grant_journals_refused.py::test_an_object_of_another_type_is_no_grant

@@ -98,7 +98,7 @@ def observations_of(row: Row, dates: Dates) -> tuple[list[Observation], int]:
             )
         )
     for number, (first, last, reason) in enumerate(found.gaps):
-        said = (first, last, report.REASONS.get(reason, f"reason {reason}"))
+        said = (first, last, report_reading.REASONS.get(reason, f"reason {reason}"))
         # One of a Datastream at a time: gaps that a report states follow each other by a millisecond.
         at_ms, count = min(closed_ms + number, MAX_UTC_MS), last - first + 1
         made.append(
