@@ -103,7 +103,7 @@ class Inbox:
         self.failing = False  # the last report that had its turn could not be stored
 
     def after(self, entry: Entry) -> int:
-        """Ask the board for the oldest report after this sequence.
+        """Ask the board for the oldest reports after this sequence.
 
         It goes back when a report could not be stored. An answer to a question with a later `after` must not be
         taken: it would pass for a gap, and what is missing would be acknowledged.

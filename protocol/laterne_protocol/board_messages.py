@@ -65,7 +65,7 @@ class Poll:
     """Gateway: what I have, what I want, what time it is.
 
     acknowledged: reports up to this sequence are on the gateway's disk, the board forgets them; None: forget nothing.
-    after: give me the oldest report whose sequence is greater; None: give me none.
+    after: give me the oldest reports whose sequences are greater; None: give me none.
     time: (boot, offset_ms, uncertainty_ms): UTC milliseconds = milliseconds since that boot + offset;
     None: I do not know.
     """

@@ -93,7 +93,7 @@ __all__ = (
 )
 
 MAX_ANSWER_ITEMS = 19  # a progress: 6, the 5 of what is wanted, 6 about the board and the 2 of its last result
-MAX_REPORTS = 8  # in an answer; more of the shortest, 150 bytes, fit into no frame
+MAX_REPORTS = 8  # in an answer; the shortest report there can be has 118 bytes: 7 fit into a frame
 MAX_RELEASE_BYTES = 32
 
 REFUSALS = {
@@ -109,7 +109,7 @@ class ReportAnswer:
     """Board: my answer to a poll.
 
     boot, ticks_ms: the board's boot count and milliseconds since that boot when it began this answer.
-    due_ms: until its open report is expected to close. waiting: reports in its backlog, this one included.
+    due_ms: until its open report is expected to close. waiting: reports in its backlog, these included.
     reports: the signed bytes of the oldest reports after the one asked for, in order, as many as this message holds.
     """
 

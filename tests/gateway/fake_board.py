@@ -20,6 +20,8 @@ from tests.gateway.fake_authority import FakeAuthority, Key
 from laterne_protocol import credential, frame, messages, report, roster
 from laterne_protocol.frame import Frame, FrameDecoder
 
+Arrange = Callable[[list[bytes]], list[bytes]]
+
 FIRST_REPORTS_MS = 70_000  # since boot
 SEGMENT_REPORTS = 64  # in a file of its backlog; their numbers are reserved together (laterne_firmware.segment)
 
@@ -51,6 +53,7 @@ class FakeBoard:
         self.busy = 0  # so many questions are declined
         self.at_once = messages.MAX_REPORTS
         self.answer_with: Callable[[bytes | None], bytes | None] = lambda body: body
+        self.arrange: Arrange = lambda bodies: bodies  # of an answer
         self.forgot = asyncio.Event()
         self._sequence = 0
         self._segment = 1  # as on flash: the first number of the newest segment, of SEGMENT_REPORTS
@@ -181,7 +184,7 @@ class FakeBoard:
         while sum(len(body) + 3 for body in bodies) > report.MAX_REPORT_BYTES + 3:  # as a board
             del bodies[-1]
         return messages.ReportAnswer(
-            question.number, self.boot, self.ticks_ms(), self.due_ms, len(self.backlog), bodies
+            question.number, self.boot, self.ticks_ms(), self.due_ms, len(self.backlog), self.arrange(bodies)
         ).to_bytes()
 
     def _skip(self, acknowledged: int) -> None:
