@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.gateway import platform
 from tests.gateway.fake_board import FakeBoard, FakeLine
+from tests.gateway.subscriber import Subscriber, subscribed
 from tests.servers import Mosquitto
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
@@ -18,6 +19,13 @@ def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
     broker.start()
     yield broker
     broker.stop()
+
+
+@pytest.fixture
+async def subscriber(mosquitto: Mosquitto) -> AsyncIterator[Subscriber]:
+    """Has subscribed to all that our gateways publish."""
+    async with subscribed(mosquitto) as made:
+        yield made
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-import aiomqtt
 from tests.gateway.fake_authority import FakeAuthority, Key
 from tests.gateway.fake_board import FakeBoard
 from tests.servers import Mosquitto
@@ -282,56 +281,3 @@ async def running(
     finally:
         await gateway.end()
     assert "Traceback" not in gateway.said(), gateway.said()
-
-
-class Subscriber:
-    """Keeps what a platform would: the first of each (board, sequence), and how often others came again."""
-
-    def __init__(self, broker: Mosquitto) -> None:
-        self._broker = broker
-        self._news = asyncio.Event()
-        self.ready = asyncio.Event()
-        self.bodies: dict[str, list[bytes]] = {}
-        self.repeated = 0
-        self.messages: list[aiomqtt.Message] = []
-        self.statuses: list[str] = []
-        self.gaps: list[str] = []
-
-    async def run(self) -> None:
-        """Subscribes for ever; the broker may go and come back."""
-        while True:
-            with contextlib.suppress(aiomqtt.MqttError):
-                async with aiomqtt.Client(
-                    "127.0.0.1", self._broker.port, protocol=aiomqtt.ProtocolVersion.V5, identifier="subscriber"
-                ) as client:
-                    await client.subscribe("laterne/#", qos=1)
-                    self.ready.set()
-                    async for message in client.messages:
-                        self._take(message)
-            self.ready.clear()
-            await asyncio.sleep(0.02)
-
-    def _take(self, message: aiomqtt.Message) -> None:
-        self.messages.append(message)
-        assert isinstance(message.payload, bytes)
-        *_, subject, kind = message.topic.value.split("/")
-        if kind == "status":
-            self.statuses.append(message.payload.decode())
-        elif kind == "gap":
-            self.gaps.append(message.payload.decode())
-        elif kind == "report":
-            bodies = self.bodies.setdefault(subject, [])
-            if message.payload in bodies[-2000:]:
-                self.repeated += 1
-            else:
-                bodies.append(message.payload)
-        self._news.set()
-
-    async def has_all(self, *boards: FakeBoard) -> None:
-        """Waits until every report that these boards ever closed is there."""
-        while any(len(self.bodies.get(board.name, ())) < len(board.taken) for board in boards):
-            await self.news()
-
-    async def news(self) -> None:
-        self._news.clear()
-        await self._news.wait()

@@ -16,6 +16,7 @@ from typing import TypeVar
 import aiomqtt
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import Parts
+from tests.gateway.subscriber import said_with
 from tests.gateway.wired import WiredLine
 from tests.servers import Mosquitto
 
@@ -102,8 +103,7 @@ class Platform:
 
 
 def _is_historical(message: aiomqtt.Message) -> bool:
-    said = dict(message.properties.UserProperty)  # type: ignore[union-attr]
-    return {"true": True, "false": False}[said["historical"]]
+    return {"true": True, "false": False}[said_with(message)["historical"]]
 
 
 Made = TypeVar("Made", bound=FakeBoard)

@@ -1,36 +1,20 @@
 """From boards to a real broker: the gateway runs as a process, and both it and the broker are killed."""
 
-import asyncio
 import json
 import random
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import aiomqtt
-import pytest
 from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.parts import GATEWAY, TENANT, Subscriber, running, until
+from tests.gateway.parts import GATEWAY, TENANT, running, until
+from tests.gateway.subscriber import Subscriber, said_with, subscribed
 from tests.servers import Mosquitto
 
 MakeLine = Callable[..., FakeLine]
 SEED = 20261122
-
-
-@pytest.fixture
-async def subscriber(mosquitto: Mosquitto) -> AsyncIterator[Subscriber]:
-    made = Subscriber(mosquitto)
-    task = asyncio.create_task(made.run())
-    await made.ready.wait()
-    yield made
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-def _said(message: aiomqtt.Message) -> dict[str, str]:
-    assert message.properties is not None
-    return dict(message.properties.UserProperty)  # type: ignore[attr-defined]
 
 
 def compare(subscriber: Subscriber, *boards: FakeBoard) -> None:
@@ -51,12 +35,12 @@ async def test_reports_arrive_unchanged_with_the_time_of_reception(
         reports = [one for one in subscriber.messages if one.topic.value.endswith("/report")]
         assert {one.topic.value for one in reports} == {f"laterne/v1/{TENANT}/{GATEWAY}/{board.name}/report"}
         for one in reports:
-            said = _said(one)
+            said = said_with(one)
             assert said["historical"] == "false"
             assert said["received"].startswith("20")
             assert said["received"].endswith("Z")
         # The board did not know the time: what the gateway says of it stands beside the board's bytes.
-        dated = [said for said in map(_said, reports) if "dated" in said]
+        dated = [said for said in map(said_with, reports) if "dated" in said]
         assert dated
         for said in dated:
             waited = datetime.fromisoformat(said["received"]) - datetime.fromisoformat(said["dated"])
@@ -121,10 +105,11 @@ async def test_a_killed_gateway_loses_nothing(
             for late in ("true", "false"):  # each stream is in order, whatever came again
                 seen: list[int] = []
                 for one in subscriber.messages:
-                    if one.topic.value.endswith(f"/{board.name}/report") and isinstance(one.payload, bytes):
-                        marks = dict(getattr(one.properties, "UserProperty", []))
-                        if marks["historical"] == late and sequences[one.payload] not in seen:
-                            seen.append(sequences[one.payload])
+                    if not one.topic.value.endswith(f"/{board.name}/report") or said_with(one)["historical"] != late:
+                        continue
+                    assert isinstance(one.payload, bytes)
+                    if sequences[one.payload] not in seen:
+                        seen.append(sequences[one.payload])
                 assert seen == sorted(seen), f"{board.name}, historical {late}"
         for board in boards:
             await board.forgets(max(board.taken))
@@ -166,13 +151,13 @@ async def test_what_the_broker_refuses_is_not_taken_for_delivered(tmp_path: Path
     rules.write_text(f"topic readwrite laterne/v1/{TENANT}/{GATEWAY}/status\ntopic read laterne/#\n")
     broker = Mosquitto(tmp_path / "strict", f"acl_file {rules}\n")
     broker.start()
-    subscriber = Subscriber(broker)
-    task = asyncio.create_task(subscriber.run())
     board = FakeBoard()
     board.close_reports(5)
     try:
-        await subscriber.ready.wait()
-        async with running(tmp_path, broker, [board], line_of(board)) as gateway:
+        async with (
+            subscribed(broker) as subscriber,
+            running(tmp_path, broker, [board], line_of(board)) as gateway,
+        ):
             await board.forgets(5)
             await gateway.says("Not authorized")
             rules.write_text("topic readwrite laterne/#\n")
@@ -181,8 +166,6 @@ async def test_what_the_broker_refuses_is_not_taken_for_delivered(tmp_path: Path
             await subscriber.has_all(board)
             compare(subscriber, board)
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
         broker.stop()
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from tests.gateway.disk import Disk
 from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.parts import GatewayProcess, Subscriber, until
+from tests.gateway.parts import GatewayProcess, until
+from tests.gateway.subscriber import Subscriber
 from tests.gateway.test_buffer import accepted, delivered, open_buffer
 from tests.servers import Mosquitto
 
@@ -180,16 +181,13 @@ async def test_a_start_waits_for_a_disk_that_is_full_and_says_so(disk: Disk) -> 
 
 
 async def test_a_gateway_outlives_a_full_disk(
-    tmp_path: Path, disk: Disk, mosquitto: Mosquitto, line_of: Callable[..., FakeLine]
+    tmp_path: Path, disk: Disk, mosquitto: Mosquitto, subscriber: Subscriber, line_of: Callable[..., FakeLine]
 ) -> None:
     """The process stays, acknowledges nothing meanwhile, and delivers everything in the end."""
     board = FakeBoard()
     gateway = GatewayProcess(tmp_path, [board], [line_of(board)], mosquitto)
     shutil.move(tmp_path / "state", disk.place / "state")
     (tmp_path / "state").symlink_to(disk.place / "state")
-    subscriber = Subscriber(mosquitto)
-    listening = asyncio.create_task(subscriber.run())
-    await subscriber.ready.wait()
     try:
         await gateway.start()
         board.close_reports(50)
@@ -208,8 +206,6 @@ async def test_a_gateway_outlives_a_full_disk(
         await gateway.says("stores again")
         assert await gateway.stop() == 0
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
         await gateway.end()
     assert "Traceback" not in gateway.said()
 
@@ -243,14 +239,11 @@ async def test_a_gateway_outlives_a_log_that_cannot_grow(
 
 
 async def test_a_gateway_whose_database_is_damaged_runs_on_and_says_so(
-    tmp_path: Path, mosquitto: Mosquitto, line_of: Callable[..., FakeLine]
+    tmp_path: Path, mosquitto: Mosquitto, subscriber: Subscriber, line_of: Callable[..., FakeLine]
 ) -> None:
     """Every page, while it was off: nobody knows any more what was acknowledged, and that is told as a gap."""
     board = FakeBoard()
     gateway = GatewayProcess(tmp_path, [board], [line_of(board)], mosquitto)
-    subscriber = Subscriber(mosquitto)
-    listening = asyncio.create_task(subscriber.run())
-    await subscriber.ready.wait()
     try:
         await gateway.start()
         board.close_reports(60)
@@ -274,7 +267,5 @@ async def test_a_gateway_whose_database_is_damaged_runs_on_and_says_so(
         assert gateway.process.returncode is None
         assert await gateway.stop() == 0
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
         await gateway.end()
     assert "Traceback" not in gateway.said()

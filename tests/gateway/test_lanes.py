@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.parts import GatewayProcess, Subscriber
+from tests.gateway.parts import GatewayProcess
+from tests.gateway.subscriber import Subscriber, said_with, subscribed
 from tests.gateway.test_buffer import accepted, open_buffer
 from tests.servers import Mosquitto
 
@@ -31,21 +32,17 @@ async def outage(
     gateway = GatewayProcess(tmp_path, boards, [line_of(*boards)], broker)
     config = gateway.config.read_text()
     gateway.config.write_text(config.replace("[mqtt]\n", f"[mqtt]\nbacklog_a_second = {a_second}\n"))
-    subscriber = Subscriber(broker)
-    listening = asyncio.create_task(subscriber.run())
     try:
         await gateway.start()
         await boards[0].forgets(OUTAGE)
         assert await gateway.stop() == 0  # its pause before the next attempt may have grown long
         await broker.start_async()
-        await subscriber.ready.wait()
-        await gateway.start()
-        await gateway.says(f"{OUTAGE} reports waiting")
-        await gateway.says("connected to")
-        yield gateway, subscriber, boards
+        async with subscribed(broker) as subscriber:
+            await gateway.start()
+            await gateway.says(f"{OUTAGE} reports waiting")
+            await gateway.says("connected to")
+            yield gateway, subscriber, boards
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
         await gateway.end()
         broker.stop()
     assert "Traceback" not in gateway.said(), gateway.said()
@@ -57,10 +54,9 @@ def streams(subscriber: Subscriber, board: FakeBoard) -> tuple[list[int], list[i
     found: dict[str, list[int]] = {"true": [], "false": []}
     for message in subscriber.messages:
         if message.topic.value.endswith(f"/{board.name}/report") and isinstance(message.payload, bytes):
-            said = dict(message.properties.UserProperty)  # type: ignore[union-attr]
             sequence = sequence_of[message.payload]
             if sequence not in found["true"] + found["false"]:
-                found[said["historical"]].append(sequence)
+                found[said_with(message)["historical"]].append(sequence)
     return found["true"], found["false"]
 
 

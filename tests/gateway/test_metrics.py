@@ -9,7 +9,8 @@ import pytest
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.gateway.fake_board import FakeBoard
-from tests.gateway.parts import GatewayProcess, Subscriber, until
+from tests.gateway.parts import GatewayProcess, until
+from tests.gateway.subscriber import Subscriber
 from tests.gateway.test_buffer import accepted, open_buffer
 from tests.gateway.wired import WiredLine
 from tests.servers import Mosquitto, free_port
@@ -174,13 +175,10 @@ async def test_who_says_nothing_more_is_not_waited_for(tmp_path: Path, monkeypat
 
 
 async def test_a_gateway_with_a_metrics_port_tells_what_it_delivered_and_a_taken_port_stops_nothing(
-    tmp_path: Path, mosquitto: Mosquitto
+    tmp_path: Path, mosquitto: Mosquitto, subscriber: Subscriber
 ) -> None:
     board, port = FakeBoard(), free_port()
     line = WiredLine(tmp_path / "quay", [board], seed=1)
-    subscriber = Subscriber(mosquitto)
-    listening = asyncio.create_task(subscriber.run())
-    await subscriber.ready.wait()
     gateway = GatewayProcess(tmp_path, [board], [line], mosquitto)
     gateway.config.write_text(gateway.config.read_text() + f"[metrics]\nport = {port}\n")
     board.close_reports(3)
@@ -200,6 +198,4 @@ async def test_a_gateway_with_a_metrics_port_tells_what_it_delivered_and_a_taken
     finally:
         taken.close()
         await gateway.end()
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
         await line.close()

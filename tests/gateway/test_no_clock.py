@@ -1,15 +1,14 @@
 """A gateway whose machine has no clock: it serves and delivers in 1970, and dates when it knows the time."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-import aiomqtt
 import pytest
 from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.parts import GatewayProcess, Subscriber, until
+from tests.gateway.parts import GatewayProcess, until
+from tests.gateway.subscriber import Subscriber, said_with
 from tests.servers import Mosquitto
 
 # Python runs it in each process that has its folder in PYTHONPATH: the machine's clock, as far off as the file says.
@@ -24,21 +23,18 @@ time.time_ns = lambda: _time_ns() + _off_s() * 10**9
 """
 
 
-def said_with(message: aiomqtt.Message) -> dict[str, str]:
-    return dict(getattr(message.properties, "UserProperty", []))
-
-
 async def test_a_gateway_serves_and_delivers_in_1970_and_dates_when_it_has_the_time(
-    tmp_path: Path, mosquitto: Mosquitto, line_of: Callable[..., FakeLine], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    mosquitto: Mosquitto,
+    subscriber: Subscriber,
+    line_of: Callable[..., FakeLine],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     off, folder = tmp_path / "off", tmp_path / "python"
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(CLOCK.format(file=str(off)))
     off.write_text(str(-int(time.time())))  # just now it was 1970
     monkeypatch.setenv("PYTHONPATH", str(folder), prepend=":")
-    subscriber = Subscriber(mosquitto)
-    listening = asyncio.create_task(subscriber.run())
-    await subscriber.ready.wait()
     board = FakeBoard()
     gateway = GatewayProcess(tmp_path, [board], [line_of(board)], mosquitto)
     await gateway.start()
@@ -70,5 +66,3 @@ async def test_a_gateway_serves_and_delivers_in_1970_and_dates_when_it_has_the_t
         assert await gateway.stop() == 0
     finally:
         await gateway.end()
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)

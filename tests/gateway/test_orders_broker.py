@@ -8,6 +8,7 @@ from pathlib import Path
 import aiomqtt
 from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.gateway.parts import GATEWAY, TENANT, running, until
+from tests.gateway.subscriber import said_with
 from tests.servers import Mosquitto
 
 from laterne_protocol import order, receipt
@@ -33,8 +34,7 @@ async def operator(broker: Mosquitto) -> AsyncIterator[tuple[aiomqtt.Client, "as
 
 
 def noted(message: aiomqtt.Message) -> bool:
-    assert message.properties is not None
-    return ("noted", "true") in message.properties.UserProperty  # type: ignore[attr-defined]
+    return said_with(message).get("noted") == "true"
 
 
 def topic(board: FakeBoard) -> str:

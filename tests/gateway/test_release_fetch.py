@@ -11,8 +11,9 @@ import pytest
 from tests.gateway.fake_authority import FakeAuthority, Key
 from tests.gateway.fake_board import FakeBoard, FakeLine
 from tests.gateway.fake_releases import contents, release
-from tests.gateway.parts import TENANT, GatewayProcess, Subscriber, until
+from tests.gateway.parts import TENANT, GatewayProcess, until
 from tests.gateway.street import quick
+from tests.gateway.subscriber import Subscriber
 from tests.servers import Mosquitto
 
 from laterne_gateway import release_fetch
@@ -194,30 +195,24 @@ async def gateway(
 
 
 async def test_a_release_comes_from_the_broker_to_the_board_and_its_standing_goes_back(
-    gateway: tuple[GatewayProcess, FakeBoard], mosquitto: Mosquitto
+    gateway: tuple[GatewayProcess, FakeBoard], mosquitto: Mosquitto, subscriber: Subscriber
 ) -> None:
     process, board = gateway
     made = release(process.authority)
     board.updates.stage(made)
-    subscriber = Subscriber(mosquitto)
-    listening = asyncio.create_task(subscriber.run())
-    try:
-        await process.start()
-        await said(subscriber, lambda one: one["phase"] == "receiving" and one["fetching"] is True)
-        assert not list((process.directory / "state" / "releases").glob("*"))
-        await publish(mosquitto, made)
-        await until(lambda: board.updates.staged is not None)
-        last = await said(subscriber, lambda one: one["phase"] == "staged")
-        assert last["staged"] == made.digest.hex()
-        assert last["nonce"] == board.updates.nonce.hex()
-        assert last["running"] is None
-        assert [file.name for file in (process.directory / "state" / "releases").iterdir()] == [
-            f"{made.digest.hex()}.laterne"
-        ]
-        assert await process.stop() == 0
-    finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+    await process.start()
+    await said(subscriber, lambda one: one["phase"] == "receiving" and one["fetching"] is True)
+    assert not list((process.directory / "state" / "releases").glob("*"))
+    await publish(mosquitto, made)
+    await until(lambda: board.updates.staged is not None)
+    last = await said(subscriber, lambda one: one["phase"] == "staged")
+    assert last["staged"] == made.digest.hex()
+    assert last["nonce"] == board.updates.nonce.hex()
+    assert last["running"] is None
+    assert [file.name for file in (process.directory / "state" / "releases").iterdir()] == [
+        f"{made.digest.hex()}.laterne"
+    ]
+    assert await process.stop() == 0
 
 
 async def said(subscriber: Subscriber, wanted: Callable[[dict[str, object]], bool]) -> dict[str, object]:
@@ -257,14 +252,12 @@ async def test_a_gateway_that_is_killed_during_an_update_goes_on_with_it(
 
 
 async def test_an_update_from_the_order_to_its_confirmation(
-    gateway: tuple[GatewayProcess, FakeBoard], mosquitto: Mosquitto
+    gateway: tuple[GatewayProcess, FakeBoard], mosquitto: Mosquitto, subscriber: Subscriber
 ) -> None:
     """As a campaign sees it: nonce, order to stage, staged, nonce, order to arm, trial, reports, idle again."""
     process, board = gateway
     made, kid = release(process.authority), board.key.kid
     await publish(mosquitto, made)
-    subscriber = Subscriber(mosquitto)
-    listening = asyncio.create_task(subscriber.run())
     topic = f"laterne/v1/{TENANT}/{process.authority.gateway}/order/LE-0007"
 
     async def ordered(action: int, argument: list[bytes | int]) -> None:
@@ -272,21 +265,17 @@ async def test_an_update_from_the_order_to_its_confirmation(
         async with aiomqtt.Client("127.0.0.1", mosquitto.port, protocol=aiomqtt.ProtocolVersion.V5) as client:
             await client.publish(topic, body, qos=1, retain=True)
 
-    try:
-        await process.start()
-        idle = await said(subscriber, lambda one: one["phase"] == "idle")
-        await ordered(order.STAGE, [made.digest, 2, bytes.fromhex(str(idle["nonce"]))])
-        staged = await said(subscriber, lambda one: one["phase"] == "staged")
-        assert staged["nonce"] != idle["nonce"], "asked again after the order, so the next one can be made"
-        await ordered(order.ARM, [made.digest, bytes.fromhex(str(staged["nonce"])), 4_000_000_000])
-        await until(lambda: board.updates.armed)
-        board.restart()
-        trial = await said(subscriber, lambda one: one["phase"] == "trial")
-        assert (trial["running"], trial["floor"]) == (made.digest.hex(), 1)
-        board.close_reports(3)
-        last = await said(subscriber, lambda one: one["phase"] == "idle" and one["running"] == made.digest.hex())
-        assert (last["sequence"], last["floor"]) == (2, 2)
-        assert board.acknowledged == 3
-    finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+    await process.start()
+    idle = await said(subscriber, lambda one: one["phase"] == "idle")
+    await ordered(order.STAGE, [made.digest, 2, bytes.fromhex(str(idle["nonce"]))])
+    staged = await said(subscriber, lambda one: one["phase"] == "staged")
+    assert staged["nonce"] != idle["nonce"], "asked again after the order, so the next one can be made"
+    await ordered(order.ARM, [made.digest, bytes.fromhex(str(staged["nonce"])), 4_000_000_000])
+    await until(lambda: board.updates.armed)
+    board.restart()
+    trial = await said(subscriber, lambda one: one["phase"] == "trial")
+    assert (trial["running"], trial["floor"]) == (made.digest.hex(), 1)
+    board.close_reports(3)
+    last = await said(subscriber, lambda one: one["phase"] == "idle" and one["running"] == made.digest.hex())
+    assert (last["sequence"], last["floor"]) == (2, 2)
+    assert board.acknowledged == 3

@@ -1,6 +1,5 @@
 """SIGHUP: what has changed in the configuration comes into force, all else goes on; a bad file changes nothing."""
 
-import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -10,7 +9,8 @@ from typing import Any
 
 import pytest
 from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.parts import GatewayProcess, Subscriber, until
+from tests.gateway.parts import GatewayProcess, running, until
+from tests.gateway.subscriber import Subscriber, subscribed
 from tests.gateway.test_metrics import labelled, scraped
 from tests.servers import Mosquitto, free_port
 
@@ -33,17 +33,8 @@ async def serving(
     tmp_path: Path, broker: Mosquitto, boards: list[FakeBoard], lines: list[FakeLine]
 ) -> AsyncIterator[tuple[GatewayProcess, Subscriber]]:
     """A gateway that runs and has delivered a report of each of these boards."""
-    subscriber = Subscriber(broker)
-    listening = asyncio.create_task(subscriber.run())
-    await subscriber.ready.wait()
-    gateway = GatewayProcess(tmp_path, boards, lines, broker)
-    await gateway.start()
-    try:
+    async with subscribed(broker) as subscriber, running(tmp_path, broker, boards, *lines) as gateway:
         yield gateway, subscriber
-    finally:
-        await gateway.end()
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
 
 
 async def told(gateway: GatewayProcess, times: int) -> None:
@@ -103,11 +94,11 @@ async def test_another_broker_gets_what_comes_from_now_on_and_nothing_is_lost(
 ) -> None:
     board, other = FakeBoard(), Mosquitto(tmp_path / "other")
     other.start()
-    there = Subscriber(other)
-    listening = asyncio.create_task(there.run())
-    await there.ready.wait()
     try:
-        async with serving(tmp_path, mosquitto, [board], [line_of(board)]) as (gateway, here):
+        async with (
+            subscribed(other) as there,
+            serving(tmp_path, mosquitto, [board], [line_of(board)]) as (gateway, here),
+        ):
             board.close_reports(3)
             await here.has_all(board)
             gateway.config.write_text(gateway.config.read_text().replace(mosquitto.url, other.url))
@@ -120,8 +111,6 @@ async def test_another_broker_gets_what_comes_from_now_on_and_nothing_is_lost(
             assert "route mqtt has other settings" in gateway.said()
             assert await gateway.stop() == 0
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
         other.stop()
 
 

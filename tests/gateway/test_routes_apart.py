@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tests.benchmarks.observed import resident_mib
 from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.parts import GatewayProcess, Subscriber, until
+from tests.gateway.parts import GatewayProcess, until
+from tests.gateway.subscriber import Subscriber
 from tests.servers import Mosquitto
 
 READINGS = 60
@@ -38,10 +39,8 @@ async def silent_server() -> AsyncIterator[tuple[int, list[bytes]]]:
 
 
 async def test_platforms_that_never_answer_hold_back_no_other_and_cost_no_memory(
-    tmp_path: Path, mosquitto: Mosquitto, line_of: Callable[..., FakeLine]
+    tmp_path: Path, mosquitto: Mosquitto, subscriber: Subscriber, line_of: Callable[..., FakeLine]
 ) -> None:
-    subscriber = Subscriber(mosquitto)
-    listening = asyncio.create_task(subscriber.run())
     board = FakeBoard()
     async with silent_server() as (port, heard):
         gateway = GatewayProcess(tmp_path, [board], [line_of(board)], mosquitto)
@@ -51,7 +50,6 @@ async def test_platforms_that_never_answer_hold_back_no_other_and_cost_no_memory
             + f'[[route]]\nname = "flow"\nkind = "civitas"\nurl = "mqtt://127.0.0.1:{port}"\n'
         )
         try:
-            await subscriber.ready.wait()
             await gateway.start()
             board.close_reports(FIRST, READINGS)
             await subscriber.has_all(board)
@@ -71,6 +69,4 @@ async def test_platforms_that_never_answer_hold_back_no_other_and_cost_no_memory
             assert (waiting["city"], waiting["flow"]) == (FIRST + MORE, FIRST + MORE)
             assert await gateway.stop() == 0, "nor does it hang when it is told to stop"
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
             await gateway.end()

@@ -1,12 +1,11 @@
 """TLS on a machine that is in 1970: its C library's clock is, and so Python's and OpenSSL's; the broker is real."""
 
-import asyncio
 import os
 from pathlib import Path
 
 import pytest
 from tests.gateway.fake_board import FakeBoard, FakeLine
-from tests.gateway.parts import Subscriber
+from tests.gateway.subscriber import subscribed
 from tests.gateway.test_tls import Certificates, TlsBroker, gateway_with_tls
 
 # libfaketime 0.9.10 never returns from Python's sleep() when it leaves the monotonic clock as it is.
@@ -37,37 +36,33 @@ async def test_a_gateway_in_1970_keeps_reports_says_that_it_waits_for_the_clock_
     clock.write_text("+0")
     broker = TlsBroker(tmp_path / "broker", made.issue("localhost"), made.ca)
     broker.broker.start()
-    subscriber = Subscriber(broker.broker)
-    listening = asyncio.create_task(subscriber.run())
-    await subscriber.ready.wait()
     board = FakeBoard()
     line = FakeLine(tmp_path / "line", [board])
     gateway = gateway_with_tls(tmp_path, board, line, broker, made.ca, made.issue("gw-1.example"))
     try:
-        clock.write_text("@1970-01-01 00:00:30")
-        await gateway.start()
-        monkeypatch.delenv("LD_PRELOAD")
-        board.close_reports(3)
-        await board.forgets(3)  # they are on the gateway's disk
-        await gateway.says("waits for this machine's clock, which says 1970-01-01")
-        found = gateway.status()
-        assert found is not None
-        assert found["clock_credible"] is False
-        assert isinstance(found["buffer"], dict)
-        assert found["buffer"]["waiting"] == {"mqtt": 3}
-        assert board.time is None, "no board is told a time that nobody knows"
-        assert not subscriber.bodies
-        assert gateway.process is not None
-        pid = gateway.process.pid
-        clock.write_text("+0")
-        await subscriber.has_all(board)
-        assert gateway.process.pid == pid
-        assert gateway.process.returncode is None
-        assert await gateway.stop() == 0
-        assert "Traceback" not in gateway.said()
+        async with subscribed(broker.broker) as subscriber:
+            clock.write_text("@1970-01-01 00:00:30")
+            await gateway.start()
+            monkeypatch.delenv("LD_PRELOAD")
+            board.close_reports(3)
+            await board.forgets(3)  # they are on the gateway's disk
+            await gateway.says("waits for this machine's clock, which says 1970-01-01")
+            found = gateway.status()
+            assert found is not None
+            assert found["clock_credible"] is False
+            assert isinstance(found["buffer"], dict)
+            assert found["buffer"]["waiting"] == {"mqtt": 3}
+            assert board.time is None, "no board is told a time that nobody knows"
+            assert not subscriber.bodies
+            assert gateway.process is not None
+            pid = gateway.process.pid
+            clock.write_text("+0")
+            await subscriber.has_all(board)
+            assert gateway.process.pid == pid
+            assert gateway.process.returncode is None
+            assert await gateway.stop() == 0
+            assert "Traceback" not in gateway.said()
     finally:
         await gateway.end()
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
         await line.close()
         broker.broker.stop()

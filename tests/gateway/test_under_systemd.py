@@ -12,7 +12,8 @@ import pytest
 from tests.booted import Booted
 from tests.gateway.board_sessions import Bucket
 from tests.gateway.fake_board import FakeBoard
-from tests.gateway.parts import GatewayProcess, Subscriber
+from tests.gateway.parts import GatewayProcess
+from tests.gateway.subscriber import Subscriber, subscribed
 from tests.gateway.wired import WiredLine
 from tests.servers import Mosquitto
 
@@ -67,27 +68,23 @@ async def served(tmp_path: Path, broker: Mosquitto) -> AsyncIterator[Served]:
     line = WiredLine(tmp_path / "quay", [board], seed=1)
     files = tmp_path / "files"
     files.mkdir()
-    subscriber = Subscriber(broker)
-    listening = asyncio.create_task(subscriber.run())
-    await subscriber.ready.wait()
     gateway = GatewayProcess(files, [board], [line], broker)  # writes the files; it is not this one that runs
     text = gateway.config.read_text().replace('path = "quay"', 'path = "/dev/ttyLINE"')
     gateway.config.write_text(text.replace('directory = "state"', 'directory = "/var/lib/laterne-gateway"'))
     port = (tmp_path / "quay").resolve()
     try:
-        with Booted(tmp_path / "systemd", {"/dev/ttyLINE": port, "/files": files}) as machine:
-            made = Served(machine, board, subscriber)
-            await made.run(
-                "set -e; laterne-gateway install; cd /files\n"
-                "cp gateway.toml trust.cbor roster.cbor gateway.cbor /etc/laterne/\n"
-                "install -o laterne -g laterne -m 600 state/agree.key /var/lib/laterne-gateway/\n"
-                f"mkdir /etc/systemd/system/{SERVICE}.d\n"
-                "chmod 660 /dev/ttyLINE; chgrp dialout /dev/ttyLINE; systemctl daemon-reload\n"
-            )
-            yield made
+        async with subscribed(broker) as subscriber:
+            with Booted(tmp_path / "systemd", {"/dev/ttyLINE": port, "/files": files}) as machine:
+                made = Served(machine, board, subscriber)
+                await made.run(
+                    "set -e; laterne-gateway install; cd /files\n"
+                    "cp gateway.toml trust.cbor roster.cbor gateway.cbor /etc/laterne/\n"
+                    "install -o laterne -g laterne -m 600 state/agree.key /var/lib/laterne-gateway/\n"
+                    f"mkdir /etc/systemd/system/{SERVICE}.d\n"
+                    "chmod 660 /dev/ttyLINE; chgrp dialout /dev/ttyLINE; systemctl daemon-reload\n"
+                )
+                yield made
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
         await line.close()
 
 
