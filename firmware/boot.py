@@ -3,7 +3,7 @@
 import micropython
 
 micropython.kbd_intr(-1)  # main.py lets Ctrl-C in again, if the board is not enrolled
-import gc  # noqa: E402
+import gc  # noqa: E402 - Ctrl-C is kept out before anything else
 
 if hasattr(micropython, "alloc_emergency_exception_buf"):
     micropython.alloc_emergency_exception_buf(100)

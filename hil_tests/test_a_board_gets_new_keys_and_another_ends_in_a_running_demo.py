@@ -121,7 +121,7 @@ async def _run(place: Path, broker: Mosquitto, kept: Path) -> None:
         await found.until(lambda: len(found.sequences("LE-0002")) >= last)
         os.kill(await run.gateway(), signal.SIGHUP)
         async with asyncio.timeout(WITHIN_S):  # it is blank: its last key is erased, too
-            while "line board-02: a board that is not enrolled answers" not in log.read_text():  # noqa: ASYNC110
+            while "line board-02: a board that is not enrolled answers" not in log.read_text():  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0.1)
         assert "Traceback" not in log.read_text()
         seen = len(found.sequences("LE-0001"))
@@ -140,7 +140,7 @@ async def _run(place: Path, broker: Mosquitto, kept: Path) -> None:
 async def _kill_when(run: DemoRun, log: Path, *words: str) -> int:
     """Kills the gateway when a line of its log has these words. Its process number."""
     async with asyncio.timeout(WITHIN_S):
-        while not any(all(word in line for word in words) for line in log.read_text().splitlines()):  # noqa: ASYNC110
+        while not any(all(word in line for word in words) for line in log.read_text().splitlines()):  # noqa: ASYNC110 - another process writes it
             await asyncio.sleep(0.05)
     gateway = await run.gateway()
     os.kill(gateway, signal.SIGKILL)

@@ -69,7 +69,7 @@ async def test_a_release_needs_two_of_three_keys_and_none_can_stand_for_another(
     def two(*signed: tuple[Key, int, bytes, bytes]) -> bytes:
         """key, algorithm, kid, signature"""
         made = [({1: algorithm, 4: kid}, signature) for _, algorithm, kid, signature in signed]
-        return enveloped(good, *sorted(made, key=lambda one: bytes(one[0][4])))  # type: ignore[call-overload]
+        return enveloped(good, *sorted(made, key=lambda one: bytes(one[0][4])))  # type: ignore[call-overload]  # the kid, of whatever type
 
     def true(key: Key, algorithm: int = cose.ESP256) -> tuple[Key, int, bytes, bytes]:
         return key, algorithm, key.kid, by(key, SMALL, algorithm)

@@ -45,7 +45,7 @@ def _counted(asker: Asker) -> Count:
         count.longest = max(count.longest, len(sent.to_bytes()) + 1)
         return received
 
-    asker.exchange = counting  # type: ignore[method-assign]
+    asker.exchange = counting  # type: ignore[method-assign]  # of this one only
     return count
 
 

@@ -114,7 +114,7 @@ async def test_a_gateway_killed_at_any_moment_loses_no_report(
                     killer = Killer(gateway, case.dice)
                     proxy.rule = killer.rule
                     for board in boards:
-                        board.seen = killer.meet  # type: ignore[assignment]
+                        board.seen = killer.meet  # type: ignore[assignment]  # mypy takes `seen` for a method
                         board.close_reports(case.dice.randrange(15, 40))
                     async with asyncio.timeout(WITHIN_S):
                         if killer.point == RANDOM:

@@ -80,7 +80,7 @@ async def test_questions_are_refused_or_answered_again_as_the_protocol_says(emul
         assert isinstance(again, messages.Enrolment)
         assert again.step == messages.ENROLLED
         for step, body in ((messages.ENROL, foreign), (messages.PROVE, bytes(16))):
-            refused = await asker.ask(lambda number, s=step, b=body: messages.Enrolment(number, s, b))  # type: ignore[misc]
+            refused = await asker.ask(lambda number, s=step, b=body: messages.Enrolment(number, s, b))  # type: ignore[misc]  # mypy infers no lambda with a default
             assert isinstance(refused, messages.Refusal)
             assert refused.reason == messages.ALREADY_ENROLLED
         await _report_now(bench, asker)

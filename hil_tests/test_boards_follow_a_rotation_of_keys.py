@@ -31,8 +31,8 @@ async def _status(place: Path) -> dict[str, Any]:
 async def _held(place: Path, boards: dict[str, int]) -> dict[str, Any]:
     """The status, as soon as so many boards hold these versions of the trust."""
     async with asyncio.timeout(WITHIN_S):
-        while (found := await _status(place)).get("trust", {}).get("boards") != boards:  # noqa: ASYNC110
-            await asyncio.sleep(0.3)  # another process says it, when asked
+        while (found := await _status(place)).get("trust", {}).get("boards") != boards:  # noqa: ASYNC110 - another process says it, when asked
+            await asyncio.sleep(0.3)
     return found
 
 

@@ -193,7 +193,7 @@ async def judge(here: City, server: SensorThingsServer, plan: Plan, case: "Case"
     case.survived(**here.counts(found, dead, letters))
     here.check(server, *dead)
     over = ("no coordinates", "dead list")  # all others are over when it is over
-    while [one for one in here.alarms() if not any(words in one for words in over)]:  # noqa: ASYNC110
+    while [one for one in here.alarms() if not any(words in one for words in over)]:  # noqa: ASYNC110 - over when it is over
         await asyncio.sleep(0.05)
 
 

@@ -91,7 +91,7 @@ class TellingBoard(FakeBoard):
 
     def answer(self, question: object) -> bytes | None:
         before = self.acknowledged
-        said = super().answer(question)  # type: ignore[arg-type]
+        said = super().answer(question)  # type: ignore[arg-type]  # handed on as it came
         if self.acknowledged > before:
             self.log.append(Mark(Acknowledged(self.name, self.acknowledged)))
         return said

@@ -24,7 +24,7 @@ def work(sessions: "Sessions", told: order.Order, digest: bytes) -> "Work":
     state = State()
     state.load()
     state.floor = max(state.floor, sessions.floor)  # its nonce came from an answer that had found this one out
-    release = bytes(told.argument[0])  # type: ignore[arg-type]
+    release = bytes(told.argument[0])  # type: ignore[arg-type]  # protocol/order.py has judged it
     if told.action == order.STAGE:
         return (yield from _stage(sessions, told, digest, state, release))
     if told.action == order.ARM:

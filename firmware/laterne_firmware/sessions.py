@@ -376,4 +376,4 @@ class Sessions:
         if gc.mem_free() < NEEDED_BYTES:
             raise MemoryError
         module = __import__(DONE_BY[self._question[0]], None, None, ("work",))
-        return (yield from module.work(self, self._question[0], self._question[1:]))  # type: ignore[no-any-return]
+        return (yield from module.work(self, self._question[0], self._question[1:]))  # type: ignore[no-any-return]  # a module by its name

@@ -151,4 +151,4 @@ class State:
 def _slot(value: object) -> str:
     if value not in ("a", "b"):
         raise ObjectError("no slot is called so")
-    return value  # type: ignore[return-value]
+    return value  # type: ignore[return-value]  # one of the two, which are strings

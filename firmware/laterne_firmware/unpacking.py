@@ -86,7 +86,7 @@ class Block:
 
 def _reader(encoding: int, stream: Code) -> "Read":
     if not encoding & ZLIB:
-        return stream.read  # type: ignore[no-any-return]
+        return stream.read  # type: ignore[no-any-return]  # of an untyped base, see Code
     if not stream.begins_with_one_of(_HEADS):
         raise BadBlock("a window that is too large")
     return deflate.DeflateIO(stream, deflate.ZLIB).read

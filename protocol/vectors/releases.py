@@ -126,7 +126,7 @@ def envelope_vectors() -> list[Vector]:
                in_authentication(in_manifest(put(2, 43)), lambda value: value.append(_first_signature(short)))),
         bare("signatures in another order", swapped),
         bare("one signature twice", doubled),
-        bare("no tag", cbor.encode(cbor.decode(short, tags=(107,)).value)),  # type: ignore[attr-defined]
+        bare("no tag", cbor.encode(cbor.decode(short, tags=(107,)).value)),  # type: ignore[attr-defined]  # it has this tag
         bare("the tag of a COSE_Sign1", RELEASE[0].sign(cose.ORDER, b"payload")),
         bare("no manifest", cbor.encode(cbor.Tag(107, {2: b"x"}))),
         bare("a byte after the end", short + b"\0"),
@@ -179,7 +179,7 @@ def envelope_vectors() -> list[Vector]:
 def _first_signature(data: bytes) -> bytes:
     parts = cbor.decode(data, tags=(107,))
     assert isinstance(parts, cbor.Tag)
-    found: bytes = cbor.decode(parts.value[2])[1]  # type: ignore[call-overload, index, attr-defined]
+    found: bytes = cbor.decode(parts.value[2])[1]  # type: ignore[call-overload, index, attr-defined]  # the shape of our own envelope
     return found
 
 

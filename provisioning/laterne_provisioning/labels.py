@@ -175,7 +175,7 @@ def _pdf(pages: Sequence[_Page], size: tuple[float, float]) -> bytes:
 
 def _painted(page: _Page, size: tuple[float, float]) -> Any:
     # Imported here: most commands draw nothing, and an .svg needs no Pillow.
-    from PIL import Image, ImageDraw, ImageFont  # type: ignore[import-not-found,unused-ignore]
+    from PIL import Image, ImageDraw, ImageFont
 
     def dots(mm: float) -> int:
         return round(mm * DOTS_PER_INCH / 25.4)

@@ -107,7 +107,7 @@ def properties(session_s: int) -> "Properties":
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
 
-    made = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+    made = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's has no types
     made.SessionExpiryInterval = session_s
     made.MaximumPacketSize = MAX_PACKET_BYTES
     return made

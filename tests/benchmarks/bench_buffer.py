@@ -134,7 +134,7 @@ async def _drain(gateway: GatewayProcess, directory: Path, count: int) -> tuple[
 
 def _waiting(gateway: GatewayProcess) -> int:
     found = gateway.status()
-    return int(found["buffer"]["waiting"]["mqtt"]) if found else MANY  # type: ignore[index]
+    return int(found["buffer"]["waiting"]["mqtt"]) if found else MANY  # type: ignore[index]  # as laterne_gateway.status has written it
 
 
 def _repair(directory: Path) -> tuple[str, str, str]:

@@ -1,5 +1,6 @@
 """What a board does with orders, as protocol/README.md, 12 says, without the flash: for FakeBoard."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.gateway.board_sessions import BoardSessions
@@ -64,7 +65,7 @@ class BoardOrders:
         signed = cose.parse(body, order.MAX_ORDER_BYTES)
         for key in self.board.sessions.trust.keys[trust.ORDER]:
             if credential.kid(key) == signed.kid:
-                found = order.order_of(cose.verify(signed, cose.ORDER, lambda m, s: primitives.valid(key, m, s)))  # noqa: B023
+                found = order.order_of(cose.verify(signed, cose.ORDER, partial(primitives.valid, key)))
                 if found.board == self.board.name:
                     return found
         raise WireError("not for us")

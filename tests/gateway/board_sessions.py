@@ -7,6 +7,7 @@ It moves no bytes: receive() is given a frame and gives the answer, or None. Wha
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 from tests.protocol.edhoc_primitives import PRIMITIVES, agree, run
 
@@ -166,7 +167,7 @@ class BoardSessions:
         signed = cose.parse(body, MAX_GATEWAY_BYTES)
         for key in self.trust.keys[trust.ROSTER]:
             if credential.kid(key) == signed.kid:
-                payload = cose.verify(signed, cose.GATEWAY, lambda m, s: primitives.valid(key, m, s))  # noqa: B023
+                payload = cose.verify(signed, cose.GATEWAY, partial(primitives.valid, key))
                 found = gateway_credential.gateway_credential_of(payload)
                 if found.is_valid_under(self.trust.version):
                     return found

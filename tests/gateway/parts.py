@@ -38,7 +38,7 @@ TENANT = "testingen"
 
 async def until(happened: Callable[[], bool], look_every_s: float = 0.01) -> None:
     """Waits for what only a log or a counter tells: there is no event to await in another process."""
-    while not happened():  # noqa: ASYNC110
+    while not happened():  # noqa: ASYNC110 - see above
         await asyncio.sleep(look_every_s)
 
 

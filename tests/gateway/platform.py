@@ -165,7 +165,7 @@ class City:
         )
 
     def route(self, **settings: object) -> SensorThingsRoute:
-        said = SensorThingsSettings(ROUTE, self.url, **settings)  # type: ignore[arg-type]
+        said = SensorThingsSettings(ROUTE, self.url, **settings)  # type: ignore[arg-type]  # a test names fields as they are
         return SensorThingsRoute(said, self.source(said))
 
     def source(self, settings: RouteSettings, gateway: str = GATEWAY) -> Source:

@@ -247,7 +247,7 @@ async def test_a_swapped_board_with_the_same_boot_number_does_not_get_the_former
     former, other = FakeBoard("LE-1"), FakeBoard("LE-2")
     former.close_reports(1)
     other.close_reports(2)
-    other.ticks_ms = lambda: FakeBoard.ticks_ms(other) + 7_200_000  # type: ignore[method-assign]
+    other.ticks_ms = lambda: FakeBoard.ticks_ms(other) + 7_200_000  # type: ignore[method-assign]  # this board's clock only
     line = line_of(former)
     async with parts(tmp_path, former, other) as gateway, gateway.asking(line):
         await arrive(gateway, former)
@@ -260,7 +260,7 @@ async def test_a_swapped_board_with_the_same_boot_number_does_not_get_the_former
                 told.append(question.time)
             return answer(question)
 
-        other.answer = listen  # type: ignore[method-assign]
+        other.answer = listen  # type: ignore[method-assign]  # of this board only
         line.unplug()
         other.meet(gateway.authority)
         line.boards[:] = [other]

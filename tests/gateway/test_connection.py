@@ -34,9 +34,9 @@ PINGRESP = b"\xd0\x00"
 )
 @pytest.mark.parametrize("retain", [False, True])
 def test_a_publish_has_the_bytes_that_paho_would_write(pairs: list[tuple[str, str]], retain: bool) -> None:
-    theirs = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    theirs = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's has no types
     theirs.UserProperty = pairs
-    properties = theirs.pack()  # type: ignore[no-untyped-call]
+    properties = theirs.pack()  # type: ignore[no-untyped-call]  # paho's has no types
     body = b"body" * 100
     rest = b"\x00\x05a/\xc3\xa4b" + b"\x12\x34" + properties + body
     length = bytes((len(rest) & 0x7F | 0x80, len(rest) >> 7))

@@ -187,7 +187,7 @@ async def test_who_is_cancelled_leaves_no_thread_behind() -> None:
             await asked.wait()
             asking_now.cancel()
             await asyncio.gather(asking_now, return_exceptions=True)
-        while threads():  # noqa: ASYNC110
+        while threads():  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.01)
 
 

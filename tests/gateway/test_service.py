@@ -69,7 +69,7 @@ async def test_a_ping_goes_out_while_lines_and_disk_go_on_and_none_when_a_line_h
         async with kept_alive(heard, health, asyncio.get_running_loop().time):
             await until(lambda: pings(heard) > 2)
             assert "STATUS=all is well" in heard.heard
-            assert health.snapshot()["gateway"]["values"]["loop lag s"] >= 0  # type: ignore[index]
+            assert health.snapshot()["gateway"]["values"]["loop lag s"] >= 0  # type: ignore[index]  # values are a dict of numbers
             now_s[0] += service.SILENT_AT_MOST_S + 1
             await asyncio.sleep(0.05)
             before = pings(heard)

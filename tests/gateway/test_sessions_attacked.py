@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,8 @@ async def test_what_was_said_in_an_earlier_session_opens_nothing_later(tmp_path:
     down: list[Frame] = []
     up: list[Frame] = []
     async with parts(tmp_path, board) as gateway:
-        line.to_boards = lambda one: down.append(one) or [one]  # type: ignore[func-returns-value]
-        line.to_gateway = lambda one: up.append(one) or [one]  # type: ignore[func-returns-value]
+        line.to_boards = lambda one: down.append(one) or [one]  # type: ignore[func-returns-value]  # None, so the frame goes on
+        line.to_gateway = lambda one: up.append(one) or [one]  # type: ignore[func-returns-value]  # None, so the frame goes on
         async with gateway.asking(line):
             await arrive(gateway, board)
         line.to_boards = line.to_gateway = lambda one: [one]
@@ -161,7 +162,7 @@ async def test_a_flood_of_message_1_costs_a_board_a_handful_of_handshakes(tmp_pa
         assert counted(gateway, board, "sessions opened") == 1, "the session goes on meanwhile"
 
 
-def steps_of_a_stranger() -> "list[bytes].__iter__":  # type: ignore[valid-type]
+def steps_of_a_stranger() -> Iterator[bytes]:
     from tests.protocol.edhoc_pair import gateway as somebody
     from tests.protocol.edhoc_primitives import run
 
@@ -243,7 +244,7 @@ async def test_who_shows_another_key_each_time_is_logged_once_a_minute(
     line = line_of(FakeBoard("LE-1"))
     async with parts(tmp_path) as gateway, gateway.asking(line):
         for times in range(3):
-            await until(lambda: gateway.health.counted("line line", "refused: unknown board") > times)  # noqa: B023
+            await until(lambda: gateway.health.counted("line line", "refused: unknown board") > times)  # noqa: B023 - awaited here
             stranger = FakeBoard("LE-1")
             stranger.meet(gateway.authority)
             line.boards[:] = [stranger]

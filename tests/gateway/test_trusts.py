@@ -270,7 +270,7 @@ async def test_a_board_that_refuses_a_trust_is_left_alone_and_alarmed(tmp_path: 
                 return messages.Refusal(question.number, messages.CREDENTIAL_REFUSED).to_bytes()
             return answer(question)
 
-        board.answer = refuse  # type: ignore[method-assign]
+        board.answer = refuse  # type: ignore[method-assign]  # of this board only
         gateway.trust_file.write_bytes(made.rotate())
         sign(gateway, board, 2)
         await gateway.reopen()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cbor2
-import pycddl  # type: ignore[import-untyped]
+import pycddl  # type: ignore[import-untyped]  # it brings no types
 
 SCHEMA = (Path(__file__).parents[2] / "protocol" / "laterne.cddl").read_text(encoding="utf-8")
 MESSAGES = {

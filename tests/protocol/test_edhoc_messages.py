@@ -239,7 +239,7 @@ def test_a_kid_of_one_byte_has_one_form_too() -> None:
     short.party = Party(b"\x32", short.party.ccs, short.party.public_key)
     for kid, verdict in ((byte_identifier(b"\x32"), ""), (b"\x41\x32", "refused")):
         one, loose = gateway(lambda kid: short.party), Loose(short)
-        message_2 = loose.message_2(run(one.take(edhoc.START)), lambda mac, kid=kid: C_R + kid + cbor.encode(mac))  # type: ignore[misc]
+        message_2 = loose.message_2(run(one.take(edhoc.START)), lambda mac, kid=kid: C_R + kid + cbor.encode(mac))  # type: ignore[misc]  # mypy infers no lambda with a default
         if verdict:
             with pytest.raises(EdhocError, match="kid alone"):
                 run(one.take(edhoc.MESSAGE_2, message_2))

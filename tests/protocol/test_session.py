@@ -268,7 +268,7 @@ def test_every_counter_of_a_session_fits_its_three_bytes() -> None:
 def test_a_nonce_is_never_used_again_even_if_the_cipher_fails() -> None:
     gateway, board = a_session()
     with pytest.raises(TypeError):
-        gateway.seal(DOWN, None, 0)  # type: ignore[arg-type]
+        gateway.seal(DOWN, None, 0)  # type: ignore[arg-type]  # what no cipher takes
     record = gateway.seal(DOWN, b"", 0)
     assert record[1:4] == b"\x00\x00\x01"
     assert board.open(DOWN, record, 0) == b""

@@ -59,7 +59,7 @@ class FakeGateway:
 
     def publish(self, body: bytes, noted: bool = False) -> None:
         """A receipt, true or false."""
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # paho's has no types
         properties.UserProperty = [("noted", "true" if noted else "false")]
         self._client.publish(f"{PREFIX}/{self.board.board}/receipt", body, 1, True, properties)
 

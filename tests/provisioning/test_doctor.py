@@ -90,7 +90,7 @@ CHANGES: list[tuple[dict[str, object], str, str]] = [
 
 @pytest.mark.parametrize(("change", "about", "verdict"), CHANGES)
 def test_what_is_wrong_is_named_with_what_to_do(change: dict[str, object], about: str, verdict: str) -> None:
-    state = replace(GOOD, **change)  # type: ignore[arg-type]
+    state = replace(GOOD, **change)  # type: ignore[arg-type]  # fields of a state
     found = [finding for finding in judging.of_states([state], NOW_MS) if finding.about == about]
     assert [finding.verdict for finding in found] in ([verdict], [verdict, OK])
     assert verdict == OK or found[0].do.endswith((".", "?"))

@@ -172,7 +172,7 @@ def test_a_board_that_answers_nonsense_is_a_sentence(release: Release, asked: st
             return said * program.count(asked) or b"-\n" * program.count("_h(")
 
     with pytest.raises(OperatorError, match=r"(holds a name that cannot be read|answers something else)"):
-        writing.write(Nonsense(), layout.layout(release, "pico"), lambda done, whole: None)  # type: ignore[arg-type]
+        writing.write(Nonsense(), layout.layout(release, "pico"), lambda done, whole: None)  # type: ignore[arg-type]  # a Repl as far as it is asked
 
 
 def test_where_a_label_cannot_go_is_said_before_a_board_is_flashed(tmp_path: Path) -> None:

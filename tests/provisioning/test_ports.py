@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from serial.tools import list_ports  # type: ignore[import-untyped]  # pyserial brings no types
-from serial.tools.list_ports_common import ListPortInfo  # type: ignore[import-untyped]
+from serial.tools.list_ports_common import ListPortInfo  # type: ignore[import-untyped]  # as above
 
 from laterne_provisioning.errors import UsageError
 from laterne_provisioning.flashing import box_command, commands, ports

@@ -88,7 +88,7 @@ def test_what_is_no_receipt_for_this_order_is_not_kept(tmp_path: Path, monkeypat
         (b"x" * 10_000, "has not answered within 1 s"),
     ):
         with (
-            port((STATE % ("LE-0001", "true")).encode(), lambda _, said=said: said + b"\r\n") as (name, _),  # type: ignore[misc]
+            port((STATE % ("LE-0001", "true")).encode(), lambda _, said=said: said + b"\r\n") as (name, _),  # type: ignore[misc]  # mypy infers no lambda with a default
             pytest.raises(OperatorError, match=words),
         ):
             service_end.carry_out(name, end, lambda _: None)

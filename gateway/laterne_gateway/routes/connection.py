@@ -62,7 +62,7 @@ class Connection(aiomqtt.Client):
         context: ssl.SSLContext | None,
         session_expiry_s: int = SESSION_EXPIRY_S,
     ) -> None:
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's has no types
         properties.SessionExpiryInterval = session_expiry_s
         properties.MaximumPacketSize = MAX_PACKET_BYTES
         super().__init__(

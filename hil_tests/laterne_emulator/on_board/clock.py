@@ -5,7 +5,7 @@ The unix port's ticks wrap at 2^62, those of boards at 2^30: after 12.4 days in 
 own, and would mix the two.
 """
 
-from time import gmtime, localtime, mktime, sleep, sleep_ms, sleep_us, ticks_cpu  # noqa: F401
+from time import gmtime, localtime, mktime, sleep, sleep_ms, sleep_us, ticks_cpu  # noqa: F401 - what a board's `time` has and needs no change
 from time import ticks_diff as _diff
 from time import ticks_us as _real_us
 

@@ -36,7 +36,7 @@ def _set_up():
 
     gc.collect()
     before = gc.mem_alloc()
-    import asyncio  # noqa: F401
+    import asyncio  # noqa: F401 - for its share of the heap
 
     gc.collect()
     # The firmware would import asyncio itself: its share of the heap is not the emulator's.

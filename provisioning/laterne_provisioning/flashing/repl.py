@@ -75,7 +75,7 @@ class Repl:
 
     def run(self, program: str) -> bytes:
         """What this program prints. Raises BoardFailed: it ended with an exception; BoardGone."""
-        from mpremote.transport import TransportError, TransportExecError  # type: ignore[import-untyped]
+        from mpremote.transport import TransportError, TransportExecError  # type: ignore[import-untyped]  # it brings no types
 
         self._bound()
         try:
@@ -138,7 +138,7 @@ class Repl:
 
     def _connect(self) -> None:
         try:
-            from mpremote import transport_serial  # type: ignore[import-untyped]
+            from mpremote import transport_serial  # type: ignore[import-untyped]  # it brings no types
             from mpremote.transport import TransportError
         except ImportError as why:
             raise UsageError(f"Flashing needs mpremote ({why}): pip install laterne.") from why

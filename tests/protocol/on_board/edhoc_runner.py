@@ -38,7 +38,10 @@ class End:
         make_key = given.make_key
         if "ephemeral" in question:
             pair = tuple([bytes.fromhex(part) for part in question["ephemeral"]])
-            make_key = lambda: no_steps_to(pair)  # noqa: E731
+
+            def make_key():
+                return no_steps_to(pair)
+
         primitives = Primitives(
             make_key,
             given.decompress,

@@ -3,7 +3,7 @@
 {"verdicts": kind, "hex": [...]} -> for each the class of its error, or "" when it is taken and gives itself again.
 """
 
-from described import describe  # type: ignore[import-not-found]
+from described import describe  # type: ignore[import-not-found]  # protocol/vectors, in the runner's path
 
 
 def answer(question: "list[str] | dict[str, str]") -> "object":
@@ -22,6 +22,6 @@ def answer(question: "list[str] | dict[str, str]") -> "object":
 
 
 if __name__ == "__main__":
-    from lines import serve  # type: ignore[import-not-found]
+    from lines import serve  # type: ignore[import-not-found]  # beside tests/firmware's runners
 
     serve(answer)

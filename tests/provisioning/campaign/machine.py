@@ -22,7 +22,7 @@ NONCE = bytes(8)
 
 
 def running(boards: int = 12, **more: object) -> Engine:
-    engine = Engine(plan(boards, **more))  # type: ignore[arg-type]
+    engine = Engine(plan(boards, **more))  # type: ignore[arg-type]  # arguments of plan()
     engine.approve(BEGIN)
     engine.start(BEGIN)
     return engine

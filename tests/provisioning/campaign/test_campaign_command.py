@@ -42,7 +42,7 @@ def test_a_good_release_reaches_every_board_the_canary_first(
     done = start(authority, broker, release).json()
     assert (done["state"], done["boards"]) == ("COMPLETED", {"CONFIRMED": 2})
     assert done["release"]["sequence"] == 7
-    assert [post.confirmed for post in city.posts.values()] == [city.release.digest] * 2  # type: ignore[union-attr]
+    assert [post.confirmed for post in city.posts.values()] == [city.release.digest] * 2  # type: ignore[union-attr]  # it has got one
     assert [post.actions for post in city.posts.values()] == [[order.STAGE, order.ARM]] * 2
     armed = [name for name, said in city.orders if said.action == order.ARM]
     assert armed == ["LE-0001", "LE-0002"]

@@ -86,12 +86,12 @@ def test_whatever_happens_the_machine_keeps_its_promises(
             engine.heard(board, about, now)
             note(signed, board, about)
         elif what == "hinted":
-            engine.hinted(board, about, now)  # type: ignore[arg-type]
+            engine.hinted(board, about, now)  # type: ignore[arg-type]  # as EVENTS pairs them
         elif what == "answered":
             assert isinstance(about, tuple)
             engine.answered(board, about[0], about[1], done(board, about[3], about[2]), now)
         elif what == "time":
-            now += about  # type: ignore[operator]
+            now += about  # type: ignore[operator]  # as above
             engine.tick(now)
         elif what == "send":
             for wanted in list(engine.wanted(now)):
