@@ -1,4 +1,4 @@
-"""How a command gets at the broker and at keys: the options that several commands have, read in one place."""
+"""How a command gets at the broker and at keys: the options of a broker, read in one place."""
 
 import functools
 import inspect
@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from laterne_provisioning import keys, subscriber
+from laterne_provisioning.options import PassphraseOption, PinOption
 
-AuthorityOption = Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")]
 BrokerOption = Annotated[str, typer.Option("--broker", metavar="URL", help="mqtt://HOST:PORT or mqtts://HOST:PORT.")]
 MaybeBrokerOption = Annotated[
     str | None, typer.Option("--broker", metavar="URL", help="mqtt://HOST:PORT or mqtts://HOST:PORT.")
@@ -28,13 +28,6 @@ UserOption = Annotated[str | None, typer.Option("--user", help="For a broker tha
 PasswordOption = Annotated[
     Path | None, typer.Option("--password-file", metavar="FILE", help="The password: first line.")
 ]
-PassphraseOption = Annotated[
-    Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The keys' passphrase: first line of FILE.")
-]
-PinOption = Annotated[
-    Path | None, typer.Option("--pin-file", metavar="FILE", help="The token's PIN: first line of FILE.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from laterne_protocol import credential
 from laterne_protocol.errors import WireError
 from laterne_provisioning import audit, audit_check, authority, files, keys, output
 from laterne_provisioning.errors import OperatorError, UsageError
+from laterne_provisioning.options import AuthorityOption, JsonOption, PassphraseOption, PinOption
 
 MAX_SHOWN = 100  # of wrong records; a log that was exchanged whole is wrong everywhere
 
@@ -22,8 +23,6 @@ _MAX_APP_NAME = "laterne"
 _ELEMENT = "laterne@32473"
 
 app = typer.Typer(no_args_is_help=True, help="What operators and technicians have done with an authority.")
-
-AuthorityOption = Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")]
 
 
 class Format(StrEnum):
@@ -39,7 +38,7 @@ def verify(
     checkpoint: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="A signature kept elsewhere (`audit sign -o`).")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check the audit log: each record, their chain, its signatures, and the registry against it.
 
@@ -70,12 +69,8 @@ def sign(
     out: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="The signature as a checkpoint to keep.")
     ] = None,
-    passphrase_file: Annotated[
-        Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The keys' passphrase: first line of FILE.")
-    ] = None,
-    pin_file: Annotated[
-        Path | None, typer.Option("--pin-file", metavar="FILE", help="The token's PIN: first line of FILE.")
-    ] = None,
+    passphrase_file: PassphraseOption = None,
+    pin_file: PinOption = None,
 ) -> None:
     """Sign the log as it is. Keep the checkpoint where the authority's operator cannot change it."""
     if role not in audit.SIGNERS:

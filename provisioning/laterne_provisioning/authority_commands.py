@@ -9,20 +9,13 @@ from laterne_protocol import credential, manifest, trust
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import building, keys, out_file, output, rotation
 from laterne_provisioning.errors import UsageError
+from laterne_provisioning.options import AuthorityOption, JsonOption, PassphraseOption, PinOption
 
 trust_app = typer.Typer(no_args_is_help=True, help="The authority's public keys.")
 
-AuthorityOption = Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")]
-PassphraseOption = Annotated[
-    Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The keys' passphrase: first line of FILE.")
-]
-PinOption = Annotated[
-    Path | None, typer.Option("--pin-file", metavar="FILE", help="The token's PIN: first line of FILE.")
-]
 KeysOption = Annotated[
     list[str] | None, typer.Option("--key", metavar="ROLE=URI", help="A key that is there already, such as in a token.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 def init(

@@ -9,15 +9,16 @@ from laterne_provisioning import authority as authorities
 from laterne_provisioning import backup as backups
 from laterne_provisioning import files, output
 from laterne_provisioning.errors import OperatorError, UsageError
+from laterne_provisioning.options import AuthorityOption, JsonOption
 
 
 def backup(
-    authority: Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")],
+    authority: AuthorityOption,
     out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A new file, 0600.")],
     include_plain_keys: Annotated[
         bool, typer.Option("--include-plain-keys", help="Also keys that no passphrase protects.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """The whole authority in one file. Private keys stay encrypted; keep the passphrase elsewhere."""
     opened = authorities.open_authority(authority)
@@ -54,7 +55,7 @@ def restore(
             help="No roster gets a lower version. [default: a jump of more than 10,000 over those in the backup]",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Bring an authority back. What was done after the backup was made is not in it: see provisioning/README.md."""
     done = backups.restore(file, directory, roster_version_at_least)

@@ -13,11 +13,10 @@ from laterne_provisioning import authority as authorities
 from laterne_provisioning import batch, decisions, label_commands, output
 from laterne_provisioning.errors import STOPPED, OperatorError, UsageError
 from laterne_provisioning.keys import SigningKey
+from laterne_provisioning.options import AuthorityOption, JsonOption
 from laterne_provisioning.registry import Board, Registry
 from laterne_provisioning.words import words
 
-AuthorityOption = Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 IdArgument = Annotated[str, typer.Argument(metavar="ID")]
 
 

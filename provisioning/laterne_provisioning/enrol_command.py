@@ -11,29 +11,32 @@ from laterne_provisioning import board_commands, grant_commands, keys, output
 from laterne_provisioning import enrol as enrolment
 from laterne_provisioning.errors import UsageError
 from laterne_provisioning.line import Line
+from laterne_provisioning.options import (
+    GrantOption,
+    JournalOption,
+    JsonOption,
+    LatitudeOption,
+    LongitudeOption,
+    MaybeAuthorityOption,
+    PassphraseOption,
+    PendingOption,
+    PinOption,
+    PostOption,
+    TechnicianKeyOption,
+)
 from laterne_provisioning.placing import place_of
-
-PassphraseOption = Annotated[
-    Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The keys' passphrase: first line of FILE.")
-]
-PinOption = Annotated[
-    Path | None, typer.Option("--pin-file", metavar="FILE", help="The token's PIN: first line of FILE.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 def enrol(
-    authority: Annotated[
-        Path | None, typer.Option("--authority", metavar="DIR", help="The authority's directory.")
-    ] = None,
+    authority: MaybeAuthorityOption = None,
     port: Annotated[str | None, typer.Option(metavar="PORT", help="The board's line, such as /dev/ttyUSB0.")] = None,
     board_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="What the board is called from now on.")
     ] = None,
-    post: Annotated[str | None, typer.Option(help="The id of the post it hangs on.")] = None,
-    latitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-90, max=90)] = None,
-    longitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-180, max=180)] = None,
-    pending: Annotated[bool, typer.Option("--pending", help="A second person has to accept the board.")] = False,
+    post: PostOption = None,
+    latitude: LatitudeOption = None,
+    longitude: LongitudeOption = None,
+    pending: PendingOption = False,
     table: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Many boards: id,port,post,latitude,longitude.")
     ] = None,
@@ -42,15 +45,9 @@ def enrol(
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, max=32, help="How many boards of FILE at a time.")] = 8,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done with FILE.")] = False,
-    grant: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Away from the authority: what `grant issue` wrote.")
-    ] = None,
-    technician_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --grant: the key that it was issued for.")
-    ] = None,
-    journal: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --grant: what is done. [default: beside the grant]")
-    ] = None,
+    grant: GrantOption = None,
+    technician_key: TechnicianKeyOption = None,
+    journal: JournalOption = None,
     passphrase_file: PassphraseOption = None,
     pin_file: PinOption = None,
     as_json: JsonOption = False,

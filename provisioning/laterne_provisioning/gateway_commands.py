@@ -10,18 +10,10 @@ from laterne_protocol import credential
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import enrol as enrolment
 from laterne_provisioning import gateways, keys, out_file, output, roster
+from laterne_provisioning.options import AuthorityOption, JsonOption, PassphraseOption, PinOption
 
 roster_app = typer.Typer(no_args_is_help=True, help="Tell gateways which boards they may serve.")
 gateway_app = typer.Typer(no_args_is_help=True, help="Say which gateways there are.")
-
-AuthorityOption = Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")]
-PassphraseOption = Annotated[
-    Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The keys' passphrase: first line of FILE.")
-]
-PinOption = Annotated[
-    Path | None, typer.Option("--pin-file", metavar="FILE", help="The token's PIN: first line of FILE.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 @roster_app.command("export")

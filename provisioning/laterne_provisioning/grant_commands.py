@@ -26,19 +26,12 @@ from laterne_provisioning import (
 from laterne_provisioning.enrol import fingerprint
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.line import Line
+from laterne_provisioning.options import AuthorityOption, JsonOption, PassphraseOption, PinOption
 from laterne_provisioning.registry import Place, Registry
 from laterne_provisioning.words import words
 
 DAY_S = 86_400
 
-AuthorityOption = Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")]
-PassphraseOption = Annotated[
-    Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The key's passphrase: first line of FILE.")
-]
-PinOption = Annotated[
-    Path | None, typer.Option("--pin-file", metavar="FILE", help="The token's PIN: first line of FILE.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 NumberArgument = Annotated[str, typer.Argument(metavar="NUMBER", help="As `grant list` shows it.")]
 
 app = typer.Typer(no_args_is_help=True, help="Let technicians enrol boards away from the authority.")

@@ -10,12 +10,13 @@ import typer
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import files, labels, output
 from laterne_provisioning.errors import OperatorError, UsageError
+from laterne_provisioning.options import AuthorityOption
 from laterne_provisioning.registry import Board
 
 
 def label(
     board_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Which boards, in this order.")],
-    authority: Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")],
+    authority: AuthorityOption,
     out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="A .pdf, .png or .svg.")],
 ) -> None:
     """A label with a QR code and the key in words; of several boards A4 sheets of 21 labels, 63.5 x 38.1 mm."""

@@ -7,15 +7,9 @@ import typer
 
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import keys, output
-from laterne_provisioning.access import (
-    Access,
-    AuthorityOption,
-    JsonOption,
-    TenantOption,
-    with_access,
-    with_access_or_none,
-)
+from laterne_provisioning.access import Access, TenantOption, with_access, with_access_or_none
 from laterne_provisioning.errors import UsageError
+from laterne_provisioning.options import AuthorityOption, JsonOption
 
 if TYPE_CHECKING:
     from laterne_provisioning import errands

@@ -14,12 +14,12 @@ from laterne_provisioning import files, firmware_sources, keys, out_file, output
 from laterne_provisioning.compiling import mpy
 from laterne_provisioning.compiling.shortening import NotShortened, shortened
 from laterne_provisioning.errors import OperatorError, UsageError
+from laterne_provisioning.options import AuthorityOption, JsonOption, MaybeAuthorityOption, PassphraseOption, PinOption
 from laterne_provisioning.releases import Verdict, Wanted
 
 app = typer.Typer(no_args_is_help=True, help="Code for boards: build it, sign it, see what it is.")
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="What `release build` wrote.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 CrossOption = Annotated[
     Path | None, typer.Option("--mpy-cross", metavar="PATH", help="Of another version of the interpreter.")
 ]
@@ -91,7 +91,7 @@ def build(
 @app.command()
 def sign(
     file: FileArgument,
-    authority: Annotated[Path, typer.Option("--authority", metavar="DIR", help="The authority's directory.")],
+    authority: AuthorityOption,
     key: Annotated[
         str | None,
         typer.Option(metavar="KID", help="Which of several release keys. [default: one that has not signed]"),
@@ -100,12 +100,8 @@ def sign(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Where it goes. [default: back into FILE]")
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Although its sequence is not above all others.")] = False,
-    passphrase_file: Annotated[
-        Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The key's passphrase: first line of FILE.")
-    ] = None,
-    pin_file: Annotated[
-        Path | None, typer.Option("--pin-file", metavar="FILE", help="The token's PIN: first line of FILE.")
-    ] = None,
+    passphrase_file: PassphraseOption = None,
+    pin_file: PinOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Add a release key's signature. The file may travel to another machine for the next one."""
@@ -128,9 +124,7 @@ def sign(
 @app.command()
 def verify(
     file: FileArgument,
-    authority: Annotated[
-        Path | None, typer.Option("--authority", metavar="DIR", help="The authority's directory.")
-    ] = None,
+    authority: MaybeAuthorityOption = None,
     trust_file: Annotated[
         Path | None, typer.Option("--trust", metavar="FILE", help="What `laterne trust export` wrote.")
     ] = None,

@@ -9,12 +9,13 @@ import typer
 
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import downlink, gateways, interpreters, keys, out_file, output
-from laterne_provisioning.access import Access, AuthorityOption, JsonOption, PassphraseOption, TenantOption, with_access
+from laterne_provisioning.access import Access, TenantOption, with_access
 from laterne_provisioning.campaign import approval, choosing, foreground, reverting, screen, show, store, wire
 from laterne_provisioning.campaign.plan import Gates, Pace, Plan, canaries
 from laterne_provisioning.campaign.states import OVER
 from laterne_provisioning.campaign.windows import window_of
 from laterne_provisioning.errors import UsageError
+from laterne_provisioning.options import AuthorityOption, JsonOption, PassphraseOption
 
 app = typer.Typer(no_args_is_help=True, help="Bring a release to boards in waves that halt by themselves.")
 

@@ -16,6 +16,7 @@ from laterne_provisioning.doctor.judging import BROKEN, LOOK, OK, Finding
 from laterne_provisioning.errors import OperatorError, UsageError
 from laterne_provisioning.flashing import checking
 from laterne_provisioning.flashing.repl import NoRepl, Repl
+from laterne_provisioning.options import JsonOption
 
 # A board tells its state every 5 s, but not while it signs or shakes hands, which takes a slow one some seconds.
 HEARD_WITHIN_S = 20.0
@@ -33,7 +34,7 @@ def doctor(
         Path | None,
         typer.Option(metavar="FILE", help="For a board that is not enrolled: the release on it, to read its sensors."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """How the board on PORT is, and what to do. Nothing is sent to one that is enrolled. Exit code 1: broken."""
     from laterne_provisioning import releases  # brings the compiler: `board list` has no use for it

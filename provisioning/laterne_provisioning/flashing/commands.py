@@ -30,6 +30,19 @@ from laterne_provisioning.flashing.repl import NoRepl
 from laterne_provisioning.flashing.steps import Flashed
 from laterne_provisioning.grants import GrantFile
 from laterne_provisioning.line import Line
+from laterne_provisioning.options import (
+    GrantOption,
+    JournalOption,
+    JsonOption,
+    LatitudeOption,
+    LongitudeOption,
+    MaybeAuthorityOption,
+    PassphraseOption,
+    PendingOption,
+    PinOption,
+    PostOption,
+    TechnicianKeyOption,
+)
 from laterne_provisioning.placing import place_of
 from laterne_provisioning.words import words
 
@@ -57,22 +70,14 @@ def flash(
     line_port: Annotated[
         str | None, typer.Option("--line", metavar="PORT", help="With --id: the board's line, such as /dev/ttyUSB0.")
     ] = None,
-    post: Annotated[str | None, typer.Option(help="The id of the post it hangs on.")] = None,
-    latitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-90, max=90)] = None,
-    longitude: Annotated[float | None, typer.Option(help="WGS 84, degrees.", min=-180, max=180)] = None,
-    authority: Annotated[
-        Path | None, typer.Option("--authority", metavar="DIR", help="The authority's directory.")
-    ] = None,
-    pending: Annotated[bool, typer.Option("--pending", help="A second person has to accept the board.")] = False,
-    grant: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Away from the authority: what `grant issue` wrote.")
-    ] = None,
-    technician_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --grant: the key that it was issued for.")
-    ] = None,
-    journal: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --grant: what is done. [default: beside the grant]")
-    ] = None,
+    post: PostOption = None,
+    latitude: LatitudeOption = None,
+    longitude: LongitudeOption = None,
+    authority: MaybeAuthorityOption = None,
+    pending: PendingOption = False,
+    grant: GrantOption = None,
+    technician_key: TechnicianKeyOption = None,
+    journal: JournalOption = None,
     trust_file: Annotated[
         Path | None, typer.Option("--trust", metavar="FILE", help="Without either: what `trust export` wrote.")
     ] = None,
@@ -105,13 +110,9 @@ def flash(
         float | None,
         typer.Option(min=0.1, metavar="SECONDS", help="With --batch: end when none comes for so long."),
     ] = None,
-    passphrase_file: Annotated[
-        Path | None, typer.Option("--passphrase-file", metavar="FILE", help="The key's passphrase: first line of FILE.")
-    ] = None,
-    pin_file: Annotated[
-        Path | None, typer.Option("--pin-file", metavar="FILE", help="The token's PIN: first line of FILE.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    passphrase_file: PassphraseOption = None,
+    pin_file: PinOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a release onto the board on PORT, test and enrol it. If it is interrupted, give the same command again."""
     if label is not None:
