@@ -32,7 +32,6 @@ def emulate(
     sample_ms: Annotated[
         int | None, typer.Option(min=200, max=3_600_000, help="New boards read their sensors this often.")
     ] = None,
-    heap_kib: Annotated[int, typer.Option(min=64, help="Heap of a board's firmware, in KiB.")] = 160,
     bus: Annotated[bool, typer.Option("--bus", help="All boards on one half-duplex line, DIR/bus.")] = False,
     instant_flash: Annotated[
         bool, typer.Option("--instant-flash", help="Flash takes no time, and no UART is deaf meanwhile.")
@@ -69,7 +68,6 @@ def emulate(
             bus=bus,
             seed=seed,
             timing=INSTANT if instant_flash else TYPICAL_TIMING,
-            heap_bytes=heap_kib * 1024,
         )
         asyncio.run(_run(bench, tap))
     except (NoFirmware, ReleaseNotBuilt, EmulatorUnusable, ValueError, OSError) as why:
