@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.exceptions import Error as SigningError
 
-from laterne_provisioning import audit, files, hsm, pkcs8, primitives
+from laterne_provisioning import audit, files, hsm, output, pkcs8, primitives
 from laterne_provisioning.errors import STOPPED, OperatorError, UsageError
 
 if TYPE_CHECKING:
@@ -89,7 +89,8 @@ def _from_terminal(what: str, kind: str, twice: bool) -> str:
             + (", or --no-passphrase for keys that are not encrypted." if twice else ".")
         )
     try:
-        return str(typer.prompt(what[0].upper() + what[1:], hide_input=True, confirmation_prompt=twice, err=True))
+        with output.still():
+            return str(typer.prompt(what[0].upper() + what[1:], hide_input=True, confirmation_prompt=twice, err=True))
     except typer.Abort as why:  # Ctrl-C or the end of input
         raise typer.Exit(STOPPED) from why
 

@@ -15,9 +15,12 @@ from laterne_provisioning.words import words
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
 
 MAX_FOREIGN = 64  # characters of a stranger's text that are shown
 PIPE_COLUMNS = 200  # wide enough for every line of ours: a pipe has no width
+
+_moving: "list[Status]" = []  # what moves on stderr now
 
 
 def message(text: str) -> None:
@@ -57,7 +60,23 @@ def progress() -> Iterator[Callable[[str], None]]:
             console.print(text)
             status.update("…")
 
-        yield say
+        _moving.append(status)
+        try:
+            yield say
+        finally:
+            _moving.remove(status)
+
+
+@contextmanager
+def still() -> Iterator[None]:
+    """Nothing moves on the terminal meanwhile: it would paint over a question, and whoever is asked would wait."""
+    for status in _moving:
+        status.stop()
+    try:
+        yield
+    finally:
+        for status in _moving:
+            status.start()
 
 
 @contextmanager
@@ -96,13 +115,33 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        shown.add_column(column, overflow="fold")
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    found = widths(columns, rows, console.width)
+    gap = 2 if sum(found) + 2 * (len(found) - 1) <= console.width else 1
+    shown = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
+    for column, width in zip(columns, found, strict=True):
+        shown.add_column(column, overflow="fold", width=width)
     for row in rows:
         shown.add_row(*row)
-    width = None if sys.stdout.isatty() else PIPE_COLUMNS
-    Console(highlight=False, markup=False, width=width).print(shown)
+    console.print(shown)
+
+
+def widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int]:
+    """How wide each column may be, one place between two: where there is little room, texts are broken at their spaces
+    first, then keys and digests anywhere, and names of columns last."""
+    texts = [[name, *(row[number] for row in rows)] for number, name in enumerate(columns)]
+    wanted = [max(1, *map(len, those)) for those in texts]
+    for floors in (
+        [max(len(word) for text in those for word in text.split() or [""]) for those in texts],
+        [max(len(word) for word in name.split() or [""]) for name in columns],
+        [1] * len(columns),
+    ):
+        while sum(wanted) + len(wanted) - 1 > room:
+            wide = max(range(len(wanted)), key=lambda number: (wanted[number] > floors[number], wanted[number]))
+            if wanted[wide] <= floors[wide]:
+                break
+            wanted[wide] -= 1
+    return wanted
 
 
 def jwk(key: bytes) -> dict[str, str]:
