@@ -22,7 +22,14 @@ from paho.mqtt.reasoncodes import ReasonCode
 from laterne_protocol import fields
 from laterne_protocol.errors import ObjectError
 from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.subscriber import CONNECT_WITHIN_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, Broker, properties
+from laterne_provisioning.subscriber import (
+    CONNECT_WITHIN_S,
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    Broker,
+    properties,
+    unreachable,
+)
 
 PREFIX = "laterne/v1"
 _TENANT_LEVEL = 2
@@ -138,7 +145,7 @@ async def carry(
                                 return payload
                 except aiomqtt.MqttError as why:
                     if not taken:
-                        raise _unreachable(broker, why) from why
+                        raise unreachable(broker, why) from why
                     say(f"{broker} is away ({why}): trying again")
                 await asyncio.sleep(random.uniform(0, pause_s))
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -163,11 +170,7 @@ async def _reached(broker: Broker) -> AsyncIterator[Client]:
         async with _connected(broker) as client:
             yield client
     except aiomqtt.MqttError as why:
-        raise _unreachable(broker, why) from why
-
-
-def _unreachable(broker: Broker, why: aiomqtt.MqttError) -> OperatorError:
-    return OperatorError(f"{broker} cannot be used: {why}. Is the broker running, is it this address?")
+        raise unreachable(broker, why) from why
 
 
 @asynccontextmanager

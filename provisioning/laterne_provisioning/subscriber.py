@@ -113,6 +113,21 @@ def properties(session_s: int) -> "Properties":
     return made
 
 
+def unreachable(broker: Broker, why: Exception) -> OperatorError:
+    """Why a connection did not come about, and what to do."""
+    import ssl
+
+    cause = why.__context__  # aiomqtt raises its own, which holds only the text
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        said = cause.verify_message.rstrip(".")
+        return OperatorError(
+            f"{broker} shows a certificate that is not believed: {said}. Is it this address? Who signs "
+            "its certificates is named by --ca-file."
+        )
+    told = cause.strerror if isinstance(cause, OSError) and cause.strerror else why
+    return OperatorError(f"{broker} cannot be used: {told}. Is the broker running, is it this address?")
+
+
 def board_of(topic: str) -> str | None:
     """The board that a topic names; None when what stands there is no board's id."""
     try:
@@ -182,9 +197,7 @@ async def listen(
                     on_message(message.topic.value, payload if isinstance(payload, bytes) else b"")
         except aiomqtt.MqttError as why:
             if not subscribed:
-                raise OperatorError(
-                    f"{broker} cannot be used: {why}. Is the broker running, is it this address?"
-                ) from why
+                raise unreachable(broker, why) from why
             say(f"{broker} is away ({why}): trying again")
         await asyncio.sleep(random.uniform(0, pause_s))
         pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

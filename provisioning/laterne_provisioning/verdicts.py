@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from laterne_protocol import channels, report
 from laterne_protocol.report_reading import REASONS
@@ -66,10 +67,27 @@ def show_nothing(body: bytes, source: Source, verdict: Verified | Refused) -> No
     """Tables and documents come at the end."""
 
 
-def show_refused(body: bytes, source: Source, verdict: Verified | Refused) -> None:
-    # While one listens, what is wrong is said at once; for files the table says it.
-    if isinstance(verdict, Refused) and source.arrival_ms is not None:
-        output.message(f"{_named(verdict)}, report {_shown(verdict.sequence)}: refused: {verdict.reason}")
+def show_news() -> Callable[[bytes, Source, Verified | Refused], None]:
+    """While one listens, what is wrong is said at once, and on a terminal of each board what it says first; for files
+    the tables say it."""
+    heard: set[str] = set()
+
+    def show(body: bytes, source: Source, verdict: Verified | Refused) -> None:
+        if source.arrival_ms is None:
+            return
+        if isinstance(verdict, Refused):
+            output.message(f"{_named(verdict)}, report {_shown(verdict.sequence)}: refused: {verdict.reason}")
+        elif verdict.board not in heard and sys.stderr.isatty():
+            heard.add(verdict.board)
+            utc_ms = verdict.clock[1]
+            closed = "" if utc_ms is None else f" of {output.moment(utc_ms // 1000)}"
+            last = ", ".join(
+                f"{name} {one['value']} {'°C' if one['unit'] == 'Cel' else one['unit']}"
+                for name, one in _last(verdict).items()
+            )
+            output.message(f"{verdict.board}, report {verdict.sequence}{closed}: verified: {last or 'no readings'}")
+
+    return show
 
 
 def show_line(body: bytes, source: Source, verdict: Verified | Refused) -> None:
@@ -85,7 +103,6 @@ def show_line(body: bytes, source: Source, verdict: Verified | Refused) -> None:
     if isinstance(verdict, Refused):
         output.print_line(line | {"claims": verdict.claims, "reason": verdict.reason})
         return
-    last = {reading.channel: reading for reading in verdict.readings if reading.value is not None}
     output.print_line(
         line
         | {
@@ -100,16 +117,21 @@ def show_line(body: bytes, source: Source, verdict: Verified | Refused) -> None:
             "cut_ms": verdict.cut_ms,
             "release": verdict.release and verdict.release[0].hex(),
             "trial": verdict.release and verdict.release[1],
-            "last": {channels.describe(number)[0]: _value(last[number].value or 0, number) for number in sorted(last)},
+            "last": _last(verdict),
             "reason": None,
         }
     )
 
 
-def _value(integer: int, channel: int) -> dict[str, object]:
-    _, unit, exponent = channels.describe(channel)
-    value = integer * 10**exponent if exponent >= 0 else round(integer * 10.0**exponent, -exponent)
-    return {"value": value, "unit": unit}
+def _last(verdict: Verified) -> dict[str, dict[str, Any]]:
+    """The last value of each channel and its UCUM unit, by the channel's name."""
+    last = {reading.channel: reading.value for reading in verdict.readings if reading.value is not None}
+    found: dict[str, dict[str, Any]] = {}
+    for number, integer in sorted(last.items()):
+        name, unit, exponent = channels.describe(number)
+        value = integer * 10**exponent if exponent >= 0 else round(integer * 10.0**exponent, -exponent)
+        found[name] = {"value": value, "unit": unit}
+    return found
 
 
 def document(tally: Tally) -> dict[str, object]:
@@ -186,9 +208,9 @@ def print_tables(tally: Tally) -> None:
     more = tally.refused - len(tally.refusals)
     if more:
         sys.stdout.write(f"and {more} more refused\n")
+    reports = "1 report" if tally.verified == 1 else f"{tally.verified} reports"
     sys.stdout.write(
-        f"\n{tally.verified} reports verified with {tally.readings} readings, {tally.repeated} repeated, "
-        f"{tally.refused} refused\n"
+        f"\n{reports} verified with {tally.readings} readings, {tally.repeated} repeated, {tally.refused} refused\n"
     )
     sys.stdout.flush()
 

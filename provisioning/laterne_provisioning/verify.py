@@ -18,7 +18,7 @@ import typer
 from laterne_provisioning import authority as authorities
 from laterne_provisioning import known_boards, output, report_files, subscriber
 from laterne_provisioning.errors import OperatorError, UsageError
-from laterne_provisioning.verdicts import Source, Tally, document, print_tables, show_line, show_nothing, show_refused
+from laterne_provisioning.verdicts import Source, Tally, document, print_tables, show_line, show_news, show_nothing
 from laterne_provisioning.verifier import Verifier
 
 
@@ -61,7 +61,7 @@ def verify(
         )
     verifier = _verifier(authority, roster, trust, received_by)
     with _saved(save) as kept:
-        tally = Tally(verifier, show_line if json_lines else show_nothing if as_json else show_refused, kept)
+        tally = Tally(verifier, show_line if json_lines else show_nothing if as_json else show_news(), kept)
         if broker is None:
             for path in paths or []:
                 _read(path, tally)
@@ -81,7 +81,12 @@ def verify(
             "See who floods the broker; what its archive has kept can be verified from FILEs."
         )
     if tally.verified + tally.repeated == 0:
-        output.message("No report was verified.")
+        output.message(
+            "No report was verified."
+            if broker is None or tally.seen
+            else "No report came. Boards close one each minute: listen longer, and see whether the gateway delivers "
+            "(laterne-gateway status)."
+        )
     if count is not None and tally.seen < count:
         raise OperatorError(f"{tally.seen} of {count} reports came: wait longer, or see whether the gateway delivers.")
     if not tally.is_good():
@@ -139,6 +144,8 @@ async def _listen(
         loop.add_signal_handler(number, stop.set)
 
     def on_subscribed() -> None:
+        until = "" if seconds is None else f" for {seconds:g} s"
+        say(f"Listening to {topic}{until}; stop with Ctrl-C. Boards close a report each minute.")
         if json_lines:
             output.print_line({"event": "subscribed", "broker": str(broker), "topic": topic})
         if seconds is not None:
@@ -159,7 +166,7 @@ async def _listen(
         tally.passed_over += 1
 
     with output.progress() as say:
-        say(f"Listening to {topic} at {broker}; stop with Ctrl-C")
+        say(f"Connecting to {broker}")
         listening = asyncio.create_task(
             subscriber.listen(broker, topic, on_subscribed, on_message, on_passed_over, output.message)
         )

@@ -1,7 +1,10 @@
 """`laterne verify --broker`: the independent subscriber, against a real mosquitto."""
 
 import asyncio
+import contextlib
 import json
+import os
+import pty
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,9 +14,10 @@ from typing import Any
 
 import aiomqtt
 import pytest
-from tests.provisioning.commands import LATERNE, WITHIN_S, enrol, laterne
+from tests.gateway.test_tls import Certificates
+from tests.provisioning.commands import LATERNE, WITHIN_S, enrol, laterne, running
 from tests.provisioning.fake_board import FakeBoard
-from tests.servers import Mosquitto
+from tests.servers import Mosquitto, free_port
 
 from laterne_provisioning import subscriber
 from laterne_provisioning.output import foreign
@@ -209,3 +213,52 @@ def test_a_file_for_tls_that_is_not_there_is_named(authority: Path, tmp_path: Pa
     assert f"There is no file {tmp_path / 'ca.pem'}: check --ca-file" in said
     said = laterne(*asked[:-1], there, code=2).err
     assert "cannot be used" in said
+
+
+def test_a_broker_that_cannot_be_used_is_named_with_the_reason_in_words(authority: Path, tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path / "certificates")
+    strangers, port = Certificates(tmp_path / "strangers"), free_port()
+    certificate, key = certificates.issue("localhost")
+    broker = Mosquitto(tmp_path, f"listener {port} 127.0.0.1\ncertfile {certificate}\nkeyfile {key}\n")
+
+    def said(url: str, ca: Path) -> str:
+        return laterne("verify", "--broker", url, "--ca-file", ca, "--authority", authority, code=1).err
+
+    away = said(f"mqtts://localhost:{port}", certificates.ca)
+    assert f"mqtts://localhost:{port} cannot be used: Connection refused. Is the broker running" in away
+    broker.start()
+    try:
+        stranger = said(f"mqtts://localhost:{port}", strangers.ca)
+        other_name = said(f"mqtts://127.0.0.1:{port}", certificates.ca)
+    finally:
+        broker.stop()
+    assert "shows a certificate that is not believed: " in stranger
+    assert "--ca-file" in stranger
+    assert "not valid for '127.0.0.1'. Is it this address?" in other_name
+    for sentence in (away, stranger, other_name):
+        assert "Errno" not in sentence
+        assert "_ssl.c" not in sentence
+
+
+def test_on_a_terminal_the_first_report_of_each_board_is_told_with_its_values(
+    authority: Path, boards: list[FakeBoard], broker: Mosquitto
+) -> None:
+    terminal, end = pty.openpty()
+    with running("verify", "--broker", broker.url, "--authority", authority, "--count", "2", terminal=end) as command:
+        os.close(end)
+        shown = b""
+        while b"stop with Ctrl-C" not in shown:
+            shown += os.read(terminal, 1000)
+        publish(broker, *(("LE-0001", boards[0].next_report()) for _ in range(2)))
+        with contextlib.suppress(OSError):  # the terminal is closed: the command has ended
+            while more := os.read(terminal, 1000):
+                shown += more
+        assert command.wait(WITHIN_S) == 0, shown
+    os.close(terminal)
+    assert b"LE-0001, report 1 of 20" in shown
+    assert shown.count(b": verified: ") == 1
+
+
+def test_where_no_report_came_it_is_said_how_often_boards_make_one(authority: Path, broker: Mosquitto) -> None:
+    done = laterne("verify", "--broker", broker.url, "--authority", authority, "--seconds", "0.2", code=1)
+    assert "No report came. Boards close one each minute" in done.err

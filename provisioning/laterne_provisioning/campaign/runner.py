@@ -21,7 +21,7 @@ from laterne_provisioning.campaign.states import ENDED, HALTED, PAUSED, RUNNING
 from laterne_provisioning.campaign.store import Store
 from laterne_provisioning.downlink import Client, Way
 from laterne_provisioning.errors import OperatorError
-from laterne_provisioning.subscriber import FIRST_PAUSE_S, LONGEST_PAUSE_S, Broker
+from laterne_provisioning.subscriber import FIRST_PAUSE_S, LONGEST_PAUSE_S, Broker, unreachable
 
 TICK_S = 1.0
 Shares = Mapping[str, float]
@@ -67,9 +67,7 @@ class Runner:
                     return
             except aiomqtt.MqttError as why:
                 if not reached:
-                    raise OperatorError(
-                        f"{self._broker} cannot be used: {why}. Is it running and the right one?"
-                    ) from why
+                    raise unreachable(self._broker, why) from why
                 self._say(f"{self._broker} is away ({why}): trying again")
             # Time goes on: what boards do meanwhile is found at the broker afterwards.
             self._step()

@@ -19,7 +19,7 @@ from laterne_protocol import fields, release_parts
 from laterne_provisioning.campaign.rows import Told
 from laterne_provisioning.downlink import PREFIX, REFUSED_FROM, STATUS_WITHIN_S, Client
 from laterne_provisioning.errors import OperatorError
-from laterne_provisioning.subscriber import CONNECT_WITHIN_S, Broker, properties
+from laterne_provisioning.subscriber import CONNECT_WITHIN_S, Broker, properties, unreachable
 
 SESSION_S = 7 * 86400  # a campaign that nobody goes on with for longer starts hearing anew
 TAKEN_OVER = 0x8E  # MQTT 5, 2.4: session taken over
@@ -112,7 +112,7 @@ async def tenants_of(broker: Broker, gateways: Iterable[str]) -> dict[str, str]:
         missing = ", ".join(sorted(wanted - found.keys()))
         raise OperatorError(f"{missing} has never been at {broker}: is it this broker? Else give --tenant.") from None
     except aiomqtt.MqttError as why:
-        raise OperatorError(f"{broker} cannot be used: {why}. Is the broker running, is it this address?") from why
+        raise unreachable(broker, why) from why
     return found
 
 
