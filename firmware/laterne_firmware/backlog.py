@@ -107,7 +107,7 @@ class Backlog:
         self.head = digest
 
     def oldest_after(self, sequence: int, room: int) -> "list[bytes]":
-        """The oldest reports with greater sequences, as many as fit `room` bytes with their heads in CBOR."""
+        """The oldest reports with greater sequences: the first, and those that fit `room` bytes, with heads in CBOR."""
         found = []  # type: list[bytes]
         wanted = max(sequence, self.acknowledged) + 1
         for segment in list(self.segments):
@@ -118,7 +118,7 @@ class Backlog:
                 if body is not None:
                     size = len(body) + 3
                     room -= size
-                    if room >= 0:
+                    if room >= 0 or not found:
                         found.append(body)
                     if room < size:  # the next one is about as long: few are read in vain
                         return found

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _TRUST_TYPE = bytes((messages.TRUST,))
 _DATA_TYPE = bytes((24, messages.DATA))
 _REPORTS_BYTES = 963  # of an answer's reports with their heads: the longest one takes as many (protocol/README.md, 3)
+_ONE_BYTES = 120  # the shortest one
 
 
 class Link:
@@ -57,6 +58,8 @@ class Link:
         self.about = about
         self._address = address
         self.sessions: "Sessions | None" = None
+        self._after = -1  # as the last poll had it, and what its answer had room for
+        self._room = _REPORTS_BYTES
 
     async def answer(self, question: frame.Frame, now_ms: int, beat: "Beat") -> "tuple[int, bytes] | None":
         """Kind and payload that answer a frame which came at now_ms; None when there is no answer to give.
@@ -155,7 +158,13 @@ class Link:
         if question.acknowledged is not None:
             backlog.acknowledge(question.acknowledged)
         after = question.after
-        reports = [] if after is None else backlog.oldest_after(after, _REPORTS_BYTES)
+        reports = []  # type: list[bytes]
+        if after is not None:
+            # Asked again: the answer was lost, or not taken. One report comes through where the line is too noisy for
+            # more; with each that arrives there is room for twice as many.
+            self._room = 0 if after == self._after else min(2 * self._room + _ONE_BYTES, _REPORTS_BYTES)
+            self._after = after
+            reports = backlog.oldest_after(after, self._room)
         boot, due_ms = self._clock.boot, self._reporter.due_ms()
         return messages.report_answer(question.number, boot, now_ms, due_ms, backlog.waiting, reports)
 

@@ -46,6 +46,7 @@ def test_reports_that_are_given_together_fit_the_room_whatever_their_lengths(liv
     room = 963  # of the longest report, with the head that a string of bytes has in CBOR
     life = live(*(["together", after, room] for after in (0, 2, 3, 4, 5, 6)))
     assert life["got"] == [[300, 657], [300], [658], [960], [150], []]
+    assert live(["together", 0, 0], ["together", 6, 0])["got"] == [[300], []], "the first in any case"
 
 
 def test_reports_come_oldest_first_and_are_forgotten_when_acknowledged(live: Live, tmp_path: Path) -> None:

@@ -55,6 +55,8 @@ class FakeBoard:
         self.answer_with: Callable[[bytes | None], bytes | None] = lambda body: body
         self.arrange: Arrange = lambda bodies: bodies  # of an answer
         self.forgot = asyncio.Event()
+        self._after: int | None = None
+        self._room = report.MAX_REPORT_BYTES + 3
         self._sequence = 0
         self._segment = 1  # as on flash: the first number of the newest segment, of SEGMENT_REPORTS
         self._former = self.credential_digest
@@ -181,7 +183,10 @@ class FakeBoard:
         wanted = [] if after is None else [one for one in sorted(self.backlog) if one > after]
         found = [self.answer_with(self.backlog[one]) for one in wanted[: self.at_once]] or [self.answer_with(None)]
         bodies = [body for body in found if body is not None]
-        while sum(len(body) + 3 for body in bodies) > report.MAX_REPORT_BYTES + 3:  # as a board
+        # As a board (laterne_firmware.link).
+        self._room = 0 if after == self._after else min(2 * self._room + 120, report.MAX_REPORT_BYTES + 3)
+        self._after = after
+        while len(bodies) > 1 and sum(len(body) + 3 for body in bodies) > self._room:
             del bodies[-1]
         return messages.ReportAnswer(
             question.number, self.boot, self.ticks_ms(), self.due_ms, len(self.backlog), self.arrange(bodies)

@@ -20,10 +20,10 @@ OTHER.close_reports(2)
 
 
 def once(board: FakeBoard, arrange: Arrange) -> None:
-    """The first answer with reports in it is arranged so, all others are as a board gives them."""
+    """The first answer with several reports in it is arranged so, all others are as a board gives them."""
 
     def arranged(bodies: list[bytes]) -> list[bytes]:
-        if not bodies:
+        if len(bodies) < 3:
             return bodies
         board.arrange = lambda bodies: bodies
         return arrange(bodies)

@@ -76,6 +76,19 @@ async def test_late_answers_are_not_taken_for_others(tmp_path: Path, line_of: Ma
         assert gateway.health.counted(board.name, "refused: chain broken") == 0
 
 
+async def test_where_no_long_answer_arrives_short_ones_do_and_the_session_stays(
+    tmp_path: Path, line_of: MakeLine
+) -> None:
+    board = FakeBoard()
+    line = line_of(board)
+    line.to_gateway = lambda one: [one] if len(one.payload) < 300 else []
+    async with parts(tmp_path, board) as gateway, gateway.asking(line):
+        board.close_reports(10)
+        await arrive(gateway, board)
+        assert gateway.health.counted("line line", "questions repeated") > 0
+        assert gateway.health.counted(board.name, "sessions opened") == 1
+
+
 async def test_boards_of_a_bus_take_turns_and_a_dead_one_does_not_stop_them(tmp_path: Path, line_of: MakeLine) -> None:
     living = [FakeBoard(f"LE-{address}", address) for address in (1, 2, 3)]
     dead = FakeBoard("LE-9", 9)
