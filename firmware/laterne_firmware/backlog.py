@@ -160,7 +160,9 @@ class Backlog:
         self._log("the gateway has report %d, flash has lost it" % self._known_to)
         self.acknowledged = self._known_to
         self.lose(self._known_to + 1, self._state.bound, report.OVERTAKEN)
-        self.next_sequence = self._state.bound + 1  # as recovery does, and for the same reason
+        # As recovery does, and for the same reason; on flash, so that a start before the next report knows it, too.
+        self._state.bound += 1
+        self.next_sequence = self._state.bound
         self.draft = None
         self._save_later()
 
@@ -184,6 +186,8 @@ class Backlog:
             if gap[0] <= first and last <= gap[1]:
                 return
             if first <= gap[0] and gap[1] <= last:
+                if gap[2] == report.OVERTAKEN:
+                    reason = gap[2]  # a person is told of it
                 continue
             if gap[2] == reason and gap[0] <= last + 1 and first <= gap[1] + 1:
                 first, last = min(first, gap[0]), max(last, gap[1])

@@ -343,13 +343,13 @@ class Inbox:
 
     def _note_overtaken(self, board: str, found: report.Report) -> None:
         # A board leaves out numbers that we have and it has not made. So a copy's never meet its own, which would tell.
-        for first, _, reason in found.gaps:
+        for _, last, reason in found.gaps:
             if reason == report.OVERTAKEN:
                 self._health.alarm(
                     board,
                     "clone",
-                    f"it does not know report {first - 1}, which came with its key: its flash has lost the report, or "
-                    "look for a second board with its key",
+                    f"it has left out numbers up to {last}, because reports came with its key that it does not "
+                    "know: its flash has lost them, or look for a second board with its key",
                 )
 
     def _note_missing(self, board: str, former: int, begins: bool, found: report.Report) -> None:

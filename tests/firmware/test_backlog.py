@@ -168,6 +168,16 @@ def test_numbers_that_only_the_gateway_knows_are_left_out_and_stated_as_far_as_i
     assert live(["acknowledge", bound + 1], ["skip"])["next"] == bound + 2
 
 
+def test_numbers_that_were_left_out_stay_so_when_the_power_fails_before_the_next_report(live: Live) -> None:
+    live(["append", 5], ["acknowledge", 9], ["skip"])
+    for _ in range(2):
+        assert live()["next"] > SEGMENT + 1
+    life = live(["append", 1], ["after", 9])
+    stating = _report(life["got"][1])  # a gap that does not lie before it would make it no report
+    assert stating.gaps == [[6, stating.sequence - 1, OVERTAKEN]]
+    assert live()["next"] == stating.sequence + 1
+
+
 def test_a_gateway_that_acknowledges_what_no_board_can_have_made_changes_no_number(live: Live) -> None:
     life = live(["append", 3], ["acknowledge", SEGMENT + 1], ["skip"], ["acknowledge", 1 << 40], ["skip"])
     assert (life["next"], life["gaps"]) == (4, [])
