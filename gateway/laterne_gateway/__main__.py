@@ -125,16 +125,18 @@ def _run(configuration: "Configuration") -> int:
 
 
 def _key(config: "Config") -> int:
-    from laterne_gateway.identity import IdentityError, jwk, make_key
+    from laterne_gateway.identity import IdentityError, jwk, make_key, public_key
 
+    file = config.gateway.key
+    is_there = file.exists()
     try:
-        print(jwk(make_key(config.gateway.key)))
+        print(jwk(public_key(file) if is_there else make_key(file)))
     except IdentityError as why:
         print(why, file=sys.stderr)
         return WRONG
     print(
-        f"{config.gateway.key}: made. Give the line above to the authority: "
-        f"laterne gateway enrol --id {config.gateway.id} --key FILE",
+        f"{file}: {'is there already, and stays as it is' if is_there else 'made'}. Give its public half, a line on "
+        f"stdout, to the authority: laterne gateway enrol --id {config.gateway.id} --key FILE",
         file=sys.stderr,
     )
     return DONE
@@ -146,7 +148,11 @@ def _parser() -> argparse.ArgumentParser:
     _add(commands, "run", "serve boards and deliver their reports until SIGTERM")
     _add(commands, "check", "say whether everything that the configuration names can be used")
     _add(commands, "status", "say how the running gateway is", as_json=True)
-    _add(commands, "key", "make the key with which the gateway shakes hands with boards, and print its public half")
+    _add(
+        commands,
+        "key",
+        "print the public half of the key with which the gateway shakes hands with boards; made the first time",
+    )
     diag = _add(commands, "diag", "write what whoever helps would ask for into one file, without any secret")
     diag.add_argument("-o", "--output", required=True, metavar="FILE", help="a new .tar.gz")
 
@@ -182,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     _action(release, "list", "say what is stored, and whether it is whole and signed").set_defaults(what="")
     _action(release, "remove", "take a release away").add_argument("what", metavar="DIGEST")
 
-    below = "lay the files out below DIR, and change nothing else"
+    below = "only files below DIR; nothing else of this machine is changed"
     summary = "make the gateway a service of this machine: user, unit, names of ports, an example to fill in"
     install = commands.add_parser("install", help=summary, description=summary)
     summary = "take the service away; configuration and data stay"

@@ -106,9 +106,9 @@ async def _run(
     updates = Updates(Releases(gateway.directory, lambda: trusts.newest, health), inbox, roster, clock, health)
     status = StatusServer(config, buffer, roster, trusts, health, clock)
     log.info(
-        "gateway %s: %d lines, %d boards in the roster, %d reports waiting",
+        "gateway %s: %s, %d boards in the roster, %d reports waiting",
         gateway.id,
-        len(config.lines),
+        "1 line" if len(config.lines) == 1 else f"{len(config.lines)} lines",
         roster.boards,
         _waiting(buffer),
     )

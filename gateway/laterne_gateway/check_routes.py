@@ -4,6 +4,7 @@ A broker is asked for a connection under another name, so that the gateway that 
 """
 
 import asyncio
+import os
 import socket
 import ssl
 import time
@@ -65,7 +66,8 @@ async def _broker(table: str, what: str, name: str, settings: MqttSettings, good
     except (OSError, UnicodeDecodeError) as why:
         named = (settings.ca_file, settings.certificate_file, settings.key_file)
         missing = next((f"{file}: " for file in named if file is not None and not file.exists()), "")  # ssl names none
-        return wrong(f"{table} {missing}{why}: correct the path, or the rights of the file")
+        said = why.strerror if isinstance(why, OSError) else why
+        return wrong(f"{table} {missing}{said}: correct the path, or the rights of the file")
     opened = _open_to_others(settings.password_file, settings.key_file)
     if opened is not None:
         return wrong(f"{table} {opened}")
@@ -102,12 +104,13 @@ async def _unreachable(host: str, port: int) -> str | None:
     try:
         addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as why:
-        return f"the name is not known ({why}): correct the url, or the DNS of this machine"
+        said = why.strerror if isinstance(why, OSError) else why
+        return f"the name is not known ({said}): correct the url, or the DNS of this machine"
     try:
         async with asyncio.timeout(ANSWERS_WITHIN_S):
             _, writer = await asyncio.open_connection(host, port)
     except (OSError, TimeoutError) as why:
-        said = str(why) or f"nothing within {ANSWERS_WITHIN_S:.0f} s"
+        said = os.strerror(why.errno) if why.errno else str(why) or f"nothing within {ANSWERS_WITHIN_S:.0f} s"
         return f"{addresses[0][4][0]} does not answer ({said}): is it up, does a firewall stop it?"
     writer.close()
     return None

@@ -100,9 +100,10 @@ def _install(prefix: Path | None, program: Path) -> None:
             print(f"It runs, still with what it was started with: systemctl restart {UNIT_NAME}")
             return
         print(
-            f"What is left: bring the authority's trust.cbor and roster.cbor to {configuration.parent}, fill in "
-            f"{configuration.name}, then\n"
+            f"What is left: fill in {configuration}, then give the authority the key that is printed by\n"
             f"  sudo -u {USER} {program} key --config {configuration}\n"
+            "It signs gateway.cbor (laterne gateway enrol) and roster.cbor (laterne roster export): bring both, and "
+            f"its trust.cbor, to {configuration.parent}, then\n"
             f"  {program} check --config {configuration}\n"
             f"  systemctl enable --now {UNIT_NAME}"
         )

@@ -76,9 +76,10 @@ class SerialLine:
             if isinstance(why, OSError) and why.errno == errno.EBUSY:
                 in_use = f"{self.path} is in use by another program, such as laterne flash"
                 raise LineLost(in_use, "it is taken when that ends") from why
+            said = (isinstance(why, OSError) and why.strerror) or why
             if isinstance(why, PermissionError):
-                raise LineLost(f"{self.path}: {why.strerror}", NOT_ALLOWED) from why
-            raise LineLost(f"{self.path}: {why}") from why
+                raise LineLost(f"{self.path}: {said}", NOT_ALLOWED) from why
+            raise LineLost(f"{self.path}: {said}") from why
         self._lost = None
         self._loop.add_reader(self._descriptor, self._readable)
         self._health.count(self._subject, "opened")

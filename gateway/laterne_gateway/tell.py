@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from datetime import UTC, datetime
 from typing import Any
 
 from laterne_gateway import status
@@ -36,22 +37,53 @@ def _in_words(found: dict[str, Any]) -> list[str]:
             f"reports waiting on disk: {waiting}",
         ]
     words = [
-        f"gateway {found['gateway']}: runs for {found['uptime_s']:.0f} s, version {found['version']}, "
+        f"gateway {found['gateway']}: runs for {_lasting(found['uptime_s'])}, version {found['version']}, "
         f"roster version {found['roster_version']}"
     ]
-    held = [f"version {version} on {count} boards" for version, count in found["trust"]["boards"].items()]
+    held = [
+        f"{_counted(count, 'board')} at version {version}"
+        for version, count in found["trust"]["boards"].items()
+        if version != "unknown"
+    ]
+    if unheard := found["trust"]["boards"].get("unknown", 0):
+        held.append(f"{_counted(unheard, 'board')} not heard yet")
     words.append(f"trust version {found['trust']['version']}: {', '.join(held) or 'no boards'}")
     for route, waiting in found["buffer"]["waiting"].items():
-        words.append(f"route {route}: {waiting} reports waiting")
+        words.append(f"route {route}: {_counted(waiting, 'report')} waiting")
     if found["buffer"].get("bytes written a day") is not None:
         words.append(f"written to the disk: {found['buffer']['bytes written a day'] / 2**20:.0f} MiB a day")
     if not found["clock_credible"]:
         words.append("clock: not set: boards get no time, reports carry no time of reception (check NTP)")
     for subject, about in found["subjects"].items():
-        said = [f"{name} {value}" for name, value in {**about["values"], **about["counts"]}.items()]
+        said = [_said(name, value) for name, value in {**about["values"], **about["counts"]}.items()]
         words.append(f"{subject}: {', '.join(said) or 'nothing yet'}")
         words += [f"{subject}: ALARM: {sentence}" for sentence in about["alarms"]]
     return words
+
+
+def _said(name: str, value: Any) -> str:
+    """A counter or a last value, as health has it by its name (health.py)."""
+    if isinstance(value, bool):
+        return name if value else f"not {name}"
+    if value is None:
+        return f"{name} unknown"
+    if name.endswith("utc_ms"):
+        moment = datetime.fromtimestamp(value // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return f"{name.removesuffix('utc_ms').rstrip(' _')} {moment}"
+    if name.endswith(" s"):
+        return f"{name.removesuffix(' s')} {value} s"
+    return f"{name} {value}"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _lasting(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _waiting_on_disk(config: Config) -> dict[str, int]:

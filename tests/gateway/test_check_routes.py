@@ -85,7 +85,7 @@ async def test_check_says_what_is_wrong_with_each_route(
                 ),
                 "file": (
                     route("file", "civitas", f"mqtts://localhost:{port}", 'prefix = "file"\nca_file = "gone.pem"\n'),
-                    "gone.pem: [Errno 2] No such file",
+                    "gone.pem: No such file",
                 ),
                 "ca": (
                     route("ca", "civitas", f"mqtts://localhost:{port}", 'prefix = "ca"\n'),

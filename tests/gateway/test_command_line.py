@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -129,7 +130,13 @@ async def test_status_tells_of_a_running_gateway_and_of_one_that_does_not_run(
         assert found["buffer"]["commits"] > 0
         assert found["buffer"]["bytes written"] >= 0
         assert found["buffer"]["away"] is None
-        assert f"{board.name}: line line" in (await in_thread("status", "--config", str(gateway.config))).stdout
+        said = (await in_thread("status", "--config", str(gateway.config))).stdout
+        assert f"{board.name}: line line" in said
+        assert re.search(r"session opened 20..-..-..T..:..:..Z", said)
+        assert re.search(r"heard 20..-..-..T..:..:..Z", said)
+        assert "line line: open, opened 1" in said
+        assert "trust version 1: 1 board at version 1" in said or "1 board not heard yet" in said
+        assert re.search(r"utc_ms|True|False|None|\b1 boards|\b1 reports", said) is None
         assert await gateway.stop() == 0
     finally:
         await gateway.end()
@@ -172,8 +179,8 @@ async def test_a_gateway_s_key_is_made_once_readable_for_its_owner_only(
     assert list(file.parent.iterdir()) == [file]
     made = file.read_bytes()
     again = await in_thread("key", "--config", str(gateway.config))
-    assert (again.returncode, again.stdout) == (1, "")
-    assert "not overwritten" in again.stderr
+    assert (again.returncode, again.stdout) == (0, done.stdout), "the same command again tells the same"
+    assert "is there already" in again.stderr
     assert file.read_bytes() == made
     # A new key does not fit the credential that is there.
     for command_name, code in (("check", 1), ("run", 2)):

@@ -151,10 +151,6 @@ async def test_the_commands_of_the_gateway(tmp_path: Path, mosquitto: Mosquitto,
     (place.folder / "r.laterne").write_bytes(release(gateway.authority).to_bytes())
     config = "--config gateway.toml"
     place.instead = [("/dev/ttyUSB0", "line")]
-    # Without the key that is there already; and once nothing runs any more.
-    place.exactly = {
-        f"laterne-gateway key {config}": f"rm state/agree.key && laterne-gateway key {config}",
-    }
     place.codes = {f"laterne-gateway dead retry {config}": (1,)}  # there is none
     place.background = (f"laterne-gateway run {config}",)
     place.until = (f"laterne-gateway status {config}",)
