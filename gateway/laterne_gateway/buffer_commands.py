@@ -10,6 +10,7 @@ import os
 import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 from laterne_gateway import buffered, primitives, salvage
 from laterne_gateway.buffered import Row
 from laterne_gateway.config import Config
-from laterne_gateway.database import FILE_NAME, DatabaseError, DirectoryLock, check_format, open_database
+from laterne_gateway.database import FILE_NAME, DatabaseError, DirectoryLock, open_database, opened_beside
 from laterne_gateway.roster import verified_roster
 from laterne_protocol import cose, credential, report, report_reading, trust
 from laterne_protocol.errors import WireError
@@ -96,18 +97,12 @@ def _print_verdict(verdict: Verdict, *, as_json: bool) -> int:
     return DONE if verdict.wrong == 0 else WRONG
 
 
-def _reader(directory: Path) -> sqlite3.Connection:
+def _reader(directory: Path) -> AbstractContextManager[sqlite3.Connection]:
     """Raises CommandError, DatabaseError, sqlite3.Error."""
     file = directory / FILE_NAME
     if not file.exists():
         raise CommandError(f"{file}: is not there: the gateway has not run yet, or the configuration is another's")
-    db = sqlite3.connect(f"file:{file}?mode=ro", uri=True, isolation_level=None)
-    try:
-        check_format(db, file)
-    except BaseException:
-        db.close()
-        raise
-    return db
+    return opened_beside(file)
 
 
 def _rows(db: sqlite3.Connection) -> Iterator[tuple[Row, int]]:
@@ -123,8 +118,7 @@ def _rows(db: sqlite3.Connection) -> Iterator[tuple[Row, int]]:
 def verify(directory: Path, gateway: str) -> Verdict:
     """Pages, rows, signatures, chains, lanes. Raises CommandError, DatabaseError, sqlite3.Error."""
     verdict = Verdict()
-    db = _reader(directory)
-    try:
+    with _reader(directory) as db:
         for (sentence,) in db.execute(f"pragma integrity_check({MAX_PROBLEMS})"):
             if sentence != "ok":
                 verdict.problem(f"the file: {sentence}")
@@ -141,8 +135,6 @@ def verify(directory: Path, gateway: str) -> Verdict:
         _check_ledger(db, last, last_id, verdict)
         verdict.set_aside = db.execute("select count(*) from set_aside").fetchone()[0]
         verdict.gaps = db.execute("select count(*) from gap").fetchone()[0]
-    finally:
-        db.close()
     for file in salvage.set_aside_files(directory):
         verdict.problem(f"{file} was damaged and waits for somebody to look at it")
     return verdict
@@ -213,23 +205,21 @@ def export(directory: Path, output: Path) -> tuple[int, int]:
     Raises CommandError, DatabaseError, sqlite3.Error.
     """
     written = damaged = 0
-    db = _reader(directory)
-    try:
-        with output.open("xb") as file:
-            for row, crc in _rows(db):
-                if buffered.crc(row) == crc:
-                    file.write(row.body)
-                    written += 1
-                else:
-                    damaged += 1
-            file.flush()
-            os.fsync(file.fileno())
-    except FileExistsError as why:
-        raise CommandError(f"{output}: is there already: name a new file") from why
-    except OSError as why:
-        raise CommandError(f"{output}: cannot be written ({why.strerror}): give a place with room for it") from why
-    finally:
-        db.close()
+    with _reader(directory) as db:
+        try:
+            with output.open("xb") as file:
+                for row, crc in _rows(db):
+                    if buffered.crc(row) == crc:
+                        file.write(row.body)
+                        written += 1
+                    else:
+                        damaged += 1
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError as why:
+            raise CommandError(f"{output}: is there already: name a new file") from why
+        except OSError as why:
+            raise CommandError(f"{output}: cannot be written ({why.strerror}): give a place with room for it") from why
     return written, damaged
 
 

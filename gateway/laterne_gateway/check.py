@@ -7,7 +7,7 @@ from pathlib import Path
 
 from laterne_gateway import identity, primitives
 from laterne_gateway.config import Config, GatewaySettings, LineSettings
-from laterne_gateway.database import FILE_NAME, DatabaseError, check_format
+from laterne_gateway.database import FILE_NAME, DatabaseError, opened_beside
 from laterne_gateway.roster import verified_roster
 from laterne_gateway.trusts import RosterError, read_bounded
 from laterne_protocol import roster, trust
@@ -82,15 +82,12 @@ def _database(config: Config) -> bool:
         if not os.access(parent, os.W_OK | os.X_OK):
             return _wrong(f"{directory}: cannot be made: give this user the right to write in {parent}")
         return _good(f"database: {file} will be made at the first start")
-    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
     try:
-        check_format(connection, file)
-        verdict = connection.execute("pragma quick_check(1)").fetchone()[0]
-        waiting = connection.execute("select count(*) from report").fetchone()[0]
+        with opened_beside(file) as connection:
+            verdict = connection.execute("pragma quick_check(1)").fetchone()[0]
+            waiting = connection.execute("select count(*) from report").fetchone()[0]
     except (sqlite3.Error, DatabaseError) as why:
         return _wrong(f"{file}: {why}")
-    finally:
-        connection.close()
     if verdict != "ok":
         return _wrong(f"{file}: damaged: {verdict}: keep a copy and ask for help before it is used on")
     return _good(f"database: {waiting} reports in the buffer")

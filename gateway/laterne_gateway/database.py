@@ -12,6 +12,8 @@ import errno
 import fcntl
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FORMAT = 3
@@ -207,6 +209,20 @@ def check_format(connection: sqlite3.Connection, file: Path) -> None:
             f"{file}: has format {version} of a laterne before the first release: let that one deliver what waits, "
             "then begin with a new directory"
         )
+
+
+@contextmanager
+def opened_beside(file: Path, mode: str = "ro") -> Iterator[sqlite3.Connection]:
+    """For commands beside the gateway: a database that is there, of a format we read, closed with the block.
+
+    Raises DatabaseError, sqlite3.Error.
+    """
+    connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True, timeout=BUSY_MS / 1000)
+    try:
+        check_format(connection, file)
+        yield connection
+    finally:
+        connection.close()
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:

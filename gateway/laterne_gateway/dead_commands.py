@@ -8,7 +8,7 @@ from pathlib import Path
 from laterne_gateway import dead_letters
 from laterne_gateway.clock import rfc3339
 from laterne_gateway.config import Config
-from laterne_gateway.database import BUSY_MS, FILE_NAME, DatabaseError, check_format
+from laterne_gateway.database import FILE_NAME, DatabaseError, opened_beside
 
 DONE, WRONG = 0, 1
 
@@ -69,29 +69,13 @@ def _read(body: bytes) -> object:
 
 
 def _list(file: Path, route: str | None) -> list[dead_letters.DeadLetter]:
-    db = _open(file, "ro")
-    try:
+    with opened_beside(file) as db:
         return dead_letters.rows(db, route)
-    finally:
-        db.close()
 
 
 def _retry(file: Path, route: str | None, identifiers: list[int]) -> int:
     # The one write that is not the buffer's: one short transaction, for which its thread waits (BUSY_MS).
-    db = _open(file, "rw")
-    try:
+    with opened_beside(file, "rw") as db:
         db.execute("pragma synchronous = full")
         with db:
             return dead_letters.mark(db, route, identifiers)
-    finally:
-        db.close()
-
-
-def _open(file: Path, mode: str) -> sqlite3.Connection:
-    db = sqlite3.connect(f"{file.absolute().as_uri()}?mode={mode}", uri=True, timeout=BUSY_MS / 1000)
-    try:
-        check_format(db, file)
-    except BaseException:
-        db.close()
-        raise
-    return db

@@ -7,7 +7,7 @@ from typing import Any
 
 from laterne_gateway import status
 from laterne_gateway.config import Config
-from laterne_gateway.database import FILE_NAME
+from laterne_gateway.database import FILE_NAME, DatabaseError, opened_beside
 
 DONE, WRONG = 0, 1
 
@@ -90,17 +90,15 @@ def _waiting_on_disk(config: Config) -> dict[str, int]:
     file = config.gateway.directory / FILE_NAME
     if not file.exists():
         return {}
-    connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True)
+    query = (
+        "select route, (select count(*) from report "
+        "where id > lane.delivered and (lane.upto is null or id <= lane.upto)) from lane"
+    )
+    waiting: dict[str, int] = {}
     try:
-        query = (
-            "select route, (select count(*) from report "
-            "where id > lane.delivered and (lane.upto is null or id <= lane.upto)) from lane"
-        )
-        waiting: dict[str, int] = {}
-        for route, count in connection.execute(query):
-            waiting[route] = waiting.get(route, 0) + count
-        return waiting
-    except sqlite3.Error:
+        with opened_beside(file) as connection:
+            for route, count in connection.execute(query):
+                waiting[route] = waiting.get(route, 0) + count
+    except (sqlite3.Error, DatabaseError):
         return {}  # `check` says what is wrong with it
-    finally:
-        connection.close()
+    return waiting
