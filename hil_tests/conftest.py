@@ -13,10 +13,8 @@ MEMORY = Path("/dev/shm")  # Linux: tmpfs
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
     """One mosquitto for all sweeps, without Nagle: thousands of cases would wait 40 ms each for a delayed ACK."""
-    made = Mosquitto(tmp_path_factory.mktemp("mosquitto"), "set_tcp_nodelay true\n")
-    made.start()
-    yield made
-    made.stop()
+    with Mosquitto(tmp_path_factory.mktemp("mosquitto"), "set_tcp_nodelay true\n") as made:
+        yield made
 
 
 @pytest.fixture

@@ -83,12 +83,8 @@ def counts(place: Path, board: str) -> dict[str, int]:
 
 
 async def test_keys_change_and_a_board_ends_while_reports_go_on(tmp_path: Path) -> None:
-    broker = Mosquitto(tmp_path / "mosquitto")
-    broker.start()
-    try:
+    with Mosquitto(tmp_path / "mosquitto") as broker:
         await _run(tmp_path / "demo", broker, tmp_path / "reports")
-    finally:
-        broker.stop()
 
 
 async def _run(place: Path, broker: Mosquitto, kept: Path) -> None:

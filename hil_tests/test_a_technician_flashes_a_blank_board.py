@@ -35,10 +35,8 @@ NAME = "board-01"
 async def test_a_blank_board_becomes_one_whose_report_verifies_by_one_command_for_each_step(tmp_path: Path) -> None:
     office, boards, release = tmp_path / "office", tmp_path / "boards", tmp_path / "release"
     usb, uart = boards / NAME / "usb", boards / NAME / "uart"
-    broker = Mosquitto(tmp_path / "broker")
-    broker.start()
     await run(*LATERNE, "init", office, "--no-passphrase")
-    try:
+    with Mosquitto(tmp_path / "broker") as broker:
         async with started(*LATERNE, "emulate", boards, "--blank"):  # with the flash of a Pico, that takes its time
             async with await Control.connect(boards / "control", within_s=WITHIN_S) as control:  # the board has power
                 await control.ask({"do": "world", "illuminance": 800})  # at noon there is more than its sensor takes
@@ -65,8 +63,6 @@ async def test_a_blank_board_becomes_one_whose_report_verifies_by_one_command_fo
             log = authorities.open_authority(office).log
             assert interpreters.newest(log) == {"LE-0001": done["interpreter"]}, "for the canaries of a campaign"
             await run(*LATERNE, "audit", "verify", "--authority", office)
-    finally:
-        broker.stop()
 
 
 async def gateway(folder: Path, broker: Mosquitto, office: Path) -> Path:

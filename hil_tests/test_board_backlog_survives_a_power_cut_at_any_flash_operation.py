@@ -4,14 +4,13 @@ Each operation is torn in each way, on a new board and on one that has a backlog
 starts after the first.
 """
 
-import asyncio
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from laterne_emulator import image
+from laterne_emulator import cut_sweep, image
 from laterne_emulator.flash import Cut, Torn
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from laterne_emulator.sweep import Case
 
 MAIN = Path(__file__).parent / "firmware_for_tests" / "backlog.py"
-WITHIN_S = 20.0  # a bound for what would hang
 
 
 class Life:
@@ -50,16 +48,7 @@ class Life:
 
 
 async def _live(board: "EmulatedBoard", cut: Cut | None = None) -> Life:
-    log = board.folder / "console.log"
-    log.unlink(missing_ok=True)
-    async with asyncio.timeout(WITHIN_S):
-        await board.power_on(cut)
-        down = asyncio.create_task(board.wait_until_down())
-        done = asyncio.create_task(board.usb.wait_for_print("done"))
-        await asyncio.wait([down, done], return_when=asyncio.FIRST_COMPLETED)
-        done.cancel()
-        await board.power_off()
-        await down
+    await cut_sweep.live(board, cut)
     return Life(board.usb.printed())
 
 

@@ -1,6 +1,5 @@
 """P1 on the board: the power fails at every flash operation of storing a trust, a gateway, and a newer trust."""
 
-import asyncio
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ import pytest
 from tests.firmware.initiator import GatewayEnd
 from tests.gateway.fake_authority import FakeAuthority
 
-from laterne_emulator import image
+from laterne_emulator import cut_sweep, image
 from laterne_emulator.flash import Cut, Torn
 from laterne_protocol import trust
 from laterne_protocol.report import digest
@@ -19,20 +18,11 @@ if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches, FaultSweeps
 
 MAIN = Path(__file__).parent / "firmware_for_tests" / "believing.py"
-WITHIN_S = 20.0  # a bound for what would hang
 
 
 async def _live(board: "EmulatedBoard", cut: Cut | None = None) -> dict[str, list[list[str]]]:
     """What a life said: its lines, by their first word."""
-    (board.folder / "console.log").unlink(missing_ok=True)
-    async with asyncio.timeout(WITHIN_S):
-        await board.power_on(cut)
-        down = asyncio.create_task(board.wait_until_down())
-        done = asyncio.create_task(board.usb.wait_for_print("done"))
-        await asyncio.wait([down, done], return_when=asyncio.FIRST_COMPLETED)
-        done.cancel()
-        await board.power_off()
-        await down
+    await cut_sweep.live(board, cut)
     said: dict[str, list[list[str]]] = {}
     for line in board.usb.printed().splitlines():
         if line:

@@ -4,7 +4,6 @@ Rotated keys are all old or all new, with the credential that belongs to them; w
 were given and with the key of every report. A key that was erased is in no file.
 """
 
-import asyncio
 import itertools
 import shutil
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 from tests.firmware.enrolled import Pairs, record
 from tests.gateway.fake_authority import FakeAuthority
 
-from laterne_emulator import image
+from laterne_emulator import cut_sweep, image
 from laterne_emulator.flash import Cut, Torn
 from laterne_protocol import cose, credential, order, receipt
 
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches
 
 MAIN = Path(__file__).parent / "firmware_for_tests" / "ordered.py"
-WITHIN_S = 20.0  # a bound for what would hang
 NAME = "LE-0007"
 HEAP_BYTES = 256 * 1024  # the program holds more of the firmware at once than a board
 
@@ -80,15 +78,7 @@ class Life:
 
 
 async def live(board: "EmulatedBoard", cut: Cut | None = None) -> Life:
-    (board.folder / "console.log").unlink(missing_ok=True)
-    async with asyncio.timeout(WITHIN_S):
-        await board.power_on(cut)
-        down = asyncio.create_task(board.wait_until_down())
-        done = asyncio.create_task(board.usb.wait_for_print("done"))
-        await asyncio.wait([down, done], return_when=asyncio.FIRST_COMPLETED)
-        done.cancel()
-        await board.power_off()
-        await down
+    await cut_sweep.live(board, cut)
     return Life(board.usb.printed())
 
 

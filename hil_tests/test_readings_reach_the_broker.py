@@ -79,12 +79,8 @@ async def _record(broker: Mosquitto, directory: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    broker = Mosquitto(tmp_path_factory.mktemp("mosquitto"))
-    broker.start()
-    try:
+    with Mosquitto(tmp_path_factory.mktemp("mosquitto")) as broker:
         return asyncio.run(_record(broker, tmp_path_factory.mktemp("demo") / "place"))
-    finally:
-        broker.stop()
 
 
 def _key(jwk: dict[str, str]) -> ec.EllipticCurvePublicKey:

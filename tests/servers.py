@@ -13,6 +13,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -40,7 +41,9 @@ def mosquitto_program() -> str:
 
 
 class Mosquitto:
-    """A mosquitto process. It can be killed and started again on the same port; by default it remembers nothing."""
+    """A mosquitto process, from start() or in a `with`. It can be killed and started again on the same port; it keeps
+    nothing, unless `extra` says so.
+    """
 
     def __init__(self, directory: Path, extra: str = "") -> None:
         self.port = free_port()
@@ -68,6 +71,13 @@ class Mosquitto:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"mosquitto did not start: {(self._directory / 'mosquitto.log').read_text()[-500:]}")
             time.sleep(0.01)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        self.stop()
 
     async def start_async(self) -> None:
         await asyncio.to_thread(self.start)

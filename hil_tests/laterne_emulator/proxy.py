@@ -114,7 +114,7 @@ class Proxy:
         except asyncio.CancelledError:
             return  # cut_all(); asyncio's server would report a cancelled task as a fault
         finally:
-            _reset(writer)
+            reset(writer.transport)
             self._open.discard(task)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -126,7 +126,7 @@ class Proxy:
         except OSError:
             return  # the broker is away: so is this connection
         except asyncio.CancelledError:
-            _reset((await connecting)[1])
+            reset((await connecting)[1].transport)
             raise
         ways = [
             asyncio.create_task(self._way(UP, number, reader, broker_writer, writer)),
@@ -135,7 +135,7 @@ class Proxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            _reset(broker_writer)  # first: what is awaited below may be cancelled again
+            reset(broker_writer.transport)  # first: what is awaited below may be cancelled again
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
@@ -229,13 +229,12 @@ def refusal(packet: Packet, reason: int) -> bytes:
     return b"\x40\x03" + packet_identifier(packet).to_bytes(2, "big") + bytes((reason,))
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
+def reset(transport: asyncio.WriteTransport) -> None:
     """Closes without a goodbye: what is in the buffers is lost, as when a path dies."""
-    connection = writer.get_extra_info("socket")
+    connection = transport.get_extra_info("socket")
     with contextlib.suppress(OSError):  # it is closed already
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.close()
-    writer.transport.abort()
+    transport.abort()
 
 
 def topic_and_payload(packet: Packet) -> tuple[str, bytes]:

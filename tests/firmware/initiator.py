@@ -6,9 +6,9 @@ Made of laterne_protocol.edhoc and the gateway's primitives; which frames go whe
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from tests.gateway.fake_authority import FakeAuthority, Key
+from tests.protocol.edhoc_primitives import run
 
 from laterne_gateway import primitives
 from laterne_protocol import edhoc, edhoc_keys, session
@@ -44,13 +44,7 @@ class GatewayEnd:
 
 def take(handshake: edhoc.Initiator, step: int, message: bytes = b"") -> bytes:
     """One step, at once."""
-    steps: Any = handshake.take(step, message)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            answer: bytes = finished.value
-            return answer
+    return run(handshake.take(step, message))
 
 
 def session_of(handshake: edhoc.Initiator, address: int) -> session.Session:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
 from tests.fuzz.corpus import edhoc_vectors
+from tests.protocol.edhoc_primitives import run
 
 from laterne_gateway.primitives import PRIMITIVES, agree, decompress
 from laterne_protocol import cbor, edhoc, edhoc_messages
@@ -20,15 +21,6 @@ from laterne_protocol.session import WINDOW, LinkKey, RecordError, Session, Sess
 
 Result = TypeVar("Result")
 MAC_HERE = b"MAC-HERE"  # in a plaintext of the fuzzer: where the MAC belongs that is right for what follows it
-
-
-def run(steps: Generator[None, None, Result]) -> Result:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as finished:
-            result: Result = finished.value
-            return result
 
 
 class Trace:

@@ -5,13 +5,13 @@ import contextlib
 import json
 import re
 import socket
-import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
 from aiohttp import ClientSession, ClientTimeout, web
 
+from laterne_emulator.proxy import reset
 from laterne_emulator.sensorthings_server import PATH, SensorThingsServer
 
 _IDENTIFIER = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
@@ -150,11 +150,8 @@ class FaultyWay:
             return answer.status, said, self._shown(await answer.read())
 
     def _reset(self, request: web.Request, response: web.StreamResponse | None = None) -> web.StreamResponse:
-        transport = request.transport
-        if transport is not None:
-            sock = transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            transport.abort()
+        if request.transport is not None:
+            reset(request.transport)
         return response or web.Response()
 
 

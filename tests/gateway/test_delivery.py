@@ -149,11 +149,9 @@ async def test_what_the_broker_refuses_is_not_taken_for_delivered(tmp_path: Path
     """A PUBACK may say no (MQTT 5, 3.4.2.1): here the broker's rules forbid the topic, then allow it."""
     rules = tmp_path / "rules"
     rules.write_text(f"topic readwrite laterne/v1/{TENANT}/{GATEWAY}/status\ntopic read laterne/#\n")
-    broker = Mosquitto(tmp_path / "strict", f"acl_file {rules}\n")
-    broker.start()
     board = FakeBoard()
     board.close_reports(5)
-    try:
+    with Mosquitto(tmp_path / "strict", f"acl_file {rules}\n") as broker:
         async with (
             subscribed(broker) as subscriber,
             running(tmp_path, broker, [board], line_of(board)) as gateway,
@@ -165,8 +163,6 @@ async def test_what_the_broker_refuses_is_not_taken_for_delivered(tmp_path: Path
             await broker.start_async()
             await subscriber.has_all(board)
             compare(subscriber, board)
-    finally:
-        broker.stop()
 
 
 async def test_a_twin_with_the_same_name_is_noticed(tmp_path: Path, mosquitto: Mosquitto, line_of: MakeLine) -> None:

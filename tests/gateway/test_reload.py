@@ -92,9 +92,8 @@ async def test_lines_come_go_and_change_their_names_and_the_others_keep_their_se
 async def test_another_broker_gets_what_comes_from_now_on_and_nothing_is_lost(
     tmp_path: Path, mosquitto: Mosquitto, line_of: LineOf
 ) -> None:
-    board, other = FakeBoard(), Mosquitto(tmp_path / "other")
-    other.start()
-    try:
+    board = FakeBoard()
+    with Mosquitto(tmp_path / "other") as other:
         async with (
             subscribed(other) as there,
             serving(tmp_path, mosquitto, [board], [line_of(board)]) as (gateway, here),
@@ -110,8 +109,6 @@ async def test_another_broker_gets_what_comes_from_now_on_and_nothing_is_lost(
             assert '"offline"' in here.statuses[-1]
             assert "route mqtt has other settings" in gateway.said()
             assert await gateway.stop() == 0
-    finally:
-        other.stop()
 
 
 async def test_a_bad_file_is_refused_with_line_setting_and_remedy_and_nothing_changes(

@@ -7,6 +7,7 @@ import pytest
 from tests.provisioning.commands import enrol, laterne
 from tests.provisioning.fake_board import FakeBoard, Key
 from tests.provisioning.technician import Technician, granted
+from tests.servers import Mosquitto
 
 from laterne_provisioning import authority as authorities
 from laterne_provisioning.authority import Authority
@@ -31,6 +32,12 @@ def boards(authority: Path) -> Iterator[list[FakeBoard]]:
         enrol(first, "LE-0001", authority)
         enrol(second, "LE-0002", authority)
         yield [first, second]
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "mosquitto") as started:
+        yield started
 
 
 @pytest.fixture

@@ -20,14 +20,6 @@ from laterne_provisioning.primitives import is_signature
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    server = Mosquitto(tmp_path / "mosquitto")
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
 def gateway(authority: Path, boards: list[FakeBoard], broker: Mosquitto, tmp_path: Path) -> Iterator[FakeGateway]:
     """It serves LE-0001; its roster has both boards."""
     laterne("roster", "export", "--gateway", GATEWAY, "--authority", authority, "-o", tmp_path / "roster.1")

@@ -25,10 +25,8 @@ from laterne_provisioning.output import foreign
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    server = Mosquitto(tmp_path / "mosquitto", f"persistence true\npersistence_location {tmp_path}/\n")
-    server.start()
-    yield server
-    server.kill()
+    with Mosquitto(tmp_path / "mosquitto", f"persistence true\npersistence_location {tmp_path}/\n") as started:
+        yield started
 
 
 class Listening:

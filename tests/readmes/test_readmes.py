@@ -31,10 +31,8 @@ NO_CA = (" --ca-file ca.pem", "")
 
 @pytest.fixture
 def mosquitto(tmp_path: Path) -> Iterator[Mosquitto]:
-    broker = Mosquitto(tmp_path / "mosquitto")
-    broker.start()
-    yield broker
-    broker.stop()
+    with Mosquitto(tmp_path / "mosquitto") as broker:
+        yield broker
 
 
 @pytest.fixture

@@ -17,14 +17,6 @@ BILL = b"{}"
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    server = Mosquitto(tmp_path / "mosquitto")
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
 def city(authority: Path, boards: list[FakeBoard], broker: Mosquitto, tmp_path: Path) -> Iterator[FakeCity]:
     """Two boards of one gateway, on two posts."""
     laterne("roster", "export", "--gateway", GATEWAY, "--authority", authority, "-o", tmp_path / "roster.1")
