@@ -58,9 +58,9 @@ class Tally:
         return self.verified + self.refused + self.repeated
 
     def is_good(self) -> bool:
-        """Nothing refused, nothing missing, nothing passed over, something verified."""
-        missing = any(account.missing for account in self.verifier.accounts())
-        return self.verified > 0 and self.refused + self.passed_over == 0 and not missing
+        """Nothing refused, nothing missing, nobody overtaken, nothing passed over, something verified."""
+        wrong = any(account.missing or account.overtaken for account in self.verifier.accounts())
+        return self.verified > 0 and self.refused + self.passed_over == 0 and not wrong
 
 
 def show_nothing(body: bytes, source: Source, verdict: Verified | Refused) -> None:
@@ -203,7 +203,7 @@ def print_tables(tally: Tally) -> None:
             ],
         )
     for account in tally.verifier.accounts():
-        for sentence in _times(account):
+        for sentence in _overtaken(account) + _times(account):
             sys.stdout.write(f"\n{account.board}: {sentence}\n")
     more = tally.refused - len(tally.refusals)
     if more:
@@ -227,6 +227,15 @@ def _account_row(account: Account) -> list[str]:
         ", ".join(_between(first, last) for first, last in account.missing),
         ", ".join(f"{_between(first, last)} ({REASONS.get(reason, reason)})" for first, last, reason in account.lost),
         str(account.refused or ""),
+    ]
+
+
+def _overtaken(account: Account) -> list[str]:
+    if not account.overtaken:
+        return []
+    return [
+        "it has left out numbers, because reports came with its key that it does not know: its flash has lost them, or "
+        "look for a second board with its key"
     ]
 
 

@@ -122,6 +122,11 @@ class Account:
     dating: Dating = field(default_factory=Dating)
 
     @property
+    def overtaken(self) -> bool:
+        """Whether the board states that its gateway had later reports under its key than it knows."""
+        return any(reason == report.OVERTAKEN for _, _, reason in self.lost)
+
+    @property
     def starts(self) -> int:
         """How often the board started between the reports seen, in whatever order they came."""
         return 0 if self.boots is None else self.boots[1] - self.boots[0]

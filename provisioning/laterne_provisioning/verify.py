@@ -1,7 +1,7 @@
 """`laterne verify`: reports from files or a broker, through the verifier, to people or programs.
 
-Nothing here judges a report: that is verifier.py. The exit code is 1 if anything was refused, is missing, or if
-nothing was verified at all.
+Nothing here judges a report: that is verifier.py. The exit code is 1 if anything was refused, is missing, if
+a board was overtaken under its key, or if nothing was verified at all.
 """
 
 import asyncio

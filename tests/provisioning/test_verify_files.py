@@ -297,6 +297,21 @@ def test_a_board_of_which_nothing_came_is_shown_and_is_no_error(
     assert "LE-0002" not in laterne("verify", path, "--authority", authority).out
 
 
+def test_a_board_that_was_overtaken_under_its_key_is_an_error(
+    authority: Path, boards: list[FakeBoard], tmp_path: Path
+) -> None:
+    reports = [boards[0].next_report() for _ in range(3)]
+    boards[0].skip_reports(62)
+    reports.append(boards[0].next_report(gaps=[[4, 65, report.OVERTAKEN]]))
+    path = tmp_path / "r"
+    path.write_bytes(b"".join([*reports, boards[1].next_report()]))
+    found = laterne("verify", path, "--authority", authority, "--json", code=1).json()
+    assert (found["ok"], found["reports_verified"], found["boards"][0]["missing"]) == (False, 5, [])
+    assert "LE-0001: it has left out numbers" in laterne("verify", path, "--authority", authority, code=1).out
+    path.write_bytes(b"".join([*reports[:3], boards[1].next_report()]))
+    assert laterne("verify", path, "--authority", authority, "--json").json()["ok"]
+
+
 def test_starts_of_a_board_between_its_reports_are_told_in_whatever_order_they_come(
     authority: Path, boards: list[FakeBoard], tmp_path: Path
 ) -> None:
