@@ -1,7 +1,7 @@
 """laterne-gateway run | check | status | buffer | dead | port | release | key | diag | install | uninstall.
 
-Exit codes: 0 done, 1 found wrong or failed, 2 bad usage or configuration. What a command needs is imported when it
-runs.
+Exit codes: 0 done, 1 found wrong or failed, 2 bad usage or configuration, 130 stopped by Ctrl-C. What a command
+needs is imported when it runs.
 """
 
 import argparse
@@ -17,12 +17,21 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # argparse has no public name for it
 
-DONE, WRONG, BAD_CONFIGURATION = 0, 1, 2
+DONE, WRONG, BAD_CONFIGURATION, STOPPED = 0, 1, 2, 130
 
 
 def main() -> None:
     """The entry point; ends the process with its exit code."""
-    sys.exit(run_command(sys.argv[1:]))
+    try:
+        code = run_command(sys.argv[1:])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = STOPPED
+    except BrokenPipeError:
+        # Who reads us has seen enough; the interpreter must not try to flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = WRONG
+    sys.exit(code)
 
 
 def run_command(arguments: list[str]) -> int:

@@ -85,10 +85,8 @@ class PortServer:
                             False,
                             f"{port} is given up, but its driver hangs: unplug the adapter and plug it in again",
                         )
-                    return (
-                        True,
-                        f"{port} is free for {seconds / 60:.0f} min; give it back before: laterne-gateway port take",
-                    )
+                    back = f"laterne-gateway port take {port}"
+                    return True, f"{port} is free for {seconds / 60:.0f} min; give it back before: {back}"
                 if do == "take":
                     if await bus.take_back():
                         return True, f"{port} is served again"

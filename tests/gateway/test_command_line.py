@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
@@ -162,6 +163,51 @@ async def test_check_says_what_is_good_and_what_is_wrong(
     assert ["not a roster key" in one for one in wrong] == [True, False, False]
     assert "plug the adapter in" in wrong[1]
     assert "does not answer" in wrong[2]
+
+
+@pytest.mark.parametrize("name", ["check", "status", "key"])
+async def test_who_reads_only_the_first_line_gets_no_traceback(
+    tmp_path: Path, mosquitto: Mosquitto, line_of: Callable[..., FakeLine], name: str
+) -> None:
+    board = FakeBoard()
+    gateway = GatewayProcess(tmp_path, [board], [line_of(board)], mosquitto)
+    seen_enough, out = os.pipe()
+    os.close(seen_enough)
+    arguments = [sys.executable, "-m", "laterne_gateway", name, "--config", str(gateway.config)]
+    async with asyncio.timeout(60):
+        process = await asyncio.create_subprocess_exec(*arguments, stdout=out, stderr=asyncio.subprocess.PIPE)
+        os.close(out)
+        _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert b"Traceback" not in errors
+    assert b"BrokenPipe" not in errors
+
+
+async def test_ctrl_c_while_a_broker_gives_no_answer_ends_check_without_a_traceback(
+    tmp_path: Path, mosquitto: Mosquitto, line_of: Callable[..., FakeLine]
+) -> None:
+    board = FakeBoard()
+    gateway = GatewayProcess(tmp_path, [board], [line_of(board)], mosquitto)
+    asked: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    silent = await asyncio.start_server(lambda reader, writer: asked.put_nowait(writer), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    gateway.config.write_text(gateway.config.read_text().replace(mosquitto.url, f"mqtt://127.0.0.1:{port}"))
+    arguments = ["-m", "laterne_gateway", "check", "--config", str(gateway.config)]
+    pipe = asyncio.subprocess.PIPE
+    async with asyncio.timeout(60):
+        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdout=pipe, stderr=pipe)
+        caller = await asked.get()
+        process.send_signal(signal.SIGINT)
+        _, errors = await process.communicate()
+        while True:  # check tries twice: whether anybody is there, and then in MQTT
+            caller.close()
+            await caller.wait_closed()
+            if asked.empty():
+                break
+            caller = asked.get_nowait()
+    silent.close()
+    assert process.returncode == 130
+    assert errors == b""
 
 
 async def test_a_gateway_s_key_is_made_once_readable_for_its_owner_only(
