@@ -1,6 +1,6 @@
 """Servers that tests run against: a real mosquitto on a free port of loopback, started and always ended.
 
-Used by tests/gateway and hil_tests. Without mosquitto a test is skipped and says so; where CI is set nothing is
+Without mosquitto a test is skipped and says so; where CI is set nothing is
 skipped.
 """
 

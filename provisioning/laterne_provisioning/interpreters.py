@@ -17,14 +17,8 @@ def note(log: audit.Log, board: str, interpreter: str) -> None:
 def newest(log: audit.Log) -> dict[str, str]:
     """The version of each board of which it is known."""
     found = {}
-    for line in log.read().split(b"\n"):
-        if b'"flash"' not in line:
-            continue
-        try:
-            record = audit.record_of(line)
-        except audit.NotARecord:
-            continue  # `laterne audit verify` judges the log
+    for record in log.of(FLASH):
         version = record.details.get("interpreter")
-        if record.act == FLASH and isinstance(version, str):
+        if isinstance(version, str):
             found[record.subject] = version
     return found

@@ -215,13 +215,9 @@ def signed(authority: Authority, release: Release, key: keys.SigningKey, again: 
 def newest(log: audit.Log) -> tuple[int, str] | None:
     """The highest sequence that the log tells of, and the release that has it."""
     found = []
-    for line in log.read().split(b"\n"):
-        try:
-            record = audit.record_of(line)
-        except audit.NotARecord:
-            continue  # `laterne audit verify` judges the log
+    for record in log.of(SIGN):
         sequence = record.details.get("sequence")
-        if record.act == SIGN and isinstance(sequence, int):
+        if isinstance(sequence, int):
             found.append((sequence, record.subject))
     return max(found, default=None)
 

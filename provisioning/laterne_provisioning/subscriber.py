@@ -1,4 +1,4 @@
-"""Reports from an MQTT 5 broker as they come, until told to stop.
+"""An MQTT 5 broker: how it is named and reached, and reports from it as they come, until told to stop.
 
 The broker keeps our session while we are away for less than SESSION_S, so that an outage loses nothing.
 """

@@ -1,4 +1,6 @@
-"""What the gateway's tests share: a real broker, and lines that are closed whatever happens."""
+"""What the gateway's tests share: a real broker and who listens there, a SensorThings server, and lines that are closed
+whatever happens.
+"""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path

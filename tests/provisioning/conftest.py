@@ -1,4 +1,4 @@
-"""An authority whose keys are not encrypted, and boards that are enrolled with it."""
+"""An authority whose keys are not encrypted, boards that are enrolled with it, a technician of its, and a broker."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.provisioning.campaign.conftest import make_release
 from tests.provisioning.campaign.fake_city import GATEWAY, OLD, PREFIX, FakeCity
+from tests.provisioning.campaign.releases import make_release
 from tests.provisioning.commands import LATERNE, WITHIN_S, Ended, killed_at, laterne
 from tests.provisioning.fake_board import FakeBoard
 from tests.servers import Mosquitto
