@@ -115,7 +115,8 @@ class View:
         for name, value in summary.items():
             if name == "campaigns":
                 continue
-            self._out.print(f"{name.replace('_', ' '):20} {value}", highlight=False)
+            said = ", ".join(f"{part} {one}" for part, one in value.items()) if isinstance(value, dict) else value
+            self._out.print(f"{name.replace('_', ' '):20} {said}", highlight=False)
         campaigns = summary.get("campaigns")
         for one in campaigns if isinstance(campaigns, list) else ():
             boards = ", ".join(f"{count} {state}" for state, count in one["boards"].items())

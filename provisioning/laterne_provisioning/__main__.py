@@ -27,17 +27,30 @@ class Part(NamedTuple):
     help: str
 
 
-PARTS = {
-    "verify": Part(
-        "verify",
-        "verify",
-        "Who signed what, and what is missing. Needs public data only; exit code 1 if anything is wrong.",
+PARTS = {  # as one comes to them: what a city does first comes first
+    "init": Part(
+        "authority_commands",
+        "init",
+        "A new authority: three roots of which two must sign, keys for enrolment, release, order and roster.",
     ),
+    "trust": Part("authority_commands", "trust_app", "The authority's public keys."),
+    "release": Part("release_commands", "app", "Code for boards: build it, sign it, see what it is."),
     "flash": Part(
         "flashing.commands",
         "flash",
         "Write a release onto the board on PORT, test and enrol it. If it is interrupted, give the same command again.",
     ),
+    "board": Part("boards", "app", "Enrol boards and see which there are."),
+    "grant": Part("grant_commands", "app", "Let technicians enrol boards away from the authority."),
+    "gateway": Part("gateway_commands", "gateway_app", "Say which gateways there are."),
+    "roster": Part("gateway_commands", "roster_app", "Tell gateways which boards they may serve."),
+    "campaign": Part("campaign.commands", "app", "Bring a release to boards in waves that halt by themselves."),
+    "verify": Part(
+        "verify",
+        "verify",
+        "Who signed what, and what is missing. Needs public data only; exit code 1 if anything is wrong.",
+    ),
+    "audit": Part("audit_commands", "app", "What operators and technicians have done with an authority."),
     "backup": Part(
         "backup_commands",
         "backup",
@@ -48,19 +61,6 @@ PARTS = {
         "restore",
         "Bring an authority back. What was done after the backup was made is not in it: see provisioning/README.md.",
     ),
-    "init": Part(
-        "authority_commands",
-        "init",
-        "A new authority: three roots of which two must sign, keys for enrolment, release, order and roster.",
-    ),
-    "board": Part("boards", "app", "Enrol boards and see which there are."),
-    "roster": Part("gateway_commands", "roster_app", "Tell gateways which boards they may serve."),
-    "trust": Part("authority_commands", "trust_app", "The authority's public keys."),
-    "gateway": Part("gateway_commands", "gateway_app", "Say which gateways there are."),
-    "grant": Part("grant_commands", "app", "Let technicians enrol boards away from the authority."),
-    "campaign": Part("campaign.commands", "app", "Bring a release to boards in waves that halt by themselves."),
-    "audit": Part("audit_commands", "app", "What operators and technicians have done with an authority."),
-    "release": Part("release_commands", "app", "Code for boards: build it, sign it, see what it is."),
 }
 
 

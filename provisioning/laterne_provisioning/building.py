@@ -58,7 +58,8 @@ def require_empty(directory: Path) -> None:
     """Raises UsageError: there is something in it, or it is none."""
     try:
         if directory.exists() and next(directory.iterdir(), None) is not None:
-            raise UsageError(f"{directory} is not empty: choose a new directory for the authority.")
+            there = ", there is an authority in it already" if (directory / "authority.toml").exists() else ""
+            raise UsageError(f"{directory} is not empty{there}: choose a new directory for the authority.")
     except NotADirectoryError as why:
         raise UsageError(f"{directory} is a file: choose a new directory for the authority.") from why
     except OSError as why:

@@ -174,8 +174,8 @@ def signing_key(authority: Authority, release: Release, kid: str | None, secrets
     places = [place for place in places if credential.kid(place.public) not in done]
     if not places:
         raise OperatorError(
-            f"The release keys of {authority.directory} have signed this release: take it to the next key's holder, "
-            "or see `laterne release verify`."
+            f"All release keys in {authority.directory} have signed this release: `laterne release verify` says "
+            "whether that is enough, or another key's holder must sign, too."
         )
     key = keys.SigningKey("release key", places[0].uri, places[0].public, authority.directory, secrets)
     key.log = authority.log

@@ -64,6 +64,7 @@ def test_all_is_well_with_a_good_board() -> None:
 CHANGES: list[tuple[dict[str, object], str, str]] = [
     ({"by_power": False, "uptime_ms": 60_000, "damaged": 0}, "power", LOOK),
     ({"by_power": False}, "power", OK),
+    ({"by_power": False, "boot": 1, "uptime_ms": 60_000, "damaged": 0}, "power", OK),
     ({"slot": "r"}, "release", BROKEN),
     ({"is_tried": True}, "release", LOOK),
     ({"is_enrolled": False}, "REPL", LOOK),

@@ -66,6 +66,13 @@ def test_a_directory_that_is_not_empty_is_left_as_it_is(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
 
 
+def test_the_same_command_again_says_that_there_is_an_authority_and_leaves_it(tmp_path: Path) -> None:
+    laterne("init", tmp_path / "a", "--no-passphrase")
+    made = {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()}
+    assert "there is an authority in it already" in laterne("init", tmp_path / "a", "--no-passphrase", code=2).err
+    assert {path: path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file()} == made
+
+
 def test_an_empty_directory_will_do(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     laterne("init", tmp_path / "empty", "--no-passphrase")

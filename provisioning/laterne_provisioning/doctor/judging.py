@@ -137,6 +137,8 @@ def _power(state: State) -> Finding:
     since = f"start {state.boot}, {_span(state.uptime_ms)} ago"
     if state.by_power:
         return Finding("power", OK, f"{since}, when it got power")
+    if state.boot == 1:
+        return Finding("power", OK, f"{since}, its first, as whoever flashed it began it")
     if state.uptime_ms < YOUNG_MS and state.is_enrolled:
         return Finding(
             "power",
