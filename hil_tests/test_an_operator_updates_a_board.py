@@ -120,3 +120,26 @@ async def test_a_board_whose_memory_lies_in_pieces_starts_anew_and_goes_on_with_
         await asker.wait_for_reports(1)
     await board.power_off()
     assert_whole(board, release)
+
+
+async def test_a_board_whose_memory_never_suffices_starts_anew_once_and_goes_on_reporting(
+    emulated_boards: "Benches",
+) -> None:
+    old, files = running(SETTINGS)
+    release = next_release(old)
+    bench = await emulated_boards(files=files, paced=False)
+    async with in_a_post(bench) as (board, asker, operator):
+        await board.power_off()
+        always = NO_MEMORY.replace(b"!= machine.PWRON_RESET", b"< 0")
+        image.write(board.flash.image, {"a/laterne_firmware/installer.py": always})
+        await board.power_on()
+        await board.usb.wait_for_print("start 3")
+        lives, asker.session = len(board.lives), None
+        sender = Sender(asker, release, release.signed_by(asker.authority.release_key))
+        assert (await told_to_stage(operator, sender)).outcome == receipt.DONE
+        await sender.until(lambda _: len(board.lives) > lives)
+        asker.session = None
+        while board.usb.printed().count("no memory to install") < 40:  # 16 were enough for that start
+            await sender.step()
+        assert (len(board.lives), "starts anew" in board.usb.printed()) == (lives + 1, False)
+        await asker.wait_for_reports(1)
