@@ -15,7 +15,7 @@ from laterne_protocol.errors import WireError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
 
 def describe(kind: str, data: bytes, more: "dict[str, object]") -> "dict[str, object]":
@@ -62,6 +62,16 @@ def _object(value: object, again: bytes, data: bytes) -> "dict[str, object]":
     return described
 
 
+def _payload(module: str, reader: str) -> "Callable[[bytes, dict[str, object]], dict[str, object]]":
+    """Of what is signed: a module and its function that reads a payload."""
+
+    def read(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
+        found = getattr(__import__("laterne_protocol." + module, None, None, (reader,)), reader)(data)
+        return _object(found, found.to_payload(), data)
+
+    return read
+
+
 def _cbor(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     value = cbor.decode(data, 65536, tuple(more.get("tags", ())))
     return {"value": notation(value), "again": cbor.encode(value) == data}
@@ -100,41 +110,6 @@ def _report(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     return described
 
 
-def _credential(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
-    from laterne_protocol import credential
-
-    found = credential.credential_of(data)
-    return _object(found, found.to_payload(), data)
-
-
-def _possession(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
-    from laterne_protocol import credential
-
-    found = credential.possession_of(data)
-    return _object(found, found.to_payload(), data)
-
-
-def _gateway(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
-    from laterne_protocol import gateway_credential
-
-    found = gateway_credential.gateway_credential_of(data)
-    return _object(found, found.to_payload(), data)
-
-
-def _order(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
-    from laterne_protocol import order
-
-    found = order.order_of(data)
-    return _object(found, found.to_payload(), data)
-
-
-def _receipt(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
-    from laterne_protocol import receipt
-
-    found = receipt.receipt_of(data)
-    return _object(found, found.to_payload(), data)
-
-
 def _grant(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     from laterne_protocol import grant
 
@@ -154,13 +129,6 @@ def _roster(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
     described = _object(found, found.to_payload(), data)
     described["digest"] = roster.digest(data).hex()
     return described
-
-
-def _trust(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
-    from laterne_protocol import trust
-
-    found = trust.trust_payload_of(data)
-    return _object(found, found.to_payload(), data)
 
 
 def _trust_file(data: bytes, more: "dict[str, object]") -> "dict[str, object]":
@@ -258,14 +226,14 @@ READERS = {
     "frames": _frames,
     "message": _message,
     "report": _report,
-    "credential": _credential,
-    "possession": _possession,
-    "gateway": _gateway,
-    "order": _order,
-    "receipt": _receipt,
+    "credential": _payload("credential", "credential_of"),
+    "possession": _payload("credential", "possession_of"),
+    "gateway": _payload("gateway_credential", "gateway_credential_of"),
+    "order": _payload("order", "order_of"),
+    "receipt": _payload("receipt", "receipt_of"),
     "grant": _grant,
     "roster": _roster,
-    "trust": _trust,
+    "trust": _payload("trust", "trust_payload_of"),
     "trust file": _trust_file,
     "trust bundle": _bundle,
     "sign1": _sign1,

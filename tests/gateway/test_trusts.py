@@ -1,6 +1,7 @@
 """Boards follow the authority's signed rotations: what the gateway keeps, whom it tells what, who it is meanwhile."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -36,15 +37,20 @@ class Rotating(FakeAuthority):
         return self.files[version]
 
 
-def rotating(gateway: Parts, board: FakeBoard) -> Rotating:
-    """From now on the gateway's and the board's authority is one that rotates; must be called before the first load."""
+@contextlib.asynccontextmanager
+async def rotating(directory: Path, board: FakeBoard) -> AsyncIterator[tuple[Parts, Rotating]]:
+    """A gateway's parts for this board, and the authority of both: one that rotates."""
     made = Rotating()
-    gateway.authority = made
-    gateway.trust_file.write_bytes(made.files[1])
-    board.sessions.trust = made.trust(1)
-    board.sessions.bucket = Bucket(100.0)  # here restarts and rotations come within a second
-    sign(gateway, board, 1)
-    return made
+
+    def begin(gateway: Parts, board: FakeBoard) -> None:
+        gateway.authority = made
+        gateway.trust_file.write_bytes(made.files[1])
+        board.sessions.trust = made.trust(1)
+        board.sessions.bucket = Bucket(100.0)  # here restarts and rotations come within a second
+        sign(gateway, board, 1)
+
+    async with parts(directory, board, before=begin) as gateway:
+        yield gateway, made
 
 
 def sign(gateway: Parts, board: FakeBoard, version: int) -> None:
@@ -70,11 +76,9 @@ async def test_a_board_follows_a_rotation_of_roots_and_roster_key_and_no_report_
 ) -> None:
     board = FakeBoard()
     board.close_reports(2)
-    async with parts(tmp_path, board, before=rotating) as gateway, gateway.asking(line_of(board)):
+    async with rotating(tmp_path, board) as (gateway, made), gateway.asking(line_of(board)):
         await board.forgets(2)
         assert followed(gateway, board, 1)
-        made = gateway.authority
-        assert isinstance(made, Rotating)
         gateway.trust_file.write_bytes(made.rotate(roots=1, roster=True))
         sign(gateway, board, 2)
         await gateway.reload()
@@ -96,9 +100,7 @@ async def test_a_trust_is_told_once_and_nothing_else_is_asked_while_the_board_ju
     board = FakeBoard()
     board.sessions.judging = 9
     line = line_of(board)
-    async with parts(tmp_path, board, before=rotating) as gateway:
-        made = gateway.authority
-        assert isinstance(made, Rotating)
+    async with rotating(tmp_path, board) as (gateway, made):
         async with gateway.asking(line):
             await until(lambda: followed(gateway, board, 1))
             gateway.trust_file.write_bytes(made.rotate())
@@ -125,9 +127,7 @@ async def test_a_board_that_was_away_follows_version_by_version_where_the_roots_
 ) -> None:
     board = FakeBoard()
     line = line_of(board)
-    async with parts(tmp_path, board, before=rotating) as gateway:
-        made = gateway.authority
-        assert isinstance(made, Rotating)
+    async with rotating(tmp_path, board) as (gateway, made):
         async with gateway.asking(line):
             await until(lambda: followed(gateway, board, 1))
         # Meanwhile the board has no power. New are: in 2 two roots, 3 the roster key, 4 two roots, 5 the roster key.
@@ -149,24 +149,21 @@ async def test_without_the_new_credential_no_board_is_told_a_trust_that_would_le
     tmp_path: Path, line_of: MakeLine
 ) -> None:
     board = FakeBoard()
-    async with parts(tmp_path, board, before=rotating) as gateway:
-        made = gateway.authority
-        assert isinstance(made, Rotating)
-        async with gateway.asking(line_of(board)):
-            await until(lambda: followed(gateway, board, 1))
-            gateway.trust_file.write_bytes(made.rotate(roster=True))
-            gateway.roster_file.write_bytes(made.roster_file([board.entry()], 2))
-            await gateway.reload()
-            board.restart()  # so that it says once more what it holds
-            board.close_reports(2)
-            await board.forgets(2)
-            assert followed(gateway, board, 1)
-            assert board.sessions.counts["trusts taken"] == 0
-            assert "laterne gateway enrol" in str(gateway.health.snapshot()["gateway"]["alarms"])
-            sign_credential(gateway, 2)
-            await gateway.reload()
-            await until(lambda: followed(gateway, board, 2))
-            assert gateway.health.snapshot()["gateway"]["alarms"] == []
+    async with rotating(tmp_path, board) as (gateway, made), gateway.asking(line_of(board)):
+        await until(lambda: followed(gateway, board, 1))
+        gateway.trust_file.write_bytes(made.rotate(roster=True))
+        gateway.roster_file.write_bytes(made.roster_file([board.entry()], 2))
+        await gateway.reload()
+        board.restart()  # so that it says once more what it holds
+        board.close_reports(2)
+        await board.forgets(2)
+        assert followed(gateway, board, 1)
+        assert board.sessions.counts["trusts taken"] == 0
+        assert "laterne gateway enrol" in str(gateway.health.snapshot()["gateway"]["alarms"])
+        sign_credential(gateway, 2)
+        await gateway.reload()
+        await until(lambda: followed(gateway, board, 2))
+        assert gateway.health.snapshot()["gateway"]["alarms"] == []
 
 
 @pytest.mark.parametrize("missing", ["roster", "credential", "both"])
@@ -175,9 +172,7 @@ async def test_a_gateway_that_has_only_the_new_trust_starts_again_and_serves_its
 ) -> None:
     """Files come one after the other, and the power may fail in between: what was in force goes on."""
     board = FakeBoard()
-    async with parts(tmp_path, board, before=rotating) as gateway:
-        made = gateway.authority
-        assert isinstance(made, Rotating)
+    async with rotating(tmp_path, board) as (gateway, made):
         gateway.trust_file.write_bytes(made.rotate(roster=True))
         if missing == "roster":
             sign_credential(gateway, 2)
@@ -200,9 +195,7 @@ async def test_a_gateway_that_has_only_the_new_trust_starts_again_and_serves_its
 
 async def test_after_a_rotation_the_former_roster_key_signs_no_new_roster(tmp_path: Path) -> None:
     board, guest = FakeBoard("LE-1"), FakeBoard("LE-2")
-    async with parts(tmp_path, board, before=rotating) as gateway:
-        made = gateway.authority
-        assert isinstance(made, Rotating)
+    async with rotating(tmp_path, board) as (gateway, made):
         thief = made.roster_key
         gateway.trust_file.write_bytes(made.rotate(roster=True))
         gateway.roster_file.write_bytes(made.roster_file([board.entry(), guest.entry()], 7, key=thief))
@@ -216,9 +209,7 @@ async def test_after_a_rotation_the_former_roster_key_signs_no_new_roster(tmp_pa
 
 async def test_versions_that_the_gateway_missed_are_taken_from_the_files_beside_the_newest(tmp_path: Path) -> None:
     board = FakeBoard()
-    async with parts(tmp_path, board, before=rotating) as gateway:
-        made = gateway.authority
-        assert isinstance(made, Rotating)
+    async with rotating(tmp_path, board) as (gateway, made):
         for roots in (2, 0, 2):
             gateway.trust_file.write_bytes(made.rotate(roots=roots))
         problem = await gateway.roster.reload()
@@ -236,7 +227,7 @@ async def test_versions_that_the_gateway_missed_are_taken_from_the_files_beside_
 
 
 async def test_what_boards_say_of_their_trust_is_counted_and_what_cannot_be_is_an_alarm(tmp_path: Path) -> None:
-    async with parts(tmp_path, FakeBoard(), before=rotating) as gateway:
+    async with rotating(tmp_path, FakeBoard()) as (gateway, _):
         trusts = gateway.trusts
         ours = trust.digest(trusts.newest.to_payload())
         for board, held, sentence in (
@@ -258,9 +249,7 @@ async def test_a_board_that_refuses_a_trust_is_left_alone_and_alarmed(tmp_path: 
     line = line_of(board)
     told = 0
 
-    async with parts(tmp_path, board, before=rotating) as gateway:
-        made = gateway.authority
-        assert isinstance(made, Rotating)
+    async with rotating(tmp_path, board) as (gateway, made):
         answer = board.answer
 
         def refuse(question: "messages.Message") -> bytes | None:
@@ -289,9 +278,7 @@ async def test_a_credential_of_the_former_roster_key_serves_a_board_until_it_has
 ) -> None:
     """The thief of the former roster key makes himself a credential: only who has not followed believes it."""
     board = FakeBoard()
-    async with parts(tmp_path, board, before=rotating) as gateway:
-        made = gateway.authority
-        assert isinstance(made, Rotating)
+    async with rotating(tmp_path, board) as (gateway, made):
         thief, stolen = Key(), made.roster_key
         gateway.trust_file.write_bytes(made.rotate(roster=True))
         sign(gateway, board, 2)
@@ -306,7 +293,7 @@ async def test_a_credential_of_the_former_roster_key_serves_a_board_until_it_has
 
 
 async def test_a_database_of_another_key_or_authority_brings_no_credential_back(tmp_path: Path) -> None:
-    async with parts(tmp_path, FakeBoard(), before=rotating) as gateway:
+    async with rotating(tmp_path, FakeBoard()) as (gateway, _):
         (gateway.directory / "gateway.cbor").unlink()
         assert len((await gateway.identity()).introductions) == 1, "the kept one"
         gateway.settings.key.write_bytes(Key().pem())
@@ -315,9 +302,7 @@ async def test_a_database_of_another_key_or_authority_brings_no_credential_back(
 
 
 async def test_a_trust_that_cannot_be_stored_is_not_followed_yet(tmp_path: Path) -> None:
-    async with parts(tmp_path, FakeBoard(), before=rotating) as gateway:
-        made = gateway.authority
-        assert isinstance(made, Rotating)
+    async with rotating(tmp_path, FakeBoard()) as (gateway, made):
         await gateway.buffer._writer.write(lambda db, _: db.execute("pragma max_page_count = 1"))
         problem = None
         while problem is None:  # one after the other, until there is no page left
