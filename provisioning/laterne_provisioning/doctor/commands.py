@@ -47,7 +47,7 @@ def doctor(
         with Console(port) as console:
             has_repl = console.gives_prompt()
             if not has_repl:
-                say(f"Listening to {port}")
+                say(f"Listening to {port}, {HEARD_WITHIN_S:.0f} s at most")
                 states = _heard(console)
         if states and (states[-1].is_enrolled or given is None):
             findings = judging.of_states(states, time.time_ns() // 1_000_000)

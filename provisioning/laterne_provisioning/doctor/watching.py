@@ -72,7 +72,7 @@ class Watched:
     def _head(self) -> str:
         state = self.last
         if state is None:
-            return "waiting for the board's state, which it prints every five seconds"
+            return "waiting for the board's state, one each five seconds; why none comes, says laterne board doctor"
         asked = "never" if state.asked_ms is None else f"{state.asked_ms / 1000:.1f} s ago"
         return (
             f"{state.board}   release {state.release}, slot {state.slot}   start {state.boot}, up "
