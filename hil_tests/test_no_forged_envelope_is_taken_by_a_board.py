@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches, FaultSweeps
 
 MAIN = "firmware_for_tests/judging_envelopes.py"
-HEAP_BYTES = 336 * 1024  # names are not shortened here, and all of it stays loaded
+HEAP_BYTES = 336 * 1024  # names are not shortened here
 SETTINGS = {"report_s": 3600, "sample_ms": 3600000}
 WITHIN_S = 20.0  # a bound for what would hang
 AT_ONCE = 200  # in one life of a board
