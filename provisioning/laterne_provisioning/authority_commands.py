@@ -57,7 +57,8 @@ def init(
         output.print_json({"directory": str(made.directory), "name": made.name, "keys": _key_documents(made)})
         return
     typer.echo(f"The authority {made.name} is in {made.directory}.")
-    typer.echo(f"Public: {authorities.TRUST_FILE}. Secret: {authorities.KEYS}/. Take the roots away to a safe place.")
+    typer.echo(f"Public: {authorities.TRUST_FILE}. Secret: {authorities.KEYS}/.")
+    typer.echo("Take the root keys away to safe places: only `laterne trust rotate` needs them.")
 
 
 @trust_app.command("export")

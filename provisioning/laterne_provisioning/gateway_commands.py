@@ -44,7 +44,8 @@ def roster_export(
             }
         )
         return
-    typer.echo(f"Roster {issued.version} of {gateway} with {len(issued.boards)} boards is in {out}.")
+    boards = "1 board" if len(issued.boards) == 1 else f"{len(issued.boards)} boards"
+    typer.echo(f"Roster {issued.version} of {gateway} with {boards} is in {out}.")
 
 
 @gateway_app.command("enrol")
