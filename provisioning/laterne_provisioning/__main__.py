@@ -42,7 +42,7 @@ PARTS = {  # as one comes to them: what a city does first comes first
     ),
     "board": Part("boards", "app", "Enrol boards and see which there are."),
     "grant": Part("grant_commands", "app", "Let technicians enrol boards away from the authority."),
-    "gateway": Part("gateway_commands", "gateway_app", "Say which gateways there are."),
+    "gateway": Part("gateway_commands", "gateway_app", "Say who a gateway is, so that boards speak with it."),
     "roster": Part("gateway_commands", "roster_app", "Tell gateways which boards they may serve."),
     "campaign": Part("campaign.commands", "app", "Bring a release to boards in waves that halt by themselves."),
     "verify": Part(

@@ -13,7 +13,7 @@ from laterne_provisioning import gateways, keys, out_file, output, roster
 from laterne_provisioning.options import AuthorityOption, JsonOption, PassphraseOption, PinOption
 
 roster_app = typer.Typer(no_args_is_help=True, help="Tell gateways which boards they may serve.")
-gateway_app = typer.Typer(no_args_is_help=True, help="Say which gateways there are.")
+gateway_app = typer.Typer(no_args_is_help=True, help="Say who a gateway is, so that boards speak with it.")
 
 
 @roster_app.command("export")
