@@ -22,7 +22,7 @@ async def test_parts_that_are_not_wanted_cost_a_board_nothing(emulated_boards: "
         envelope = SMALL.signed_by(victim.authority.release_key)
         sender = victim.sender(envelope)
         assert (await told_to_stage(victim.operator, sender)).outcome == receipt.DONE
-        assert (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 1024, 0)
+        assert (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 1024, 0, 10, 0)
         count = victim.operations
         data = messages.Data
         for number in range(3):  # endless, but for this test's end
@@ -39,7 +39,7 @@ async def test_parts_that_are_not_wanted_cost_a_board_nothing(emulated_boards: "
                 data(number, ENVELOPE, 0, 299, 0, 300, 30, bytes(30)),  # or of something shorter
             ):
                 await sender.data(wrong)
-        assert (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 1024, 30)
+        assert (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 1024, 30, 10, 0)
         for offset in range(0, len(envelope), 7):  # slowly
             part = envelope[offset : offset + 7]
             await sender.data(data(0, ENVELOPE, 0, len(envelope), 0, len(envelope), offset, part))
@@ -53,7 +53,7 @@ async def test_a_gateway_that_drops_or_delays_a_release_costs_no_reading(emulate
     async with attacked(emulated_boards, settings={**SETTINGS, "report_s": 5, "sample_ms": 200}) as victim:
         sender = victim.sender(SMALL.signed_by(victim.authority.release_key))
         assert (await told_to_stage(victim.operator, sender)).outcome == receipt.DONE
-        assert (await sender.ask()).wanted == (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 1024, 0)
+        assert (await sender.ask()).wanted == (await sender.ask()).wanted == (SMALL.digest, ENVELOPE, 0, 1024, 0, 10, 0)
         await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (3, 8184))
         await sender.send(3, 8184, 0, SMALL.item(3)[8184:12000], most=100)
         await victim.asker.wait_for_reports(1)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.firmware.release_end import SignedRelease, zlib_of
+from tests.firmware.release_end import SignedRelease
 from tests.fuzz import mutate
 from tests.gateway.fake_authority import Key
 
@@ -20,7 +20,7 @@ from laterne_emulator import image, slots
 from laterne_emulator.board import EmulatedBoard
 from laterne_gateway import patches
 from laterne_protocol import cbor, manifest, release_index
-from laterne_protocol.update_messages import PATCH, RAW, ZLIB, ZLIB_PATCH
+from laterne_protocol.update_messages import DEFLATED, DEFLATED_PATCH, PATCH, RAW
 
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches, FaultSweeps
@@ -139,13 +139,14 @@ def raw(data: bytes) -> bytes:
     return bytes([RAW]) + data
 
 
-def inflating(encoding: int, data: bytes, window_bits: int = 10) -> bytes:
-    return bytes([encoding]) + zlib_of(data, window_bits)
+def inflating(encoding: int, data: bytes, window_bits: int = 10, before: bytes = b"") -> bytes:
+    return bytes([encoding]) + patches.deflated(data, window_bits, before)
 
 
-def with_dictionary(data: bytes) -> bytes:
-    made = zlib.compressobj(9, zlib.DEFLATED, 10, zdict=b"a dictionary")
-    return bytes([ZLIB]) + made.compress(data) + made.flush()
+def ending(data: bytes, before: bytes = b"") -> bytes:
+    """With a last block, behind which nothing can go on."""
+    made = zlib.compressobj(9, zlib.DEFLATED, -12, zdict=before) if before else zlib.compressobj(9, zlib.DEFLATED, -12)
+    return bytes([DEFLATED]) + made.compress(data) + made.flush()
 
 
 def varint(value: int) -> bytes:
@@ -177,16 +178,17 @@ CONTENTS = {
     "a byte too few": instead(raw(GOOD[: BLOCK_BYTES - 1])),
     "a size that is too small": instead(raw(b"abc"), of=b"abc", size=2),
     "a size that is too large": instead(raw(b"abc"), of=b"abc", size=4),
-    "a megabyte of zeros": instead(inflating(ZLIB, bytes(1 << 20))),
-    "a byte more than the block": instead(inflating(ZLIB, GOOD[: BLOCK_BYTES + 1])),
-    "a byte less than the block": instead(inflating(ZLIB, GOOD[: BLOCK_BYTES - 1])),
-    "a window of 32 KiB": instead(inflating(ZLIB, GOOD[:BLOCK_BYTES], 15)),
-    "a dictionary that nobody has": instead(with_dictionary(GOOD[:BLOCK_BYTES])),
-    "half a stream": instead(inflating(ZLIB, GOOD[:BLOCK_BYTES])[:-20]),
-    "no stream": instead(bytes([ZLIB]) + b"\x28\x15" + b"\xff" * 300),
+    "a megabyte of zeros": instead(inflating(DEFLATED, bytes(1 << 20))),
+    "a byte less than the block": instead(inflating(DEFLATED, GOOD[: BLOCK_BYTES - 1])),
+    "half a code": instead(inflating(DEFLATED, GOOD[:BLOCK_BYTES])[:-20]),
+    "no code": instead(bytes([DEFLATED]) + b"\xff" * 300),
+    "an end before the end": instead(ending(GOOD[: BLOCK_BYTES - 1])),
+    "500 bytes more than the block": instead(inflating(DEFLATED, GOOD[: BLOCK_BYTES + 500])),
+    "more behind the block": instead(inflating(DEFLATED, GOOD[:BLOCK_BYTES]) + bytes(9)),
+    "content before it that nobody has": instead(inflating(DEFLATED, GOOD[:BLOCK_BYTES], 12, GOOD[:BLOCK_BYTES])),
     "a patch that copies a block too much": instead(bytes([PATCH]) + copies(2)),
-    "a patch that copies for ever": instead(inflating(ZLIB_PATCH, copies(5000))),
-    "a patch of a megabyte": instead(inflating(ZLIB_PATCH, varint(1 << 20) + bytes(1 << 19))),
+    "a patch that copies for ever": instead(inflating(DEFLATED_PATCH, copies(5000))),
+    "a patch of a megabyte": instead(inflating(DEFLATED_PATCH, varint(1 << 20) + bytes(1 << 19))),
     "a copy from behind the base": instead(bytes([PATCH]) + varint(3) + varint(1 << 20)),
     "a copy from before the base": instead(bytes([PATCH]) + varint(3) + varint(1)),
     "a copy beyond the end of the base": instead(
@@ -250,16 +252,25 @@ async def test_a_file_that_never_has_its_digest_makes_no_slot(emulated_boards: "
     assert after == before
 
 
-async def test_the_same_release_without_the_lie_is_installed(emulated_boards: "Benches") -> None:
+HONEST_BLOCKS = {
+    "a patch, and as it is": (best(GOOD, BASE), raw(GOOD[BLOCK_BYTES:])),
+    "a block that goes on with the other": (
+        inflating(DEFLATED, GOOD[:BLOCK_BYTES], 12),
+        inflating(DEFLATED, GOOD[BLOCK_BYTES:], 12, GOOD[:BLOCK_BYTES]),
+    ),
+    "an end where the release ends": (
+        inflating(DEFLATED, GOOD[:BLOCK_BYTES], 12),
+        ending(GOOD[BLOCK_BYTES:], GOOD[:BLOCK_BYTES]),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HONEST_BLOCKS)
+async def test_the_same_release_without_the_lie_is_installed(emulated_boards: "Benches", how: str) -> None:
     """Else the tests above would fail for another reason than they say."""
-    good = Attack(
-        HONEST,
-        WHOLE,
-        {
-            (2, 0): sized(BLOCK_BYTES, best(GOOD, BASE)),
-            (2, BLOCK_BYTES): sized(len(GOOD) - BLOCK_BYTES, raw(GOOD[BLOCK_BYTES:])),
-        },
-    )
+    first, second = HONEST_BLOCKS[how]
+    codes = {(2, 0): sized(BLOCK_BYTES, first), (2, BLOCK_BYTES): sized(len(GOOD) - BLOCK_BYTES, second)}
+    good = Attack(HONEST, WHOLE, codes)
     _, after = await installed(emulated_boards, good)
     assert (after["/b/M"], after[f"/b/{PATH}"]) == (HONEST, GOOD)
 

@@ -13,6 +13,7 @@ from laterne_protocol.update_messages import IDLE, RECEIVING, STAGED, TRIAL
 if TYPE_CHECKING:
     from laterne_emulator.pytest_plugin import Benches
 
+ROOMY_BYTES = 256 * 1024
 SETTINGS = {"report_s": 5, "sample_ms": 500}
 CHANGED = "laterne_firmware/clock.mpy"
 NEW = {"laterne_firmware/extra.mpy": bytes(range(256)) * 80, "laterne_firmware/none.mpy": b""}
@@ -33,7 +34,7 @@ async def test_a_release_is_staged_tried_and_confirmed_while_readings_go_on(emul
         assert (before.phase, before.running, before.sequence, before.wanted) == (IDLE, old.digest, 1, None)
         assert (await told_to_stage(operator, sender)).outcome == receipt.DONE
         first = await sender.ask()
-        assert (first.phase, first.wanted, first.credit) == (RECEIVING, (release.digest, 0, 0, 1024, 0), 1024)
+        assert (first.phase, first.wanted, first.credit) == (RECEIVING, (release.digest, 0, 0, 1024, 0, 10, 0), 1024)
         assert first.nonce != before.nonce
         done = await sender.send_all()
         assert (done.phase, done.staged, done.result) == (STAGED, release.digest, None)
@@ -64,6 +65,21 @@ async def test_a_release_is_staged_tried_and_confirmed_while_readings_go_on(emul
     assert record is not None
     assert (record.active, record.trial, record.floor, record.confirmed) == ("b", None, 2, ("a", "b"))
     assert image.read(board.flash.image, "stage.0") is None
+
+
+async def test_a_board_with_memory_takes_blocks_that_go_on_with_each_other(emulated_boards: "Benches") -> None:
+    old, files = running(SETTINGS)
+    last = {"laterne_protocol/zz.mpy": bytes(range(256)) * 4}  # behind files which the board copies
+    release = SignedRelease({**old.files, **NEW, **last, CHANGED: old.files[CHANGED] + b"\0"}, "0.2.0", sequence=2)
+    bench = await emulated_boards(files=files, paced=False, heap_bytes=ROOMY_BYTES)
+    async with in_a_post(bench) as (board, asker, operator):
+        sender = Sender(asker, release, release.signed_by(asker.authority.release_key), old)
+        assert (await told_to_stage(operator, sender)).outcome == receipt.DONE
+        assert (await sender.send_all()).staged == release.digest
+        # Of the new file, 20,480 bytes, three blocks. With a patch no block goes on, nor with what does not follow it.
+        assert sender.windows == [(12, 0), (12, 4096), (12, 4096), (12, 0)]
+    await board.power_off()
+    assert_whole(board, release)
 
 
 async def test_a_release_is_fetched_on_after_the_power_was_off_and_after_the_gateway_was(

@@ -157,8 +157,8 @@ VARIANTS = {
         (
             (
                 "installer",
-                "    while (yield from _pass(folder, running, name, tries)):\n        tries -= 1\n",
-                "    yield from _pass(folder, running, name, tries)\n",
+                "    while (yield from _pass(folder, running, name, tries, bits)):\n        tries -= 1\n",
+                "    yield from _pass(folder, running, name, tries, bits)\n",
             ),
         ),
         rots=True,

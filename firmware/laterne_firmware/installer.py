@@ -27,7 +27,7 @@ from laterne_firmware.memory import unload
 from laterne_firmware.store import exists, free_blocks, make_directory, replace
 from laterne_protocol import cbor
 from laterne_protocol.errors import WireError
-from laterne_protocol.update_messages import FIRST_FILE, MAX_BLOCK_BYTES
+from laterne_protocol.update_messages import FIRST_FILE, LEAST_WINDOW_BITS, MAX_BLOCK_BYTES
 from laterne_protocol.update_messages import INDEX as INDEX_ITEM
 
 TYPE_CHECKING = False
@@ -38,9 +38,10 @@ if TYPE_CHECKING:
     from laterne_firmware.unpacking import Block
     from laterne_protocol.release_index import Head
 
-    # Yields None after a piece of work, or (item, start, most) when it wants a block of at most so much content that
-    # begins there, and is to be sent its encoding, the chunks in which its code lies, the length of that, and its size.
-    Wanted = tuple[int, int, int]
+    # Yields None after a piece of work, or (item, start, most, window, behind) when it wants a block of at most so much
+    # content that begins there, and is to be sent its encoding, the chunks in which its code lies, the length of that,
+    # and its size. window, behind: of its decoder, in bits, and how much of the content before is in it.
+    Wanted = tuple[int, int, int, int, int]
     Sent = tuple[int, list[bytearray], int, int]
     Steps = Generator["Wanted | None", "Sent | None", "int"]
     Work = Generator["Wanted | None", "Sent | None", None]
@@ -66,16 +67,17 @@ class Refused(Exception):
 
 
 def install(
-    folder: str, running: str, envelope: bytes, index: bytes, size: int, log: "Callable[[str], None]"
+    folder: str, running: str, envelope: bytes, index: bytes, size: int, log: "Callable[[str], None]", bits: int
 ) -> "Steps":
     """0 when the slot in `folder` is whole, or why it will not be.
 
     running: folder of the release that runs, whose files are copied and patched. envelope: verified, severed. index:
-    SHA-256 of the index. size: of the index, bytes.
+    SHA-256 of the index. size: of the index, bytes. bits: of the decoder's window; the least: it has no memory between
+    two blocks.
     """
     try:
         if not (yield from _is_whole(folder, index)):
-            yield from _write(folder, running, envelope, index, size)
+            yield from _write(folder, running, envelope, index, size, bits)
         elif not _holds(folder + "/E", envelope):
             # The same files under another sequence: M is there and good, and E says whose they are from now on.
             replace(folder + "/E", envelope)
@@ -103,7 +105,7 @@ def _is_whole(folder: str, index: bytes) -> "Answer":
     return not (yield from steps)  # type: ignore[misc]  # it is sent nothing
 
 
-def _write(folder: str, running: str, envelope: bytes, index: bytes, size: int) -> "Work":
+def _write(folder: str, running: str, envelope: bytes, index: bytes, size: int, bits: int) -> "Work":
     make_directory(folder)
     name = folder + "/M.n"
     yield from _fetch_index(name, running, index, size)
@@ -118,7 +120,7 @@ def _write(folder: str, running: str, envelope: bytes, index: bytes, size: int) 
     yield
     yield from _clear(folder, "", name)
     tries = _TRIES
-    while (yield from _pass(folder, running, name, tries)):
+    while (yield from _pass(folder, running, name, tries, bits)):
         tries -= 1
     if not (yield from _has(name, size, index)):
         raise Refused(FLASH_REFUSES)
@@ -129,7 +131,7 @@ def _fetch_index(name: str, running: str, index: bytes, size: int) -> "Work":
     for _ in range(_TRIES):
         if (yield from _has(name, size, index)):
             return
-        yield from _receive(name, INDEX_ITEM, size, running + "/M", _Source())
+        yield from _receive(name, INDEX_ITEM, size, running + "/M", _Source(LEAST_WINDOW_BITS))
     if not (yield from _has(name, size, index)):
         raise Refused(BAD_INDEX)
 
@@ -223,10 +225,10 @@ def _clear(folder: str, below: str, index: str) -> "Answer":
     return empty and found == len(names)
 
 
-def _pass(folder: str, running: str, index: str, tries: int) -> "Answer":
+def _pass(folder: str, running: str, index: str, tries: int, bits: int) -> "Answer":
     # Whether there was something to do. All of it is read from flash: what was written in the pass before, too.
     done = False
-    source = _Source()
+    source = _Source(bits)
     reading = open(index, "rb")  # closed while a file comes: an open one takes more than a kilobyte
     try:
         count = _count(reading.read)
@@ -239,6 +241,8 @@ def _pass(folder: str, running: str, index: str, tries: int) -> "Answer":
             else:
                 source.is_open = True
                 found = yield from _where(folder, running, path, size, digest)
+            if found != _NOWHERE:
+                source.block = None  # what comes next does not follow what came
             if found == _WHOLE:
                 continue
             done = True
@@ -261,13 +265,14 @@ def _pass(folder: str, running: str, index: str, tries: int) -> "Answer":
 
 
 class _Source:
-    """What comes over the line. block: the one under way, or None.
+    """What comes over the line. block: the one under way, or the last one, if the next may go on with it, or None.
 
     files, bytes: behind the file that comes, in a row, of which it is known that they have to come, too. at: behind
-    these in the index. is_open: whether there may be more of them.
+    these in the index. is_open: whether there may be more of them. bits: as of install().
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
         self.block: "Block | None" = None
         self.files = self.bytes = self.at = 0
         self.is_open = True
@@ -338,12 +343,15 @@ def _receive(path: str, item: int, size: int, base: str, source: _Source) -> "Wo
         start = 0
         while start < size:
             sent = None
-            if source.block is None:
-                sent = yield item, start, min(MAX_BLOCK_BYTES, size - start + source.bytes)
+            block = source.block
+            if block is None or not block.left:
+                most = min(MAX_BLOCK_BYTES, size - start + source.bytes)
+                sent = yield item, start, most, source.bits, min(1 << source.bits, block.held if block else 0)
             try:
-                if sent is not None:
-                    source.block = Block(*sent)
-                    sent = None
+                if sent is not None and not (block and block.goes_on(*sent)):
+                    block = source.block = None  # its window goes before another one is made
+                    source.block = Block(source.bits, *sent)
+                block = sent = None
                 due = min(source.block.left, size - start)  # type: ignore[union-attr]  # it is there now
                 for piece in source.block.portion(due, base, start):  # type: ignore[union-attr]  # as above
                     file.write(piece)
@@ -353,6 +361,6 @@ def _receive(path: str, item: int, size: int, base: str, source: _Source) -> "Wo
             except BadBlock:
                 source.block = None
                 return
-            if not source.block.left:  # type: ignore[union-attr]  # as above
+            if not source.block.left and not source.block.held:  # type: ignore[union-attr]  # as above
                 source.block = None  # its window leaves memory before the next one comes
     yield

@@ -1,4 +1,4 @@
-"""The content of a block from its code (protocol/README.md, 3.1), in pieces and in little memory.
+"""The content of blocks from their codes (protocol/README.md, 3.1), in pieces and in little memory.
 
 A code is bounded before it comes here, 4,096 bytes; what comes of it is bounded here: never more than is asked for.
 Codes come from a gateway, and what is wrong with one is found here or by the digest of the file; neither is an
@@ -10,7 +10,7 @@ import io
 import deflate
 from micropython import const
 
-from laterne_protocol.update_messages import PATCH, ZLIB
+from laterne_protocol.update_messages import DEFLATED, LEAST_WINDOW_BITS, PATCH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     Read = Callable[[int], bytes]
 
 _PIECE_BYTES = const(512)
-# First byte of a zlib stream, RFC 1950, 2.2: deflate, with a window of 256, 512 or 1,024 bytes. A board makes a buffer
-# of that size, and an honest one takes 32 KiB where nobody looks.
-_HEADS = (0x08, 0x18, 0x28)
+_CHUNK_BYTES = const(1024)  # as in updating
+_MAX_LEFT = const(8)  # of a code behind the last byte of content: end, head, and an empty stored block
 
 
 class BadBlock(Exception):
@@ -29,43 +28,75 @@ class BadBlock(Exception):
 
 
 class Code(io.IOBase):  # type: ignore[misc]  # the stubs know it as an alias
-    """A code as a stream: the first `length` bytes of what the chunks hold, which are all of the same size."""
+    """Codes as a stream: the first `length` bytes of what the chunks hold, and what was left of the code before."""
 
-    def __init__(self, chunks: "list[bytearray]", length: int) -> None:
+    def __init__(self) -> None:
+        self._left = b""
+        self._at = self._length = 0
+
+    def follows(self, chunks: "list[bytearray]", length: int) -> None:
         self._chunks = chunks
         self._length = length
-        self._at = 0
+        self._at = -len(self._left)  # so that they are counted from the end
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:
-        part = self.read(len(buffer))
-        buffer[: len(part)] = part
-        return len(part)
+        # The decoder asks for each byte: what is made here is made for each of them, and is garbage.
+        at = self._at
+        if at >= self._length:
+            return 0
+        buffer[0] = self._left[at] if at < 0 else self._chunks[at // _CHUNK_BYTES][at % _CHUNK_BYTES]
+        self._at = at + 1
+        return 1
 
     def read(self, size: int) -> bytes:
-        """The next bytes, at most so many and fewer where a chunk ends; none at the end."""
+        """The next bytes, at most so many and fewer where a chunk ends; none at the end. Not behind deflate."""
         at = self._at
         if at >= self._length:
             return b""
-        chunk_bytes = len(self._chunks[0])
-        first = at % chunk_bytes
-        end = min(first + size, chunk_bytes, first + self._length - at)
+        first = at % _CHUNK_BYTES
+        end = min(first + size, _CHUNK_BYTES, first + self._length - at)
         self._at += end - first
-        return bytes(memoryview(self._chunks[at // chunk_bytes])[first:end])
+        return bytes(memoryview(self._chunks[at // _CHUNK_BYTES])[first:end])
 
-    def begins_with_one_of(self, heads: "tuple[int, ...]") -> bool:
-        return self._chunks[0][0] in heads
+    def ends(self) -> bool:
+        """Whether this is the end of a code. What its decoder has not read is kept: the chunks will hold another."""
+        if self._length - self._at > _MAX_LEFT:
+            return False
+        byte, left = bytearray(1), b""
+        while self.readinto(byte):
+            left += byte
+        self._left = left
+        return True
 
     def ioctl(self, request: int, argument: int) -> int:
         return 0
 
 
 class Block:
-    """The content of one block, from its first byte on. left: how much of it was not taken yet."""
+    """The content of one block, from its first byte on, and of those that go on with it.
 
-    def __init__(self, encoding: int, chunks: "list[bytearray]", length: int, size: int) -> None:
+    bits: of the window, which is ours to choose: an honest code may want 32 KiB. left: how much of the block was not
+    taken yet. held: how much content the window has seen, if it is kept for the next one.
+    """
+
+    def __init__(self, bits: int, encoding: int, chunks: "list[bytearray]", length: int, size: int) -> None:
         self.left = size
+        self.held = 0
+        self._code = Code()
+        self._code.follows(chunks, length)
         self._is_patch = encoding & PATCH
-        self._read = _reader(encoding, Code(chunks, length))
+        self._is_kept = encoding == DEFLATED and bits > LEAST_WINDOW_BITS
+        self._read = self._code.read
+        if encoding & DEFLATED:
+            self._read = deflate.DeflateIO(self._code, deflate.RAW, bits).read
+
+    def goes_on(self, encoding: int, chunks: "list[bytearray]", length: int, size: int) -> bool:
+        """Whether this is the next block."""
+        if encoding != DEFLATED:
+            return False
+        self.left = size
+        self._code.follows(chunks, length)
+        return True
 
     def portion(self, count: int, base: str, at: int) -> "Generator[bytes, None, None]":
         """The next `count` bytes, which are those of a file from byte `at` on; at most `left`.
@@ -77,19 +108,13 @@ class Block:
             for piece in made:
                 count -= len(piece)
                 self.left -= len(piece)
+                if self._is_kept:
+                    self.held += len(piece)
                 yield piece
-            if count or (not self.left and self._read(1)):
+            if count or (not self.left and not self._code.ends()):
                 raise BadBlock("a block of another size")
         except (OSError, EOFError):  # of the decoder, or of the base
             raise BadBlock("not the code of a block")
-
-
-def _reader(encoding: int, stream: Code) -> "Read":
-    if not encoding & ZLIB:
-        return stream.read  # type: ignore[no-any-return]  # of an untyped base, see Code
-    if not stream.begins_with_one_of(_HEADS):
-        raise BadBlock("a window that is too large")
-    return deflate.DeflateIO(stream, deflate.ZLIB).read
 
 
 def _copied(read: "Read", count: int) -> "Generator[bytes, None, None]":

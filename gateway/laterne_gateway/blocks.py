@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 from laterne_gateway.patches import Base, Portion, encoded
 from laterne_gateway.releases import Release
-from laterne_protocol.update_messages import ENVELOPE, FIRST_FILE, MAX_BLOCK_BYTES, MAX_CODE_BYTES, RAW
+from laterne_protocol.update_messages import (
+    ENVELOPE,
+    FIRST_FILE,
+    LEAST_WINDOW_BITS,
+    MAX_BLOCK_BYTES,
+    MAX_CODE_BYTES,
+    RAW,
+)
 
 MAX_CODES = 32  # in memory, 4 KiB each at most: boards of a campaign want the same ones
 MAX_BASES_BYTES = 65_536  # what a block between two of the longest files needs; to be searched they take 100 times it
@@ -29,9 +36,10 @@ class Code:
 
 @dataclass(frozen=True)
 class Want:
-    """What a board wants of a release. most: bytes of content. room: bytes of code. raw: as it is, without zlib.
+    """What a board wants of a release. most: bytes of content. room: bytes of code. raw: as it is, not deflated.
 
-    older: the release that it runs, to make patches from. plain: items that it gets no patches for.
+    older: the release that it runs, to make patches from. plain: items that it gets no patches for. bits, behind: of
+    its window, and how much of the content before is in it.
     """
 
     item: int
@@ -41,6 +49,8 @@ class Want:
     older: Release | None = None
     plain: frozenset[int] = frozenset()
     raw: bool = False
+    bits: int = LEAST_WINDOW_BITS
+    behind: int = 0
 
 
 class Blocks:
@@ -53,7 +63,8 @@ class Blocks:
     def code(self, release: Release, want: Want) -> Code:
         """A block that begins where it is wanted, with code for no more than the room there is."""
         older = None if want.older is None else want.older.digest
-        key = (release.digest, want.item, want.start, want.most, want.room, older, want.plain, want.raw)
+        window = (want.bits, want.behind)
+        key = (release.digest, want.item, want.start, want.most, want.room, older, want.plain, want.raw, window)
         code = self._codes.get(key)
         if code is None:
             code = self._codes[key] = self._made(release, want)
@@ -65,13 +76,14 @@ class Blocks:
     def _made(self, release: Release, want: Want) -> Code:
         room = min(want.room, MAX_CODE_BYTES)
         size = min(want.most, MAX_BLOCK_BYTES)
+        before = _before(release, want)
         while True:
             portions = list(self._portions(release, want, size))
             size = sum(len(portion.content) for portion in portions)
             if want.raw or want.item == ENVELOPE:
                 encoding, data = RAW, b"".join(portion.content for portion in portions)
             else:
-                encoding, data = encoded(portions)
+                encoding, data = encoded(portions, want.bits, before)
             if len(data) <= room:
                 return Code((release.digest, want.item, want.start), size, encoding, data)
             # At `room` it ends, if not before: no code is longer than its content.
@@ -101,3 +113,14 @@ class Blocks:
         while sum(len(one.content) for one in self._bases.values()) > MAX_BASES_BYTES:
             self._bases.popitem(last=False)
         return base
+
+
+def _before(release: Release, want: Want) -> bytes:
+    """What a board's window holds: the content before the block, of the same file and of those before it."""
+    item, found = want.item, b""
+    if item >= FIRST_FILE:
+        found = release.items[item][: want.start]
+    while len(found) < want.behind and item > FIRST_FILE:
+        item -= 1
+        found = release.items[item] + found
+    return found[max(0, len(found) - want.behind) :]

@@ -5,8 +5,8 @@ encoded by itself, so that a board needs memory for one block and can begin agai
 wins.
 
 A patch is a row of steps that build content from an older file: copy some of its bytes, or take these. It needs no
-trust: whoever sends it can at most spoil a result whose digest is checked. zlib's window is 1 KiB (10 bits), which is
-what a board can spare.
+trust: whoever sends it can at most spoil a result whose digest is checked. Deflate's window is what a board can spare,
+1 KiB or more; where it keeps it between two blocks, the next one is deflated with what is in it.
 
 Found greedily: at each place the longest run that the old file has at one of the places with the same four bytes. That
 is not the shortest patch, but compiled modules change in few places, and it takes 5 ms for 4,096 bytes.
@@ -17,9 +17,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from laterne_protocol.update_messages import PATCH, RAW, ZLIB
-
-WINDOW_BITS = 10
+from laterne_protocol.update_messages import DEFLATED, LEAST_WINDOW_BITS, PATCH, RAW
 
 SEED_BYTES = 4  # a copy costs two to five bytes; what is shorter is better taken literally
 MAX_PLACES = 32  # of one seed that are tried: a file of zeros would else cost the square of its size
@@ -64,13 +62,13 @@ class Portion:
     base: Base | None = None
 
 
-def encoded(portions: Sequence[Portion]) -> tuple[int, bytes]:
-    """The shortest encoding of a block and its code."""
+def encoded(portions: Sequence[Portion], bits: int = LEAST_WINDOW_BITS, before: bytes = b"") -> tuple[int, bytes]:
+    """The shortest encoding of a block and its code. bits: of the board's window. before: the content that is in it."""
     block = b"".join(portion.content for portion in portions)
-    found = [(RAW, block), (ZLIB, _deflated(block))]
+    found = [(RAW, block), (DEFLATED, deflated(block, bits, before))]
     if any(portion.base is not None for portion in portions):
         difference = b"".join(map(steps, portions))
-        found += [(PATCH, difference), (ZLIB | PATCH, _deflated(difference))]
+        found += [(PATCH, difference), (DEFLATED | PATCH, deflated(difference, bits))]
     return min(found, key=lambda one: len(one[1]))  # of equal ones the first: less work for the board
 
 
@@ -100,9 +98,16 @@ def steps(portion: Portion) -> bytes:
     return bytes(out)
 
 
-def _deflated(data: bytes) -> bytes:
-    deflate = zlib.compressobj(9, zlib.DEFLATED, WINDOW_BITS)
-    return deflate.compress(data) + deflate.flush()
+def deflated(data: bytes, bits: int, before: bytes = b"") -> bytes:
+    """Without an end, and up to a whole byte, so that the next block may go on. before: what is in the window.
+
+    Made anew of that, not by a compressor that was kept: so a block that is asked for again is the same.
+    """
+    if before:
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -bits, zdict=before)
+    else:
+        deflate = zlib.compressobj(9, zlib.DEFLATED, -bits)
+    return deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH)
 
 
 def _zigzag(value: int) -> int:

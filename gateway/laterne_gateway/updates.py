@@ -83,7 +83,7 @@ NEXT = {
 PAUSE_S = {REST: 60.0, ASK: 0.5, AGAIN: 0.0, SEND: 0.0, FETCH: 2.0, LISTEN: 3.0, PUT_OFF: PUT_OFF_S}
 
 
-Wanted = tuple[bytes, int, int, int, int]
+Wanted = tuple[bytes, int, int, int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ class Updates:
             return NOTHING
         if release is None:
             return AWAY
-        _, item, start, _, _ = said.wanted
+        _, item, start, *_ = said.wanted
         if item >= len(release.items) or start >= len(release.items[item]):
             return OUTSIDE
         return HERE if said.credit > 0 else NO_ROOM
@@ -256,7 +256,7 @@ class Updates:
         self, board: str, standing: Standing, former: Progress | None, said: Progress, release: Release
     ) -> float:
         assert said.wanted is not None
-        digest, item, start, _, have = said.wanted
+        digest, item, start, _, have, _, _ = said.wanted
         last = former.wanted if former is not None and former.phase == RECEIVING else None
         code = standing.code
         in_vain, went_back = self._learn(standing, last, said)
@@ -284,7 +284,7 @@ class Updates:
     def _learn(self, standing: Standing, last: Wanted | None, said: Progress) -> tuple[bool, bool]:
         """What came of the parts that were sent: whether none did, and whether the board went back behind them."""
         assert said.wanted is not None
-        digest, item, start, _, have = said.wanted
+        digest, item, start, _, have, _, _ = said.wanted
         code, sent, standing.sent = standing.code, standing.sent, 0
         is_same_block = last is not None and last[:3] == (digest, item, start)
         is_same = last is not None and is_same_block and last[4] == have
@@ -316,7 +316,7 @@ class Updates:
 
     async def _code(self, standing: Standing, said: Progress, release: Release) -> Code:
         assert said.wanted is not None
-        digest, item, start, most, have = said.wanted
+        digest, item, start, most, have, bits, behind = said.wanted
         # A board that lacks the memory to inflate can still take it as it is.
         raw = max(standing.stuck, standing.anew) >= STUCK_TIMES
         older = None
@@ -324,7 +324,7 @@ class Updates:
             older = await self._releases.release(said.running)
         plain = frozenset(one for of, one in standing.plain if of == digest)
         room = min(standing.room, have + said.credit)
-        return self._blocks.code(release, Want(item, start, most, room, older, plain, raw))
+        return self._blocks.code(release, Want(item, start, most, room, older, plain, raw, bits, behind))
 
     def _note_trial(self, board: str, standing: Standing, session: Session, boot: int, said: Progress) -> None:
         if said.phase != TRIAL or said.running is None:

@@ -97,7 +97,7 @@ class Sessions:
         self.nonce = bytes(order.NONCE_BYTES)
         self.updating = self.judged = self.staged = None
         self.ended = False
-        self.blocks = self.floor = 0
+        self.blocks = self.floor = self.begun_again = 0
 
     def now_ms(self) -> int:
         return 0  # an answer has all the time it wants
@@ -132,7 +132,7 @@ class Sessions:
             if said.phase in (STAGED, FAILED, IDLE, TRIAL):
                 return
             if said.wanted is not None and said.credit:
-                release, item, start, most, _ = said.wanted
+                release, item, start, most, _, _, _ = said.wanted
                 if until is not None and item >= until:
                     return
                 print("wants", item, start)

@@ -12,6 +12,7 @@ from laterne_firmware import installer
 from laterne_protocol import cbor
 
 PIECE_BYTES = 4096
+WINDOW_BITS = 12
 
 
 def block(item: int, start: int, most: int) -> "tuple[int, list[bytearray], int, int]":
@@ -41,7 +42,7 @@ def chunked(encoding: int, code: bytes, size: int) -> "tuple[int, list[bytearray
 def start() -> None:
     with open("/x/about", "rb") as file:
         envelope, index, size = cbor.decode(file.read())
-    steps = installer.install("/b", "/a", envelope, index, size, print)
+    steps = installer.install("/b", "/a", envelope, index, size, print, WINDOW_BITS)
     sent = None
     try:
         while True:

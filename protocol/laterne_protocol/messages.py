@@ -42,6 +42,7 @@ from laterne_protocol.errors import CborError, MessageError, ObjectError
 from laterne_protocol.report import MAX_REPORT_BYTES
 from laterne_protocol.update_messages import (
     IDLE,
+    LEAST_WINDOW_BITS,
     MAX_BLOCK_BYTES,
     MAX_CODE_BYTES,
     MAX_ITEM,
@@ -92,7 +93,8 @@ __all__ = (
     "message_of",
 )
 
-MAX_ANSWER_ITEMS = 19  # a progress: 6, the 5 of what is wanted, 6 about the board and the 2 of its last result
+MAX_ANSWER_ITEMS = 21  # a progress: 6, the 7 of what is wanted, 6 about the board and the 2 of its last result
+MAX_WINDOW_BITS = 15  # RFC 1951 knows no larger one
 MAX_REPORTS = 8  # in an answer; the shortest report there can be has 118 bytes: 7 fit into a frame
 MAX_RELEASE_BYTES = 32
 
@@ -213,16 +215,19 @@ def _progress_in(number: int, items: "list[object]") -> "Progress | None":
     )
 
 
-def _wanted(value: object) -> "tuple[bytes, int, int, int, int] | None":
+def _wanted(value: object) -> "tuple[bytes, int, int, int, int, int, int] | None":
     if value is None:
         return None
-    digest, item, start, most, have = fields.array(value, "wanted", 5, 5)
+    digest, item, start, most, have, window, behind = fields.array(value, "wanted", 7, 7)
+    bits = fields.integer(window, "window", LEAST_WINDOW_BITS, MAX_WINDOW_BITS)
     return (
         fields.byte_string(digest, "release digest", fields.DIGEST_BYTES),
         fields.integer(item, "item", 0, MAX_ITEM),
         fields.integer(start, "start", 0, MAX_START),
         fields.integer(most, "most", 1, MAX_BLOCK_BYTES),
         fields.integer(have, "have", 0, MAX_CODE_BYTES),
+        bits,
+        fields.integer(behind, "behind", 0, 1 << bits),
     )
 
 

@@ -13,10 +13,11 @@ MAX_BLOCK_BYTES = 8192  # of content: what a board writes for it is two or three
 MAX_PART_BYTES = 900  # what a frame holds beside the rest of a data message and what a record adds
 MAX_ITEM = 161  # 160 files come after envelope and index
 MAX_START = 32767  # in the longest file
+LEAST_WINDOW_BITS = 10  # of a decoder: what every board has memory for
 NONCE_BYTES = 8
 
 ENVELOPE, INDEX, FIRST_FILE = 0, 1, 2  # items
-RAW, ZLIB, PATCH, ZLIB_PATCH = 0, 1, 2, 3  # encodings: 1 for zlib around it, 2 for a patch in it
+RAW, DEFLATED, PATCH, DEFLATED_PATCH = 0, 1, 2, 3  # encodings: 1 for deflate around it, 2 for a patch in it
 IDLE, RECEIVING, WORKING, STAGED, TRIAL, FAILED, RESCUE = 0, 1, 2, 3, 4, 5, 6  # phases
 
 
@@ -34,8 +35,9 @@ class Update:
 class Progress:
     """Board: so far it is, that I want next, and so much of it I can take.
 
-    phase: 0..6. wanted: None or (release digest, item, start, most, have): content from byte `start` of this item on,
-    at most so many bytes, of whose code the board has so many. credit: bytes of that code that it takes now; 0: none,
+    phase: 0..6. wanted: None or (release digest, item, start, most, have, window, behind): content from byte `start` of
+    this item on, at most so many bytes, of whose code the board has so many; bits of the window of its decoder, and how
+    much of the content before is in it. credit: bytes of that code that it takes now; 0: none,
     ask again later. running, staged: release digests of 16 bytes or None. sequence: of
     the running release. floor: no release below it. nonce: 8 bytes for the next order. result: None or (code, release
     digest) of the last update that came to an end.
@@ -45,7 +47,7 @@ class Progress:
         self,
         number: int,
         phase: int,
-        wanted: "tuple[bytes, int, int, int, int] | None",
+        wanted: "tuple[bytes, int, int, int, int, int, int] | None",
         credit: int,
         running: "bytes | None",
         sequence: int,
@@ -74,7 +76,7 @@ class Data:
     """Gateway, not answered: a part of the code of a block.
 
     item, start: where the block's content begins. size: of the content, 1..8,192 bytes; it may reach into the items
-    behind. encoding: RAW .. ZLIB_PATCH. length: of the code in all, 1..4,096 bytes. offset: of these bytes in it.
+    behind. encoding: RAW .. DEFLATED_PATCH. length: of the code in all, 1..4,096 bytes. offset: of these bytes in it.
     part: 1..900 bytes.
     """
 
@@ -111,7 +113,7 @@ def question_in(kind: int, number: int, items: "list[object]") -> "Update | Data
         fields.integer(items[2], "item", 0, MAX_ITEM),
         fields.integer(items[3], "start", 0, MAX_START),
         fields.integer(items[4], "size", 1, MAX_BLOCK_BYTES),
-        fields.integer(items[5], "encoding", RAW, ZLIB_PATCH),
+        fields.integer(items[5], "encoding", RAW, DEFLATED_PATCH),
         length,
         offset,
         part,

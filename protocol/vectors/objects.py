@@ -228,9 +228,13 @@ def all_messages() -> list[tuple[str, messages.Message]]:
         ("how far is your update?", messages.Update(10)),
         ("this release was heard to be healthy", messages.Update(11, A_RELEASE)),
         ("nothing under way", a_progress()),
-        ("the first part of a file is wanted", a_progress(1, (A_RELEASE, 2, 0, 8192, 0), 4096)),
-        ("the rest of a block is wanted", a_progress(1, (A_RELEASE, 161, 32767, 1, 1800), 2296)),
-        ("working", a_progress(2, (A_RELEASE, 1, 0, 300, 0))),
+        ("the first part of a file is wanted", a_progress(1, (A_RELEASE, 2, 0, 8192, 0, 10, 0), 4096)),
+        ("the rest of a block is wanted", a_progress(1, (A_RELEASE, 161, 32767, 1, 1800, 15, 32768), 2296)),
+        (
+            "a block that goes on with the one before is wanted",
+            a_progress(1, (A_RELEASE, 9, 1200, 5000, 0, 12, 4096), 4096),
+        ),
+        ("working", a_progress(2, (A_RELEASE, 1, 0, 300, 0, 10, 0))),
         (
             "in a rescue after a roll-back",
             messages.Progress(255, 6, None, 0, None, 0, 2**53 - 1, bytes(8), *ROLLED_BACK),
@@ -245,6 +249,8 @@ ROLLED_BACK = (A_RELEASE, (2, A_RELEASE))
 
 
 def a_progress(
-    phase: int = 0, wanted: tuple[bytes, int, int, int, int] | None = None, credit: int = 0
+    phase: int = 0,
+    wanted: tuple[bytes, int, int, int, int, int, int] | None = None,
+    credit: int = 0,
 ) -> messages.Progress:
     return messages.Progress(10, phase, wanted, credit, bytes(range(16)), 7, 5, bytes(range(8)))

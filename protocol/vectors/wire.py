@@ -126,7 +126,7 @@ def message_vectors() -> list[Vector]:
     poll = messages.Poll(2, 1, 1, (1, 1_790_000_000_000, 12)).to_bytes()
     answer = messages.ReportAnswer(3, 1, 60_200, 59_800, 0, []).to_bytes()
     identity = an_identity().to_bytes()
-    progress = a_progress(1, (A_RELEASE, 2, 0, 8192, 0), 4096).to_bytes()
+    progress = a_progress(1, (A_RELEASE, 2, 0, 8192, 0, 10, 0), 4096).to_bytes()
     wrong: list[tuple[str, object]] = [
         ("true is not the type 1", [True, 0]),
         ("an unknown type", [6, 0]),
@@ -190,6 +190,9 @@ def message_vectors() -> list[Vector]:
         ("an identity that says nothing of a trust", identity, lambda items: items.pop()),
         ("phase 7", progress, put(2, 7)),
         ("item 162 is wanted", progress, put(3, 1, 162)),
+        ("a window of 512 bytes", progress, put(3, 5, 9)),
+        ("a window of 64 KiB", progress, put(3, 5, 16)),
+        ("more before the block than a window holds", progress, put(3, 6, 1025)),
         ("a credit of 4097 bytes", progress, put(4, 4097)),
         ("a nonce of 7 bytes", progress, put(5, 3, bytes(7))),
         ("a result of code 0", progress, put(5, 5, [0, A_RELEASE])),

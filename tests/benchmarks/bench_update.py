@@ -43,7 +43,13 @@ from laterne_emulator.uart import UartEnd
 from laterne_gateway.blocks import Blocks, Want
 from laterne_gateway.releases import Release
 from laterne_protocol import release_file
-from laterne_protocol.update_messages import FIRST_FILE, MAX_BLOCK_BYTES, MAX_CODE_BYTES
+from laterne_protocol.update_messages import (
+    DEFLATED,
+    FIRST_FILE,
+    LEAST_WINDOW_BITS,
+    MAX_BLOCK_BYTES,
+    MAX_CODE_BYTES,
+)
 
 Row = tuple[str, str, str]
 
@@ -51,6 +57,7 @@ FIRMWARE = Path(__file__).parents[2] / "firmware"
 PROTOCOL = FIRMWARE.parent / "protocol"
 BYTES_S = 115_200 / 10
 ROOMY_BYTES, TIGHT_BYTES = 256 * 1024, 160 * 1024  # heaps; objects are twice as large as on an RP2040 with its 190 KiB
+KEPT_BITS = 12  # of the window that a board with memory keeps between two blocks
 CHANGED = ("laterne_firmware/link.py", "laterne_firmware/backlog.py", "laterne_firmware/sensors/sht4x.py")
 SMP = "SMP 33-45 % (R)"  # zephyr, PR #101821
 
@@ -85,8 +92,8 @@ def sources_of(made: release_file.Release) -> int:
     return sum(path.with_suffix(".py").stat().st_size for path in found if path.with_suffix(".py").exists())
 
 
-def line_bytes(newer: Release, older: Release | None) -> int:
-    """Bytes of code that a board which runs `older` gets of `newer`; none of what it has."""
+def line_bytes(newer: Release, older: Release | None, bits: int = KEPT_BITS) -> int:
+    """Bytes of code that a board which runs `older` gets of `newer`; none of what it has. bits: of its window."""
     blocks, total, item = Blocks(), 0, 0
     had = set() if older is None else set(older.items)
     while item < len(newer.items):
@@ -94,9 +101,13 @@ def line_bytes(newer: Release, older: Release | None) -> int:
         while FIRST_FILE <= last < len(newer.items) - 1 and newer.items[last + 1] not in had:
             last += 1
         if item < FIRST_FILE or newer.items[item] not in had:
-            left, start, at = sum(map(len, newer.items[item : last + 1])), 0, item
+            left, start, at, held = sum(map(len, newer.items[item : last + 1])), 0, item, 0
             while left:
-                code = blocks.code(newer, Want(at, start, min(left, MAX_BLOCK_BYTES), MAX_CODE_BYTES, older))
+                window = bits, min(held, 1 << bits)
+                most = min(left, MAX_BLOCK_BYTES)
+                code = blocks.code(newer, Want(at, start, most, MAX_CODE_BYTES, older, frozenset(), False, *window))
+                is_kept = code.encoding == DEFLATED and bits > LEAST_WINDOW_BITS and item >= FIRST_FILE
+                held = held + code.size if is_kept else 0
                 total, left, start = total + len(code.data), left - code.size, start + code.size
                 while at < last and start >= len(newer.items[at]):
                     at, start = at + 1, start - len(newer.items[at])
@@ -111,6 +122,7 @@ async def received(
     """A board without a release gets this one: bytes of parts, and seconds."""
     folder.mkdir()
     board = quick(FakeBoard())
+    board.updates.window_bits = KEPT_BITS
     block_s = (timing.erase_ms + FLASH_BLOCK_BYTES // PAGE_BYTES * timing.page_ms) / 1000
     board.updates.flash_s = lambda size: size / FLASH_BLOCK_BYTES * block_s
     line = WiredLine(folder / "line", [board], 1, paced=True)
@@ -178,9 +190,11 @@ def of_boards(folder: Path, made: release_file.Release, authority: FakeAuthority
     """Goodput of the real firmware and of what waits as T8 reckons, without stalls and with them."""
     found = []
     for what, timing, budget in (("", INSTANT, ">= 85 %"), (", flash stalls", TYPICAL_TIMING, ">= 78 %")):
+        again = asyncio.run(installed(folder / f"used{len(what)}", timing, ROOMY_BYTES, used=True))
         one = asyncio.run(installed(folder / f"real{len(what)}", timing, ROOMY_BYTES))
         found += [
             (f"real firmware: goodput{what}", share(one.content_bytes / one.took_s), budget),
+            (f"the same into a slot used before{what}", share(again.content_bytes / again.took_s), budget),
             (f"real firmware: code on the line{what}", share(one.code_bytes / one.took_s), SMP),
             (f"real firmware: a whole release{what}", f"{one.took_s:.1f} s", ""),
         ]
@@ -231,6 +245,7 @@ def rows() -> list[Row]:
         found = [
             ("a whole release: files / code on the line", f"{sum(map(len, whole.items[2:])):,} / {full:,}", ""),
             ("its code, of the sources of its files", f"{full:,} of {source:,} = {full / source:.1%}", "<= 16 %"),
+            ("the same, to a board that keeps no window", f"{line_bytes(whole, None, LEAST_WINDOW_BITS):,}", ""),
         ]
         for sequence, module in enumerate(CHANGED, 3):
             newer = Release(signed(built(changed(folder, module), folder, sequence), authority.release_key))

@@ -67,13 +67,20 @@ class Installed:
     most_bytes: int | None
 
 
-async def installed(folder: Path, timing: FlashTiming, heap_bytes: int, *, watched: bool = False) -> Installed:
-    """A whole release comes over 115,200 baud. watched: the board says what memory it takes; it has long names then."""
+async def installed(
+    folder: Path, timing: FlashTiming, heap_bytes: int, *, watched: bool = False, used: bool = False
+) -> Installed:
+    """A whole release comes over 115,200 baud. watched: the board says what memory it takes; it has long names then.
+
+    used: its slot holds another release, of which nothing stays, as at every update but a board's first.
+    """
     folder.mkdir()
     authority = FakeAuthority()
     pairs = Pairs(authority, NAME)
     files = firmware_files(find_firmware(), used_by=WATCHED.encode() if watched else b"")
     newer = {path[2:]: content + b"\0" for path, content in files.items() if path.startswith("a/la")}
+    if used:
+        files |= {f"b/{path}": content + b"\0" for path, content in newer.items()}
     files |= record("k/trust", authority.trust().to_payload()) | pairs.files
     files["settings.json"] = json.dumps(SETTINGS).encode()
     if watched:

@@ -7,7 +7,6 @@ on (protocol/README.md, 3.1), or breaks one where a test says so.
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cached_property
@@ -23,21 +22,18 @@ from laterne_emulator.board import EmulatedBoard
 from laterne_gateway import patches
 from laterne_protocol import cose, manifest, manifest_writing, messages, order, receipt
 from laterne_protocol.update_messages import (
+    DEFLATED,
     ENVELOPE,
     FAILED,
     FIRST_FILE,
     INDEX,
+    LEAST_WINDOW_BITS,
     MAX_CODE_BYTES,
     MAX_PART_BYTES,
     RAW,
     STAGED,
     WORKING,
 )
-
-
-def zlib_of(data: bytes, window_bits: int = 10) -> bytes:
-    made = zlib.compressobj(9, zlib.DEFLATED, window_bits)
-    return made.compress(data) + made.flush()
 
 
 class SignedRelease(slots.Release):
@@ -69,7 +65,8 @@ class Sender:
     """Sends a release to the board that an Asker asks.
 
     envelope: severed, as it is sent. running: the release that the board runs, for patches; None makes none.
-    asked, parts, bytes_sent: how much it was. wanted: all items that the board has asked for.
+    asked, parts, bytes_sent: how much it was. wanted: all items that the board has asked for. windows: what it said of
+    its window for each block of files that was deflated.
     """
 
     def __init__(
@@ -81,6 +78,7 @@ class Sender:
         self.running = running
         self.asked = self.parts = self.bytes_sent = 0
         self.wanted: list[int] = []
+        self.windows: list[tuple[int, ...]] = []
 
     async def ask(self, told: bytes | None = None) -> messages.Progress:
         async with asyncio.timeout(WITHIN_S):
@@ -117,7 +115,9 @@ class Sender:
         assert self.asker.session is not None
         await self.asker.send(b"\0" + self.asker.sealed(message.to_bytes()).to_bytes())
 
-    def code(self, item: int, start: int, most: int) -> tuple[int, bytes, int]:
+    def code(
+        self, item: int, start: int, most: int, bits: int = LEAST_WINDOW_BITS, behind: int = 0
+    ) -> tuple[int, bytes, int]:
         """Encoding, code and size of a block: the shortest there is, of as much content as may be."""
         if item == ENVELOPE:
             return RAW, self.envelope, len(self.envelope)
@@ -125,7 +125,9 @@ class Sender:
         while True:
             portions = list(self._portions(item, start, size))
             size = sum(len(portion.content) for portion in portions)
-            encoding, code = patches.encoded(portions)
+            before = b"".join(self.release.item(one) for one in range(FIRST_FILE, item)) if behind else b""
+            before += self.release.item(item)[:start]
+            encoding, code = patches.encoded(portions, bits, before[len(before) - behind :])
             if len(code) <= MAX_CODE_BYTES:
                 return encoding, code, size
             size = max(MAX_CODE_BYTES, size * 3 // 4)
@@ -142,8 +144,10 @@ class Sender:
         """One question, and the parts that its answer wants."""
         found = await self.ask()
         if found.wanted is not None and found.credit:
-            _, item, start, most, offset = found.wanted
-            encoding, code, size = self.code(item, start, most)
+            _, item, start, most, offset, *window = found.wanted
+            encoding, code, size = self.code(item, start, most, *window)
+            if encoding == DEFLATED and item >= FIRST_FILE:
+                self.windows.append(tuple(window))
             for reached in self._reached(item, start, size):
                 if not self.wanted or self.wanted[-1] != reached:
                     self.wanted.append(reached)

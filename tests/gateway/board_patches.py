@@ -10,19 +10,35 @@ class BadBlock(Exception):
     """What a board refuses: it asks for the content again."""
 
 
-def decoded(encoding: int, data: bytes, places: Sequence[Place]) -> list[bytes]:
-    """The content of a block for each place that it goes to. Raises BadBlock."""
+class Window:
+    """A decoder, which goes on with the next block. bits: of its window. held: how much content it has seen."""
+
+    def __init__(self, bits: int = 10) -> None:
+        self.bits = bits
+        self.held = 0
+        self._inflate = zlib.decompressobj(-bits)
+
+    def more(self, data: bytes, most: int) -> bytes:
+        """At most so many bytes more. Raises BadBlock."""
+        try:
+            made = self._inflate.decompress(data, most + 1)
+        except zlib.error as why:
+            raise BadBlock(str(why)) from why
+        if self._inflate.eof or self._inflate.unconsumed_tail or not data.endswith(b"\0\0\xff\xff"):
+            raise BadBlock("it does not end with an empty stored block")
+        self.held += len(made)
+        return made
+
+
+def decoded(encoding: int, data: bytes, places: Sequence[Place], window: Window | None = None) -> list[bytes]:
+    """The content of a block for each place that it goes to. window: of the block before. Raises BadBlock."""
     size = sum(count for count, _, _ in places)
     if encoding not in (0, 1, 2, 3):
         raise BadBlock("no encoding of ours")
-    if encoding & 1:
-        inflate = zlib.decompressobj(10)  # zlib refuses a larger window than a board has
-        try:
-            data = inflate.decompress(data, 2 * size + 64)  # of steps, none of which is empty, there are fewer bytes
-        except zlib.error as why:
-            raise BadBlock(str(why)) from why
-        if not inflate.eof or inflate.unused_data:
-            raise BadBlock("no whole zlib stream")
+    if encoding == 1:
+        data = (window or Window()).more(data, size)
+    elif encoding == 3:  # of steps, none of which is empty, there are fewer bytes
+        data = Window(15 if window is None else window.bits).more(data, 2 * size + 64)
     made, at = [], 0
     for count, start, base in places:
         if encoding & 2:

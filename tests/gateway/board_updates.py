@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 
-from tests.gateway.board_patches import BadBlock, decoded
+from tests.gateway.board_patches import BadBlock, Window, decoded
 
 from laterne_gateway import primitives
 from laterne_protocol import manifest, manifest_writing, messages, order, receipt, trust
@@ -42,7 +42,8 @@ class BoardUpdates:
     working: so many answers it is at work. claims: what it says instead of what is true, to be a hostile one. flash_s:
     how long flash is busy with so many bytes. busy_s: how long it is before the next answer, which comes late by as
     much. longest_part: of a longer one it has no memory; forgets_after_s: since its last answer, or with such a part,
-    it forgets what it wants, and the block that has begun, until it is asked again.
+    it forgets what it wants, and the block that has begun, until it is asked again. window_bits: of its
+    decoder's window; with 10 it keeps none between two blocks.
     """
 
     def __init__(self) -> None:
@@ -69,6 +70,7 @@ class BoardUpdates:
         self.busy_s = 0.0
         self.longest_part = MAX_PART_BYTES
         self.forgets_after_s = math.inf
+        self.window_bits = 10
         self._answered_s = time.monotonic()
         self._wants = True
         self._files: dict[bytes, bytes] = {}  # on flash, whole, by their digests
@@ -80,6 +82,7 @@ class BoardUpdates:
         self._item, self._content = 0, b""
         self._code = bytearray()
         self._begun: tuple[int, int, int] | None = None  # encoding, length of the code, size of the content
+        self._window: tuple[Window, tuple[int, int]] | None = None  # and the item and byte where it goes on
         self._times = 1
 
     def restart(self) -> None:
@@ -174,7 +177,9 @@ class BoardUpdates:
         wanted, credit = None, 0
         if phase == RECEIVING:
             assert self.ordered is not None
-            wanted = (self.ordered, self._item, len(self._content), self._most(), len(self._code))
+            going = self._going()
+            window = self.window_bits, 0 if going is None else min(going.held, 1 << self.window_bits)
+            wanted = (self.ordered, self._item, len(self._content), self._most(), len(self._code), *window)
             room = ENVELOPE_BYTES if self._item == 0 else MAX_CODE_BYTES
             credit = min(self.credit, room if self._begun is None else self._begun[1] - len(self._code))
         running = None if self.running is None else self.running.digest
@@ -196,8 +201,14 @@ class BoardUpdates:
             if encoding & 1 and self.has_no_memory:
                 return
             places = list(self._places(size))
-            made = decoded(encoding, code, [place[1:] for place in places])
+            going = self._going() or Window(self.window_bits)
+            made = decoded(encoding, code, [place[1:] for place in places], going)
+            last, count, start, _ = places[-1]
+            end = (last, start + count) if start + count < self._size(last) else (last + 1, 0)
+            keeps = encoding == 1 and self.window_bits > 10 and last > 1
+            self._window = (going, end) if keeps else None
         except (BadBlock, WireError):
+            self._window = None
             self._again()
             return
         self.blocks.append((self._item, len(self._content), size, encoding, len(code)))
@@ -212,6 +223,12 @@ class BoardUpdates:
             self.items.add(item)
             if len(self._content) == self._size(item):
                 self._finish()
+
+    def _going(self) -> Window | None:
+        """The window, if the next block goes on where the last one ended."""
+        if self._window is None or self._window[1] != (self._item, len(self._content)):
+            return None
+        return self._window[0]
 
     def _size(self, item: int) -> int:
         assert self._envelope is not None

@@ -5,14 +5,14 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.gateway.board_patches import BadBlock, decoded, patched
+from tests.gateway.board_patches import BadBlock, Window, decoded, patched
 from tests.gateway.fake_authority import FakeAuthority
 from tests.gateway.fake_releases import contents, release
 
-from laterne_gateway.blocks import Blocks, Want
+from laterne_gateway.blocks import MAX_CODES, Blocks, Want
 from laterne_gateway.patches import Base, Portion, encoded, steps
 from laterne_gateway.releases import Release
-from laterne_protocol.update_messages import PATCH, RAW, ZLIB
+from laterne_protocol.update_messages import DEFLATED, PATCH, RAW
 
 WORDS = random.Random(5).randbytes(3000)  # what does not deflate: patches only have these to win with
 PIECE_BYTES = 4096
@@ -56,10 +56,10 @@ def test_every_block_of_newer_versions_comes_out_as_it_was(
 def test_the_shortest_of_the_encodings_wins() -> None:
     noise, text = WORDS, b"a city's lamp posts " * 150
     assert encoded([Portion(noise)])[0] == RAW
-    assert encoded([Portion(text)])[0] == ZLIB
+    assert encoded([Portion(text)])[0] == DEFLATED
     assert encoded([Portion(noise, 0, Base(noise))])[0] == PATCH
     scattered = b"".join(noise[25 * n : 25 * n + 5] for n in range(120))
-    assert encoded([Portion(scattered, 0, Base(noise))])[0] == ZLIB | PATCH
+    assert encoded([Portion(scattered, 0, Base(noise))])[0] == DEFLATED | PATCH
 
 
 def test_one_changed_byte_costs_less_than_thirty() -> None:
@@ -90,6 +90,12 @@ def test_steps_are_what_the_specification_says() -> None:
             patched(bytes.fromhex(outside), 0, 8, 0, b"abcdefgh")
 
 
+def test_deflated_blocks_are_what_the_specification_says() -> None:
+    window = Window(10)
+    assert window.more(bytes.fromhex("ca49cc2d5000 000000ffff"), 5) == b"lamp "
+    assert window.more(bytes.fromhex("ca011105f9c52500 000000ffff"), 9) == b"lamp post"
+
+
 @pytest.mark.parametrize("room", [200, 1024, 4096])
 def test_a_block_holds_as_much_content_as_its_code_has_room_for(room: int) -> None:
     """All content of a release, one block behind the other; few of them leave a fifth of the room."""
@@ -108,6 +114,29 @@ def test_a_block_holds_as_much_content_as_its_code_has_room_for(room: int) -> No
         got += content
         roomy += len(code.data) < room * 0.8
     assert roomy <= 2
+
+
+@pytest.mark.parametrize(("bits", "room"), [(10, 200), (12, 4096), (15, 1024)])
+def test_blocks_that_go_on_with_each_other_come_out_as_they_were(bits: int, room: int) -> None:
+    """Now and then the board has lost its window; the next block then goes on with nothing."""
+    made = Release(release(FakeAuthority(), contents(files=9, size=1500)))
+    whole, blocks, got, window, alone = b"".join(made.items[2:]), Blocks(), b"", Window(bits), 0
+    while len(got) < len(whole):
+        item, start = 2, len(got)
+        while start >= len(made.items[item]):
+            item, start = item + 1, start - len(made.items[item])
+        if len(got) > len(whole) // 2 > window.held:
+            window = Window(bits)
+        behind = min(window.held, 1 << bits)
+        code = blocks.code(made, Want(item, start, 8192, room, bits=bits, behind=behind))
+        assert code.encoding == DEFLATED
+        assert len(code.data) <= room
+        (content,) = decoded(code.encoding, code.data, [(code.size, start, None)], window)
+        assert content == whole[len(got) :][: code.size]
+        got += content
+        alone += len(encoded([Portion(content)])[1])
+    sent = sum(len(code.data) for code in blocks._codes.values())
+    assert len(blocks._codes) == MAX_CODES or sent < alone
 
 
 @pytest.mark.parametrize(("item", "size"), [(0, 1024), (1, 8192)])

@@ -55,7 +55,7 @@ async def test_nothing_is_sent_to_a_board_on_trial_whatever_it_says_that_it_want
         taken = case.board.updates.bytes_taken
         case.board.updates.arm()
         case.board.restart()
-        case.board.updates.claims["wanted"] = (case.old.digest, 2, 0, 8192, 0)
+        case.board.updates.claims["wanted"] = (case.old.digest, 2, 0, 8192, 0, 10, 0)
         async with case.parts.asking(case.line):
             await case.asked_again()
         assert case.parts.health.counted("line line", "messages malformed") == 0  # it was heard, and got nothing

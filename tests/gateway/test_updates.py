@@ -12,7 +12,7 @@ from tests.gateway.updating import updating
 
 from laterne_gateway.update_status import Told
 from laterne_protocol import frame, order
-from laterne_protocol.update_messages import IDLE, PATCH, STAGED, Progress
+from laterne_protocol.update_messages import DEFLATED, IDLE, PATCH, RAW, STAGED, Progress
 
 LineOf = Callable[..., FakeLine]
 
@@ -49,10 +49,22 @@ async def test_a_blank_board_gets_all_of_it(tmp_path: Path, line_of: LineOf) -> 
         assert len(case.board.updates.items) == 2 + len(case.new.entries) - 1, "one is empty"
 
 
-async def test_it_goes_on_where_frames_were_lost(tmp_path: Path, line_of: LineOf) -> None:
+async def test_a_board_with_a_window_gets_blocks_that_go_on_with_each_other(tmp_path: Path, line_of: LineOf) -> None:
+    async with updating(tmp_path, line_of) as case:
+        case.board.updates.running, case.board.updates.window_bits = None, 12
+        async with case.parts.asking(case.line):
+            await case.staged()
+        behind = [encoding for item, _, _, encoding, _ in case.board.updates.blocks if item > 1]
+        assert set(behind) == {RAW, DEFLATED}, "some of it is noise"
+        assert behind.count(DEFLATED) > 2
+
+
+@pytest.mark.parametrize("window_bits", [10, 12])
+async def test_it_goes_on_where_frames_were_lost(tmp_path: Path, line_of: LineOf, window_bits: int) -> None:
     """Each fifth data frame is lost, and each ninth answer."""
     async with updating(tmp_path, line_of) as case:
         count = [0, 0]
+        case.board.updates.window_bits = window_bits
         case.board.updates.running = None
 
         def to_boards(one: frame.Frame) -> list[frame.Frame]:
@@ -66,7 +78,7 @@ async def test_it_goes_on_where_frames_were_lost(tmp_path: Path, line_of: LineOf
         case.line.to_boards, case.line.to_gateway = to_boards, to_gateway
         async with case.parts.asking(case.line):
             await case.staged()
-        assert count[0] > 10
+        assert count[0] > 7
         sent = case.parts.health.counted("LE-0007", "updates: bytes sent")
         assert sent <= 2 * case.board.updates.bytes_taken, "what arrived before a loss is not sent again"
         name, said = await case.parts.updates.news()

@@ -32,7 +32,7 @@ async def test_a_board_that_wants_what_is_not_in_the_release_gets_nothing_and_is
     tmp_path: Path, line_of: LineOf, wanted: tuple[int, int, int, int]
 ) -> None:
     async with updating(tmp_path, line_of) as case:
-        case.board.updates.claims["wanted"] = (case.new.digest, *wanted)
+        case.board.updates.claims["wanted"] = (case.new.digest, *wanted, 10, 0)
         case.board.close_reports(2)
         async with case.parts.asking(case.line):
             await until(
@@ -48,7 +48,7 @@ async def test_a_board_that_takes_nothing_of_what_it_wants_is_sent_it_ever_more_
     tmp_path: Path, line_of: LineOf
 ) -> None:
     async with updating(tmp_path, line_of) as case:
-        case.board.updates.claims["wanted"] = (case.new.digest, 4, 0, 3000, 0)
+        case.board.updates.claims["wanted"] = (case.new.digest, 4, 0, 3000, 0, 10, 0)
         async with case.parts.asking(case.line):
             await until(lambda: case.parts.health.counted("LE-0007", "updates: parts in vain") >= 2)
             case.board.close_reports(4)
@@ -69,7 +69,7 @@ async def test_a_board_that_flaps_between_parts_gets_twice_a_release_and_no_more
         def to_boards(one: frame.Frame) -> list[frame.Frame]:
             if len(one.payload) < 100:  # a question
                 items.reverse()
-                claims["wanted"] = (case.new.digest, items[0], 0, 3000, 0)
+                claims["wanted"] = (case.new.digest, items[0], 0, 3000, 0, 10, 0)
             return [one]
 
         case.line.to_boards = to_boards

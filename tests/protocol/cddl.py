@@ -50,7 +50,7 @@ PARTS: dict[str, dict[int | str, str] | str] = {
     "arrival-noted": {1: "u8", 2: "digest"},
     "update": {1: "u8", 2: "digest?"},
     "progress": {1: "u8", 2: "phase", 3: "wanted?", 4: "credit", 5: "about-updates"},
-    "wanted": {0: "digest", 1: "item", 2: "block-start", 3: "block-size", 4: "had"},
+    "wanted": {0: "digest", 1: "item", 2: "block-start", 3: "block-size", 4: "had", 5: "window", 6: "behind"},
     "about-updates": {0: "digest?", 1: "u53", 2: "u53", 3: "update-nonce", 4: "digest?", 5: "update-result?"},
     "update-result": {0: "result-code", 1: "digest"},
     "data": {
@@ -155,8 +155,8 @@ LOOSE = {
 TYPES: dict[type, str] = {
     int: "u8 u16 u32 u53 positive utc-ms utc-s tier reason algorithm count run-length flag latitude longitude "
     "threshold clock-state action outcome board-count phase item block-start block-size had credit "
-    "result-code encoding code-length part-offset release-threshold policy small file-count trial-s index-size "
-    "interpreter file-size",
+    "result-code encoding code-length part-offset window behind release-threshold policy small file-count trial-s "
+    "index-size interpreter file-size",
     str: "board-id short-text name pattern path module-name",
     bytes: "kid digest release-head point nonce carried-report carried-object protected payload signature coordinate "
     "credential-number grant-number hardware-id packed carried-trust carried-bundle carried-order new-credential "
@@ -177,7 +177,7 @@ ITEMS = {
     "to-stage": (3, 3),
     "to-arm": (3, 3),
     "to-abandon": (1, 1),
-    "wanted": (5, 5),
+    "wanted": (7, 7),
     "about-updates": (6, 6),
     "update-result": (2, 2),
     "index": (2, 161),
