@@ -222,7 +222,7 @@ async def run(memory: Path, heard: Heard, happened: Counter[str], fault: str, ca
                 if fault == "away":
                     await here.delivered_counts("connections ended", dice.randrange(1, 4))
                     proxy.refusing = False
-                await here.delivered()
+                await here.delivered_as_boards_go_on()
                 happened[fault] += plan.happened
                 await judge(here, heard, plan, case)
 

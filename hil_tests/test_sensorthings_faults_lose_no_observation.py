@@ -179,7 +179,7 @@ async def run(memory: Path, server: SensorThingsServer, happened: Counter[str], 
             async with here.delivering(**plan.settings):
                 for board in boards:
                     await here.put(board, dice.randrange(3), 2)
-                await here.delivered()
+                await here.delivered_as_boards_go_on()
             happened[fault] += plan.happened
             await judge(here, server, plan, case)
 

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -33,6 +33,7 @@ log = logging.getLogger("laterne")
 
 FRESH = 128  # reports, 120 KiB: four groups of commits
 LEFT_BEHIND = 500  # more than this waiting when a route begins: they get a lane of their own
+LOOKS_AT = 4096  # rows that a look for some boards' reports may pass over, 5 ms
 MAX_LANES = 16  # of a route; then it goes on in those it has
 HOUR_S = 3600.0
 HOURS_A_DAY = 24
@@ -189,28 +190,46 @@ class Buffer:
 
         One that the card has changed is set aside, its loss stated, and not among them.
         """
+        last = self.last_id if upto is None else upto
+        while True:
+            rows, after_id = await self.some(after_id, limit, last)
+            if rows or after_id >= last:
+                return rows
+
+    async def some(
+        self, after_id: int, limit: int, upto: int, *, only: str | None = None, without: Collection[str] = ()
+    ) -> tuple[list[Row], int]:
+        """As oldest(), of one board only, or without these; and up to which id there are no others of them.
+
+        Looks at LOOKS_AT rows at most when it is to pass over some: commits wait meanwhile.
+        """
         at = after_id + 1 - self._fresh[0].id if self._fresh else -1
         if at >= 0:  # a route that keeps up needs no look at the disk
-            last = self.last_id if upto is None else upto
-            rows = [row for row in islice(self._fresh, at, at + limit) if row.id <= last]
+            wanted = (
+                row
+                for row in islice(self._fresh, at, None)
+                if row.id <= upto and row.board not in without and (only is None or row.board == only)
+            )
+            rows = list(islice(wanted, limit))
             if rows:
-                return rows
+                return rows, rows[-1].id if len(rows) == limit else upto
+        end = min(upto, after_id + LOOKS_AT) if without or only is not None else upto
         query = (
             "select id, board, sequence, received_ms, closed_ms, body, crc from report where id > ? and id <= ? "
-            "order by id limit ?"
+            # The plus: in the order of ids, and not by the index of boards, which would have to be sorted.
+            + ("" if only is None else "and +board = ? ")
+            + (f"and +board not in ({', '.join('?' * len(without))}) " if without else "")
+            + "order by id limit ?"
         )
-        while True:
-            given = (after_id, self.last_id if upto is None else upto, limit)
-            read = await self._writer.read(lambda db, _, given=given: db.execute(query, given).fetchall())  # type: ignore[misc]  # mypy infers no lambda with a default
-            assert isinstance(read, list)
-            found = [(Row._make(one[:6]), one[6]) for one in read]
-            good = [row for row, crc in found if buffered.crc(row) == crc]
-            for row, crc in found:
-                if buffered.crc(row) != crc:
-                    await self._take_out(row)
-            if good or not found:
-                return good
-            after_id = found[-1][0].id
+        given = (after_id, end, *(() if only is None else (only,)), *without, limit)
+        read = await self._writer.read(lambda db, _: db.execute(query, given).fetchall())
+        assert isinstance(read, list)
+        found = [(Row._make(one[:6]), one[6]) for one in read]
+        for row, crc in found:
+            if buffered.crc(row) != crc:
+                await self._take_out(row)
+        seen = found[-1][0].id if len(found) == limit else end
+        return [row for row, crc in found if buffered.crc(row) == crc], seen
 
     async def _take_out(self, row: Row) -> None:
         self._health.alarm(

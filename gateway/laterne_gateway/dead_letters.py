@@ -1,9 +1,17 @@
 """What platforms have refused for good: kept, shown, and sent again when an operator asks for it.
 
 A row is here before its route's lane passes the report, so nothing is ever neither here, nor waiting, nor delivered.
-A route that has MAX_DEAD_LETTERS of them takes no more and stops: a platform that refuses everything must not empty
-the buffer into a list. But what a board itself has made so that it fits nowhere stops nobody: of a board that has
-MAX_WHOLE_OF_A_BOARD reports here, which no board's flash holds, further ones are counted and passed over.
+
+Two things must not happen: a platform that refuses everything empties the buffer into this list, and a board that
+signs what fits nowhere fills it for all others.
+
+- Nothing becomes a dead letter while its platform takes nothing at all (routes/blame.py).
+- Of MAX_DEAD_LETTERS a board has a share: they are full when more than half of the boards have theirs. While fewer
+  have, it is they: what else is refused of them is counted, an alarm states it, and it is passed over. When they are
+  full it is more likely the platform: what is refused waits then, with an alarm, whosever it is. What is taken goes on
+  (routes/feed.py).
+
+Both are re-derived from these rows after a restart. A gateway with one board passes over nothing: its share is all.
 
 `laterne-gateway dead retry` marks rows from another process, in a transaction of its own; the route that runs looks
 for marked ones every LOOK_EVERY_S.
@@ -16,11 +24,11 @@ from laterne_gateway.buffer import Buffer
 from laterne_gateway.clock import Clock
 
 MAX_DEAD_LETTERS = 10_000  # of a route; about 4 MiB
-MAX_WHOLE_OF_A_BOARD = 2000
 MAX_REASON_BYTES = 300
 LOOK_EVERY_S = 10.0
 AGAIN_AT_ONCE = 100
 WHOLE_REPORT = "report"
+HOW_MANY = "select count(*) from dead_letter where route = ?"
 
 
 @dataclass(frozen=True)
@@ -46,19 +54,24 @@ class DeadLetters:
         self._buffer = buffer
         self._clock = clock
 
-    async def put(self, letter: DeadLetter) -> bool | None:
-        """Keeps it; one that was refused again has a new reason. False: there are too many. None: too many whole
-        reports of its board, and it is passed over. Raises StoreError."""
+    async def put(self, letter: DeadLetter, boards: int) -> bool | None:
+        """Keeps it; one that was refused again has a new reason. boards: of how many this route delivers.
+
+        False: there are too many. None: its board has its share, and it is passed over. Raises StoreError.
+        """
         noticed_ms = self._clock.utc_ms()
 
         def insert(db: sqlite3.Connection, _: object) -> bool | None:
-            query, of_route = "select count(*) from dead_letter where route = ?", (self._route,)
-            if not letter.id and letter.place == WHOLE_REPORT:
-                same = (*of_route, letter.board, WHOLE_REPORT)
-                if db.execute(query + " and board = ? and place = ?", same).fetchone()[0] >= MAX_WHOLE_OF_A_BOARD:
+            which = (self._route, letter.board, letter.sequence, letter.place)
+            if not db.execute(f"{HOW_MANY} and board = ? and sequence = ? and place = ?", which).fetchone()[0]:
+                of_all, of_board = db.execute(
+                    "select count(*), count(*) filter (where board = ?2) from dead_letter where route = ?1", which[:2]
+                ).fetchone()
+                share = share_of(boards)
+                if of_all >= share * majority_of(boards):
+                    return False
+                if of_board >= share:
                     return None
-            if not letter.id and db.execute(query, of_route).fetchone()[0] >= MAX_DEAD_LETTERS:
-                return False
             db.execute(
                 "insert into dead_letter (route, board, sequence, place, again, reason, noticed_ms, body) "
                 "values (?, ?, ?, ?, 0, ?, ?, ?) on conflict (route, board, sequence, place) do update set "
@@ -88,9 +101,17 @@ class DeadLetters:
         await self._buffer.write(lambda db, _: db.execute("delete from dead_letter where id = ?", (letter.id,)))
 
     async def count(self) -> int:
-        query = "select count(*) from dead_letter where route = ?"
-        found = await self._buffer.read(lambda db, _: db.execute(query, (self._route,)).fetchone()[0])
+        found = await self._buffer.read(lambda db, _: db.execute(HOW_MANY, (self._route,)).fetchone()[0])
         return int(str(found))
+
+
+def share_of(boards: int) -> int:
+    """How many dead letters a board may have where a route delivers those of so many."""
+    return max(1, MAX_DEAD_LETTERS // majority_of(boards))
+
+
+def majority_of(boards: int) -> int:
+    return boards // 2 + 1
 
 
 def rows(

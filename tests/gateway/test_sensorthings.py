@@ -18,6 +18,7 @@ from tests.gateway.platform import boards, city, stored
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
 from laterne_gateway.__main__ import run_command
+from laterne_gateway.routes import sta_looking, sta_sending
 from laterne_gateway.routes.feed import LEFT_BEHIND
 
 Rule = Callable[[Request], str | int | Done]
@@ -185,6 +186,26 @@ async def test_what_a_killed_process_had_sent_is_not_stored_again(tmp_path: Path
         assert here.counted("observations that were there already") >= 700
         read = [one for one in way.requests[looks:] if "/Observations?" in one.path]
         assert len(read) < 2 * 100 * READINGS / 50 + 4, "it looks in requests' sizes, and not for what was never sent"
+
+
+async def test_what_went_past_rows_at_which_a_server_fails_is_found_by_the_next_process(
+    tmp_path: Path, server: SensorThingsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks until so many in a row are not there: that must be more than others may have gone past."""
+    monkeypatch.setattr(sta_looking, "CERTAIN", 10)
+    monkeypatch.setattr(sta_sending, "MAX_BEHIND", 5)
+    (one,) = boards()
+    async with FaultyWay(server).open() as way, city(tmp_path, way.url, one) as here:
+        failing = [refuses(1, position, 500) for position in range(15)]
+        way.rule = lambda request: next((said for rule in failing if (said := rule(request)) != PASS), PASS)
+        await here.put(one, 2, 20)
+        async with here.delivering(rows=5):
+            await here.delivered_counts("single rows on which the server failed", 40)
+        await here.parts.reopen()
+        way.rule = lambda request: PASS
+        async with here.delivering(rows=5):
+            await here.delivered()
+        here.check(server)
 
 
 async def test_live_reports_overtake_what_an_outage_left_behind(tmp_path: Path, server: SensorThingsServer) -> None:

@@ -97,7 +97,8 @@ async def test_a_board_whose_reports_nobody_can_read_stops_the_route_for_no_othe
     """It signs whatever it likes, ten reports a second. The gateway takes them, as the broker does."""
     one, liar = boards(2)
     async with city(tmp_path, server.url, one, liar) as here:
-        full = [(ROUTE, liar.name, number) for number in range(10, 10 + dead_letters.MAX_WHOLE_OF_A_BOARD - 1)]
+        share = dead_letters.share_of(2)
+        full = [(ROUTE, liar.name, number) for number in range(10, 10 + share - 1)]
         await here.parts.buffer.write(
             lambda db, _: db.executemany(
                 "insert into dead_letter (route, board, sequence, place, again, reason, noticed_ms, body) "
@@ -114,8 +115,8 @@ async def test_a_board_whose_reports_nobody_can_read_stops_the_route_for_no_othe
         assert {key for key in here.values if key[0] == one.name} == {
             (one.name, row.sequence, row.position) for row in stored(server, one.name)
         }
-        assert len(await here.dead()) == dead_letters.MAX_WHOLE_OF_A_BOARD
-        assert here.counted("reports passed over: too many dead ones of their board") == 3
+        assert len(await here.dead()) == share
+        assert here.counted("passed over: their board has its share of the dead letters") == 3
         assert "cannot use what it signs" in str(here.parts.health.snapshot()[liar.name]["alarms"])
 
 

@@ -22,7 +22,7 @@ PostBeside = Callable[[list[Observation], UnderWay, DeadLetter | None], Awaitabl
 
 
 class Beside:
-    """post: takes observations as a feed's does; the dead letter that one was, if it was one by itself."""
+    """post: takes observations as a feed's does; the dead letter that they were, or were in."""
 
     def __init__(self, source: Source, post: PostBeside) -> None:
         self._source = source
@@ -53,9 +53,8 @@ class Beside:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def _send_again(self, letter: DeadLetter) -> None:
-        is_report = letter.place == WHOLE_REPORT
         try:
-            if is_report:
+            if letter.place == WHOLE_REPORT:
                 row = Row(0, letter.board, letter.sequence, None, None, letter.body)
                 observations, _ = observations_of(row, self._source.dates)
             else:
@@ -67,10 +66,10 @@ class Beside:
             )
             await self._source.bury(again)
             return
-        refused = await self._deliver(observations, None if is_report else letter)
+        refused = await self._deliver(observations, letter)
         self._source.health.count(self._source.subject, "dead letters sent again")
-        if refused and not is_report:
-            return  # it is one again, and somebody may have marked it anew already; of a report its parts are
+        if refused:
+            return  # it is one again, and somebody may have marked it anew already
         try:
             await self._source.dead.taken(letter)
         except StoreError as why:  # it is sent once more, and found there

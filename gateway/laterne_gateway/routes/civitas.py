@@ -11,8 +11,9 @@ message:
    nothing: that is counted and an alarm, and no reason to wait, because some hand on what no subscriber of theirs gets.
 2. No PUBACK: the connection ended, or was silent for too long, or this process was killed. Whether the broker has it
    nobody knows, so it is sent again: board, sequence, digest and position in `parameters` tell what has come twice.
-3. A PUBACK that refuses it for what it is (ABOUT_CONTENT). It goes again in halves until the one observation is alone;
-   if that is refused it is a dead letter, and the others go on.
+3. A PUBACK that refuses it for what it is (ABOUT_CONTENT). It goes again in halves until the one observation is alone.
+   If that is refused, and it is told that it is the observation (blame.py), it is a dead letter, and the others go on;
+   else it is held: the first of those that are goes again every HELD_S, all of them when something was taken.
 4. A PUBACK that refuses it for anything else: our rights, the topic, a quota, no reason at all. That would hit every
    other message as well. The connection ends, an alarm says why, and it is tried again with backoff.
 5. The broker takes no packet that holds any observation (LEAST_BYTES), and says so in its CONNACK or by refusing one
@@ -36,6 +37,7 @@ from laterne_gateway.buffered import Lane
 from laterne_gateway.dead_letters import DeadLetter
 from laterne_gateway.route_settings import CIVITAS, MAX_MAX_BYTES, MIN_MAX_BYTES, CivitasSettings
 from laterne_gateway.routes.beside import Beside
+from laterne_gateway.routes.blame import Blame
 from laterne_gateway.routes.civitas_envelope import TAIL, head_of, part_of
 from laterne_gateway.routes.connection import PACKET_TOO_LARGE, Connection, cause_of, words_of
 from laterne_gateway.routes.delivery import PUBACK_WITHIN_S
@@ -52,12 +54,21 @@ log = logging.getLogger("laterne")
 
 PUBLISH_BYTES = 8  # beside topic and payload: 5 of header, the packet identifier, no properties
 LEAST_BYTES = MIN_MAX_BYTES  # an observation alone and its board have about 600 with names as they are
+HELD_S = 5.0  # what is refused while nothing is taken goes again so often; by then the others under way were answered
 LOOK_EVERY_S = 5.0  # for messages whose PUBACK does not come
 # MQTT 5, 3.4.2.1: implementation specific error ("valid, but the receiver is not willing to accept it") and payload
 # format invalid. Packet too large is none of a PUBACK's, and what mosquitto says by one all the same.
 ABOUT_CONTENT = {0x83, PACKET_TOO_LARGE, 0x99}
 
 Key = tuple[str, int, int, str, int]  # an observation: board, channel and its identity
+
+
+class Refusal(NamedTuple):
+    """limit: how many it may go with, 0: it is given up. at: which message was the last when it was first refused."""
+
+    limit: int
+    why: str
+    at: int
 
 
 class CivitasRoute:
@@ -74,10 +85,11 @@ class CivitasRoute:
         self._identifier = f"laterne-{source.gateway.tenant}-{source.gateway.id}-{settings.name}"
         self._broker = f"{settings.mqtt.host}:{settings.mqtt.port}"
         self._max_bytes = settings.max_bytes  # less where a broker has said that it takes less
-        # What was refused: how many it may go with, 0: it was alone; and why. Kept over connections, because a broker
-        # may hang up after a refusal. At most what was under way at a time.
-        self._refused: dict[Key, tuple[int, str]] = {}
-        self._too_short = ""  # what the broker takes, in words, when it is less than LEAST_BYTES
+        # Kept over connections, because a broker may hang up after a refusal. At most what was under way at a time.
+        self._refused: dict[Key, Refusal] = {}
+        self.blame = Blame(source.subject, source.clock, source.health)
+        self._is_full = False  # no more dead letters are kept
+        self._wrong = ""  # with the broker, in words, when it is not the connection
 
     async def run(self) -> None:
         backoff = Backoff(BASE_S, CAP_S, stable_s=STABLE_S)
@@ -90,7 +102,7 @@ class CivitasRoute:
                 why = first_of(group)
             self._health.note(self._subject, "connected", False)
             self._health.count(self._subject, "connections ended")
-            said = certificate_words(why, time.time_ns() // 1_000_000) or self._too_short or cause_of(why)
+            said = certificate_words(why, time.time_ns() // 1_000_000) or self._wrong or cause_of(why)
             self._health.alarm(
                 self._subject,
                 "broker",
@@ -100,7 +112,7 @@ class CivitasRoute:
             await asyncio.sleep(pause_s(why, backoff.failed(lasted_s), self._clock.utc_ms()))
 
     async def _connection(self) -> None:
-        self._too_short = ""
+        self._wrong = ""
         context = await asyncio.get_running_loop().run_in_executor(None, tls_context, self._settings.mqtt)
         async with Connection(self._settings.mqtt, self._identifier, None, context) as client:
             topic = string(self._settings.topic)
@@ -122,6 +134,7 @@ class CivitasRoute:
                 beside.send_dead_letters(),
                 sending.watch(),
                 sending.send_refused(),
+                sending.send_held(),
             )
 
     async def _deliver_backlog(self, lanes: list[Lane], sending: "_Sending") -> None:
@@ -153,8 +166,11 @@ class CivitasRoute:
             size += len(part) + 1
         yield head + b",".join(parts) + TAIL, within
 
-    def note_taken(self, under_way: UnderWay, observations: list[Observation], *, nobody_listens: bool) -> None:
-        """The broker has acknowledged these."""
+    def note_taken(
+        self, under_way: UnderWay, observations: list[Observation], number: int, *, nobody_listens: bool
+    ) -> None:
+        """The broker has acknowledged these, in the message with this number."""
+        self.blame.take(number)
         self._health.count(self._subject, "observations delivered", len(observations))
         if nobody_listens:
             self._health.count(self._subject, "observations that nobody heard", len(observations))
@@ -167,13 +183,15 @@ class CivitasRoute:
         else:
             self._health.clear(self._subject, "listeners")
         for one in observations:
-            self._refused.pop(_key(one), None)
+            if self._refused.pop(_key(one), None) is not None:
+                self._is_full = False  # it may be over: the others that are held go again, too
             under_way.settle()
 
-    def note_refused(self, observations: list[Observation], size: int, reason: int) -> bool:
+    def note_refused(self, message: "_Message", size: int, reason: int) -> bool:
         """The broker has refused these for what they are, in a message of so many bytes. False: for something else."""
         if reason not in ABOUT_CONTENT:
             return False
+        observations, why = message.observations, f"refused: {words_of(reason)}"
         self._health.count(self._subject, f"messages refused: {words_of(reason)}")
         if reason == PACKET_TOO_LARGE and len(observations) == 1 and size <= LEAST_BYTES:
             self._is_too_short(f"it refuses a message of {size} bytes as too large")
@@ -181,30 +199,49 @@ class CivitasRoute:
         if reason == PACKET_TOO_LARGE:
             self._max_bytes = max(LEAST_BYTES, min(self._max_bytes, size // 2))
         for one in observations:
-            self._refused[_key(one)] = len(observations) // 2, f"refused: {words_of(reason)}"
+            former = self._refused.get(_key(one))
+            at, limit = self.blame.begun if former is None else former.at, len(observations) // 2
+            if not limit and message.letter is None and not self.blame.is_told(at):
+                limit = 1
+                self.blame.hold(one.board, why)
+            self._refused[_key(one)] = Refusal(limit, why, at)
         return True
 
     def _is_too_short(self, said: str) -> aiomqtt.MqttError:
-        self._too_short = f"{said}, less than observations need: have it take {LEAST_BYTES + 200} at least"
-        return aiomqtt.MqttError(self._too_short)
+        self._wrong = f"{said}, less than observations need: have it take {LEAST_BYTES + 200} at least"
+        return aiomqtt.MqttError(self._wrong)
 
-    def was_refused_alone(self, one: Observation) -> bool:
+    def pause_if_refused(self) -> None:
+        """Raises MqttError: what is refused is taken for the broker's doing."""
+        if self.blame.is_platform:
+            self._wrong = "it refuses what several boards say and takes nothing"
+            raise aiomqtt.MqttError(self._wrong)
+
+    def is_given_up(self, one: Observation) -> bool:
         return self._limit(one, 1) == 0
+
+    def is_told(self, one: Observation) -> bool:
+        """Whether something was taken since it was refused, and there is room: refused again it is a dead letter."""
+        found = self._refused.get(_key(one))
+        return found is None or (self.blame.is_told(found.at) and not self._is_full)
 
     def _limit(self, one: Observation, otherwise: int) -> int:
         found = self._refused.get(_key(one))
-        return otherwise if found is None else found[0]
+        return otherwise if found is None else found.limit
 
-    async def bury(self, one: Observation, under_way: UnderWay, letter: DeadLetter | None) -> None:
-        """It becomes a dead letter. Raises MqttError: there are too many."""
-        _, why = self._refused[_key(one)]
+    async def bury(self, one: Observation, under_way: UnderWay, letter: DeadLetter | None) -> bool:
+        """It becomes a dead letter. False: there are too many."""
+        why = self._refused[_key(one)].why
         found = letter or DeadLetter(one.board, one.sequence, one.place, why, one.to_json())
         found = DeadLetter(found.board, found.sequence, found.place, why, found.body, id=found.id)
-        if not await self._source.bury(found):
-            raise aiomqtt.MqttError("no more dead letters are kept")  # this route waits
+        self._is_full = not await self._source.bury(found)
+        if self._is_full:  # it goes again: somebody may have corrected the platform when there is room
+            self._refused[_key(one)] = Refusal(1, why, self.blame.begun)
+            return False
         self._refused.pop(_key(one), None)
         under_way.refused = True
         under_way.settle()
+        return True
 
 
 def longest_payload(client: Connection, topic: bytes) -> int:
@@ -240,6 +277,7 @@ class _Sending:
         self._late_slots = asyncio.Semaphore(max(1, client.window // 2))
         self._under_way: deque[list[float]] = deque()  # [when it was sent], [] once it is acknowledged
         self._refused: asyncio.Queue[_Message] = asyncio.Queue()  # at most what was under way
+        self._held: list[_Message] = []  # as many; each of one observation
 
     async def post(self, observations: list[Observation], under_way: UnderWay, feed: Feed) -> None:
         await self._send(_Message(observations, under_way, feed.lane.upto is not None, None))
@@ -256,10 +294,14 @@ class _Sending:
     async def _send(self, message: _Message) -> None:
         to_send: list[Observation] = []
         for one in message.observations:
-            if self._route.was_refused_alone(one):
-                await self._route.bury(one, message.under_way, message.letter)
-            else:
+            if not self._route.is_given_up(one):
                 to_send.append(one)
+            elif not await self._route.bury(one, message.under_way, message.letter):
+                self._held.append(message._replace(observations=[one]))
+        if to_send:
+            await self._publish(message, to_send)
+
+    async def _publish(self, message: _Message, to_send: list[Observation]) -> None:
         for payload, within in self._route.envelopes(to_send):
             if message.is_late:
                 await self._late_slots.acquire()
@@ -267,10 +309,11 @@ class _Sending:
             at = [asyncio.get_running_loop().time()]
             self._under_way.append(at)
             sent = message._replace(observations=within)
+            number = self._route.blame.begin()
             if len(payload) > self._longest:  # one alone: the broker would hang up
                 self._not_taken(at, sent, len(payload), PACKET_TOO_LARGE)
                 continue
-            taken, refused = partial(self._taken, at, sent), partial(self._not_taken, at, sent, len(payload))
+            taken, refused = partial(self._taken, at, sent, number), partial(self._not_taken, at, sent, len(payload))
             self._client.send(self._topic, payload, b"", taken, refused=refused)
 
     def _answered(self, at: list[float], message: _Message) -> None:
@@ -281,22 +324,37 @@ class _Sending:
         if message.is_late:
             self._late_slots.release()
 
-    def _taken(self, at: list[float], message: _Message) -> None:
+    def _taken(self, at: list[float], message: _Message, number: int) -> None:
         self._answered(at, message)
         nobody = self._client.nobody_listens
-        self._route.note_taken(message.under_way, message.observations, nobody_listens=nobody)
+        self._route.note_taken(message.under_way, message.observations, number, nobody_listens=nobody)
 
     def _not_taken(self, at: list[float], message: _Message, size: int, reason: int) -> bool:
-        if not self._route.note_refused(message.observations, size, reason):
+        if not self._route.note_refused(message, size, reason):
             return False
         self._answered(at, message)
-        self._refused.put_nowait(message)
+        if len(message.observations) > 1 or self._route.is_given_up(message.observations[0]):
+            self._refused.put_nowait(message)
+        else:
+            self._held.append(message)
         return True
 
     async def send_refused(self) -> None:
-        """For ever: what was refused goes again in halves; what was alone is a dead letter. Raises MqttError."""
+        """For ever: what was refused goes again in halves; what is given up is a dead letter."""
         while True:
             await self._send(await self._refused.get())
+
+    async def send_held(self) -> None:
+        """For ever: what is held goes again. Raises MqttError: it is taken for the broker's doing."""
+        while True:
+            await asyncio.sleep(HELD_S)
+            self._route.pause_if_refused()
+            held, self._held = self._held, []
+            for number, message in enumerate(held):
+                if not number or self._route.is_told(message.observations[0]):
+                    await self._send(message)
+                else:
+                    self._held.append(message)
 
     async def watch(self) -> None:
         """Raises MqttError when the oldest message has waited too long for its PUBACK."""

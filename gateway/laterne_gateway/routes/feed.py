@@ -2,6 +2,12 @@
 
 A lane moves to the last report before the first of which something is still under way: an observation that the platform
 has not, and that is no dead letter on our disk either. So whatever ends this process, it begins again there.
+
+No board waits for another one. What is under way is bounded (MAX_AHEAD), and a board of which the platform takes
+nothing, or takes it slowly, would fill that for ever. So where it is full, a board that has nothing under way still
+gets a report on its way, and boards that have are passed over: how far they were read is kept for each of them
+(`behind`), and they are read from there when there is room. The lane waits for all of them; the platform has the
+others' reports all the same, and after a restart they are looked for, or sent again. Each board's stay in their order.
 """
 
 import asyncio
@@ -25,16 +31,16 @@ CLOCK_AGAIN_S = 5.0  # how often a report without a time looks whether there is 
 
 
 class UnderWay:
-    """A report, or whatever else counts as one thing to deliver. left: how many parts of it are not settled.
+    """A report, or whatever else counts as one thing to deliver. left: how many of its size are not settled.
 
     refused: whether one of them is a dead letter.
     """
 
-    __slots__ = ("id", "left", "news", "refused")
+    __slots__ = ("id", "left", "news", "refused", "size")
 
-    def __init__(self, identifier: int, left: int, news: asyncio.Event) -> None:
+    def __init__(self, identifier: int, size: int, news: asyncio.Event) -> None:
         self.id = identifier
-        self.left = left
+        self.size = self.left = size
         self.news = news
         self.refused = False
 
@@ -62,10 +68,12 @@ class Feed:
         self.pace = pace
         self._source = source
         self._post = post
-        self._read_id = lane.delivered
-        self._open: deque[UnderWay] = deque()
+        self._read_id = lane.delivered  # all up to here was read, but for what is behind
+        self._behind: dict[str, int] = {}  # board: its reports after this one, up to _read_id, are not read yet
+        self._open: dict[str, deque[UnderWay]] = {}  # by board, never empty
+        self._undated: set[str] = set()  # boards whose next report has no time yet, or finds no room as a dead letter
         self._ahead = 0  # observations under way
-        self._sizes: deque[int] = deque()
+        self._moved_id = lane.delivered
         self._news = asyncio.Event()
 
     def end_at(self, lane: Lane, pace: Pace) -> None:
@@ -80,54 +88,81 @@ class Feed:
                 self._news.clear()  # before we look, so that nothing is missed
                 self._move()
                 upto = self.lane.upto
-                last_id = self._source.buffer.last_id if upto is None else upto
-                if self._ahead < MAX_AHEAD and self._read_id < last_id:
-                    await self._read(last_id)
-                elif self._open or upto is None:
+                if await self._read(self._source.buffer.last_id if upto is None else upto):
+                    continue
+                if self._open or self._behind or upto is None:
                     await self._news.wait()
                 else:
                     self._source.buffer.delivered(self.lane, upto)
                     return
 
-    async def _read(self, last_id: int) -> None:
-        rows = await self._source.buffer.oldest(self._read_id, READ_AT_ONCE, last_id)
+    def _has_room(self, board: str) -> bool:
+        return board not in self._undated and (self._ahead < MAX_AHEAD or board not in self._open)
+
+    async def _read(self, last_id: int) -> bool:
+        """Reads some reports, and posts them. False: there is none to read, or no room."""
+        for board, after_id in self._behind.items():
+            if self._has_room(board):
+                del self._behind[board]  # its turn comes again after the others'
+                limit = READ_AT_ONCE if self._ahead < MAX_AHEAD else 1
+                rows, seen = await self._source.buffer.some(after_id, limit, self._read_id, only=board)
+                await self._post_some(rows)
+                if seen < self._read_id:
+                    self._behind.setdefault(board, seen)
+                return True
+        if self._read_id >= last_id:
+            return False
+        if self._ahead >= MAX_AHEAD:
+            if self._source.buffer.chains.keys() <= self._open.keys() | self._behind.keys():
+                return False  # nobody is there who could go past them
+            for board in self._open:
+                self._behind.setdefault(board, self._read_id)
+        rows, seen = await self._source.buffer.some(self._read_id, READ_AT_ONCE, last_id, without=self._behind)
+        await self._post_some(rows)
+        self._read_id = seen
+        return True
+
+    async def _post_some(self, rows: list[Row]) -> None:
+        """Boards that have no room are behind from here on: a report may hold 800 readings, all rows at once 50,000."""
         for row in rows:
-            observations = await self._translated(row)
+            if row.board in self._behind:
+                continue
+            observations = await self._translated(row) if self._has_room(row.board) else None
+            if observations is None:
+                self._behind[row.board] = row.id - 1
+                continue
             if self.pace is not None:
                 await self.pace.next(max(1, len(observations)))
             under_way = UnderWay(row.id, len(observations), self._news)
-            self._open.append(under_way)
-            self._sizes.append(len(observations))
+            self._open.setdefault(row.board, deque()).append(under_way)
             self._ahead += len(observations)
             await self._post(observations, under_way, self)
-            self._read_id = row.id
-            if self.lane.upto is not None and row.id >= self.lane.upto:
-                break  # it was given an end meanwhile
-            if self._ahead >= MAX_AHEAD:
-                break  # a report may hold 800 readings: all rows at once would be 50,000
-        if not rows:
-            self._read_id = last_id  # they have gone otherwise
-        self._news.set()
 
-    async def _translated(self, row: Row) -> list[Observation]:
-        while True:
-            try:
-                observations, without_value = observations_of(row, self._source.dates)
-            except NotReadable as why:
-                if await self.bury(row, str(why)):
-                    return []
-            except NoTime as why:
-                # While this machine has no time itself it dates nothing; the board's next answer after that may. What a
-                # former process knew of starts has gone with it: the first answers tell it again.
-                is_new = self._source.clock.monotonic_s() - self._source.began_s < DATED_WITHIN_S
-                if not is_new and self._source.clock.utc_ms() is not None and await self.bury(row, str(why)):
-                    return []
-                self._source.health.count(self._source.subject, "waits for a report's time")
-            else:
-                if without_value:
-                    self._source.health.count(self._source.subject, "readings without a value", without_value)
-                return self._source.within_bounds(row.board, observations)
-            await asyncio.sleep(CLOCK_AGAIN_S)
+    async def _translated(self, row: Row) -> list[Observation] | None:
+        """None: its board waits, for a time or for room among the dead letters."""
+        try:
+            observations, without_value = observations_of(row, self._source.dates)
+        except NotReadable as why:
+            if await self.bury(row, str(why)):
+                return []
+        except NoTime as why:
+            # While this machine has no time itself it dates nothing; the board's next answer after that may. What a
+            # former process knew of starts has gone with it: the first answers tell it again.
+            is_new = self._source.clock.monotonic_s() - self._source.began_s < DATED_WITHIN_S
+            if not is_new and self._source.clock.utc_ms() is not None and await self.bury(row, str(why)):
+                return []
+            self._source.health.count(self._source.subject, "waits for a report's time")
+        else:
+            if without_value:
+                self._source.health.count(self._source.subject, "readings without a value", without_value)
+            return self._source.within_bounds(row.board, observations)
+        self._undated.add(row.board)
+        asyncio.get_running_loop().call_later(CLOCK_AGAIN_S, self._look_again, row.board)
+        return None
+
+    def _look_again(self, board: str) -> None:
+        self._undated.discard(board)
+        self._news.set()
 
     async def bury(self, row: Row, reason: str) -> bool:
         """The whole report becomes a dead letter. False: there are too many."""
@@ -135,13 +170,19 @@ class Feed:
         return await self._source.bury(letter)
 
     def _move(self) -> None:
-        last_id = count = 0
-        while self._open and self._open[0].left <= 0:
-            last_id = self._open.popleft().id
-            self._ahead -= self._sizes.popleft()
-            count += 1
+        count = 0
+        for board, of_board in list(self._open.items()):
+            while of_board and of_board[0].left <= 0:
+                self._ahead -= of_board.popleft().size
+                count += 1
+            if not of_board:
+                del self._open[board]
         if count:
             self._source.health.count(
                 self._source.subject, "reports delivered" if self.lane.upto is None else "backlog delivered", count
             )
-            self._source.buffer.delivered(self.lane, last_id)
+        first_open = min((of_board[0].id - 1 for of_board in self._open.values()), default=self._read_id)
+        up_to_id = min(first_open, *self._behind.values()) if self._behind else first_open
+        if up_to_id > self._moved_id:
+            self._moved_id = up_to_id
+            self._source.buffer.delivered(self.lane, up_to_id)

@@ -6,15 +6,17 @@ So nothing is sent again before it was looked whether it is there. What may have
 1. 201, and for each row a link: it is there. With level "stored" it is read back all the same.
 2. 201, and an error for some rows, or a refusal of the whole (4xx): what was stored of it is not known (one server
    stores none of a Datastream's rows when one is bad; another rolls all back). It is looked; the rest goes again in
-   halves until the one row is alone, which then goes singly. A refusal of a single row that was looked for and is not
-   there is about that row: it is a dead letter, and the others go on.
-3. 5xx: as 2, but a single row is taken for the cause only when it has failed FAILS times over FAILS_FOR_S, and others
-   were written in between. Else it is the server, and nothing is given up.
+   halves until the one row is alone, which then goes singly. A single row that was looked for, is not there, and is
+   refused is a dead letter if it is told that it is the row and not the server (blame.py); else it rests, behind the
+   others of its Datastream, and goes again. When SINGLES of a Datastream were refused one after the other, all that a
+   report has of it goes with the next one, as one dead letter: a report may have 800.
+3. 5xx: as 2, but a single row is taken for the cause only when that has gone on for FAILS_FOR_S, too. So it is with a
+   Datastream that the server does not let us make or read: then all that a report has of it is.
 4. No connection, no answer in time, half an answer, 429, 503, wrong credentials: nobody is at fault here. All wait, one
    request at a time tries again with backoff, and what was under way is looked for first.
 5. This process is killed. What it had sent and its lanes do not say yet is among the reports that wait at the next
    start. Those are looked for, per Datastream and lane in their order, until CERTAIN in a row were not there: rows go
-   in that order, and 4 and 2 leave fewer of them ahead of others.
+   in that order, and 4 leaves fewer of them ahead of others, 2 and 3 no more than MAX_BEHIND.
 
 This module decides what goes when: lanes become queues (sta_queues.py), workers look for what may be there
 (sta_looking.py) and send the rest (sta_sending.py), and what fails is waited for.
@@ -35,7 +37,7 @@ from laterne_gateway.routes.pace import Pace
 from laterne_gateway.routes.source import Source
 from laterne_gateway.routes.sta_entities import Entities
 from laterne_gateway.routes.sta_looking import NO_LANE, Looking
-from laterne_gateway.routes.sta_queues import Parts, Queues, Waiting
+from laterne_gateway.routes.sta_queues import Parts, Queues, Stream, Waiting
 from laterne_gateway.routes.sta_sending import Sending
 from laterne_gateway.routes.sta_server import AwayError, FailedError, RefusedError, Server
 from laterne_gateway.routes.tls import pause_s
@@ -194,26 +196,34 @@ class SensorThingsRoute:
 
     async def _send(self, parts: Parts) -> None:
         """Each of these is with the platform afterwards, a dead letter, or in its queue again."""
-        is_about_rows = False
+        asked: Stream | None = None
         try:
-            for stream, rows in parts.items():
-                rows[:] = await self._looking.absent(stream, rows)
-            is_about_rows = True
+            for asked in parts:
+                parts[asked] = await self._looking.absent(asked, parts[asked])
+                await self._entities.datastream(asked.board, asked.channel)
+            asked = None
             places = {self._entities.place(stream.board) for stream, rows in parts.items() if rows}
             if places <= self._places:
-                await self._sending.send(parts)
+                went_well = await self._sending.send(parts)
             else:
                 async with self._first_at_place:
-                    await self._sending.send(parts)
+                    went_well = await self._sending.send(parts)
                 self._places |= places
-            self._note_well()
+            if went_well:
+                self._note_well()
         except AwayError as why:
             self._note_away(why)
-        except FailedError as why:
-            self._note_trouble(parts, f"fails: {why}", is_about_rows=is_about_rows)
-        except RefusedError as why:
-            # Not one of a row: those are caught where they are about one. Reading or making an entity was refused.
-            self._note_trouble(parts, f"refuses: {why}", is_about_rows=False)
+        except (FailedError, RefusedError) as why:
+            # A refusal here is not one of a row: those are caught where they are about one.
+            self._note_trouble(f"{'fails' if isinstance(why, FailedError) else 'refuses'}: {why}")
+            if asked is not None:  # it alone: the others go without it
+                await self._sending.cannot_be_used(asked, parts[asked], why, parts)
+                return
+            for stream, rows in parts.items():
+                if isinstance(why, FailedError):
+                    self._queues.in_trouble(stream, len(rows), self._clock.monotonic_s())
+                else:
+                    self._queues.rest(stream, self._clock.monotonic_s())
         finally:
             for stream, rows in parts.items():
                 for live in (True, False):  # what was live may have become a backlog meanwhile
@@ -250,13 +260,7 @@ class SensorThingsRoute:
             f"{self._settings.url} cannot be used: {why}; reports are kept and it is tried again",
         )
 
-    def _note_trouble(self, parts: Parts, sentence: str, *, is_about_rows: bool) -> None:
-        now_s = self._clock.monotonic_s()
-        for stream, rows in parts.items():
-            if is_about_rows:
-                self._queues.in_trouble(stream, len(rows), now_s)
-            else:
-                self._queues.rest(stream, now_s)
+    def _note_trouble(self, sentence: str) -> None:
         self._health.count(self._subject, "requests failed")
         self._health.alarm(
             self._subject,

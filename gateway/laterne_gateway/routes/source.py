@@ -71,15 +71,18 @@ class Source:
         """Keeps a dead letter, however long the disk is away. False: there are too many; an alarm stands."""
         while True:
             try:
-                kept = await self.dead.put(letter)
+                kept = await self.dead.put(letter, len(self.buffer.chains.keys() & set(self.roster.names)))
             except StoreError as why:
                 log.debug("%s: a dead letter is not on the disk yet: %s", self.subject, why)
                 await asyncio.sleep(AGAIN_S)
                 continue
             if kept is None:
-                self.health.count(self.subject, "reports passed over: too many dead ones of their board")
+                self.health.count(self.subject, "passed over: their board has its share of the dead letters")
                 self.health.alarm(
-                    letter.board, "dead letters", f"{self.name} cannot use what it signs ({letter.reason[:120]})"
+                    letter.board,
+                    "dead letters",
+                    f"{self.name} cannot use what it signs and keeps no more of it, such as report {letter.sequence} "
+                    f"({letter.reason[:120]}): see `laterne-gateway dead list`",
                 )
                 return True
             if kept:
@@ -95,6 +98,7 @@ class Source:
                 self.health.alarm(
                     self.subject,
                     "dead letters full",
-                    "no more dead letters are kept: this route waits until `laterne-gateway dead retry` has made room",
+                    "no more dead letters are kept: what the platform refuses waits until `laterne-gateway dead retry` "
+                    "has made room",
                 )
             return kept

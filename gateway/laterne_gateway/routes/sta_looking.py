@@ -49,6 +49,7 @@ class Looking:
             is_there = id(one) in found
             if is_there:
                 one.under_way.settle()
+                stream.behind -= one.is_behind
             else:
                 one.maybe_there, one.looked = False, True
             if not one.sent and one.lane != NO_LANE:

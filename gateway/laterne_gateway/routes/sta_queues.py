@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 
 from laterne_gateway.backoff import Backoff
 from laterne_gateway.dead_letters import DeadLetter
+from laterne_gateway.routes.blame import NEVER
 from laterne_gateway.routes.feed import UnderWay
 from laterne_gateway.routes.observations import Observation
 
 REST_S, REST_CAP_S = 0.5, 60.0
+MAX_BEHIND = 100  # half of what sta_looking.py takes for certain: a next process still finds what went past them
+SINGLES = 8  # so many of a Datastream, one after the other, are dead letters of their own; then what a report has of it
 
 
 @dataclass(slots=True, eq=False)
@@ -23,7 +26,8 @@ class Waiting:
 
     maybe_there: it may have been stored already. sent: by this process. looked: it was not there when last looked, and
     not sent since.
-    tries: how often it alone has made the server fail. letter: it was a dead letter.
+    refused_at: which request was the last when it was first refused, or alone failed with (blame.py).
+    refused_s: when. is_behind: others that came after it may have been sent. letter: it was a dead letter, or in one.
     """
 
     observation: Observation
@@ -32,9 +36,9 @@ class Waiting:
     maybe_there: bool
     sent: bool = False
     looked: bool = False
-    tries: int = 0
-    first_try_s: float = 0.0
-    written_then: int = 0
+    refused_at: int = NEVER
+    refused_s: float = 0.0
+    is_behind: bool = False
     letter: DeadLetter | None = None
 
 
@@ -42,7 +46,8 @@ class Waiting:
 class Stream:
     """One Datastream of ours. limit: how many rows of it may go together now.
 
-    absent: by lane, how many in a row were not there when it was looked (sensorthings.py).
+    given_up: how many were dead letters, one after the other. behind: how many that wait are behind others. absent: by
+    lane, how many in a row were not there when it was looked (sensorthings.py).
     """
 
     board: str
@@ -52,6 +57,8 @@ class Stream:
     late: deque[Waiting] = field(default_factory=deque)
     busy: bool = False
     rests_until_s: float = 0.0
+    given_up: int = 0
+    behind: int = 0
     failures: int = 0  # of the server with its rows, one after the other
     absent: dict[int, int] = field(default_factory=dict)
     rest: Backoff = field(default_factory=lambda: Backoff(REST_S, REST_CAP_S, floor_s=REST_S / 5))
@@ -81,6 +88,18 @@ class Queues:
     def put_back(self, stream: Stream, rows: list[Waiting], *, live: bool) -> None:
         """Before all that waits there."""
         (stream.live if live else stream.late).extendleft(reversed(rows))
+
+    def withdraw(self, stream: Stream, under_way: UnderWay) -> list[Waiting]:
+        """Takes out what waits there of this report."""
+        taken: list[Waiting] = []
+        for queue in (stream.live, stream.late):
+            of_it = [one for one in queue if one.under_way is under_way]
+            if of_it:
+                taken += of_it
+                kept = [one for one in queue if one.under_way is not under_way]
+                queue.clear()
+                queue.extend(kept)
+        return taken
 
     def make_late(self, lane: int) -> None:
         """What was live is what an outage has left behind."""
@@ -137,7 +156,8 @@ class Queues:
         self.rest(stream, now_s)
 
     def went_well(self, stream: Stream) -> None:
-        stream.limit = min(self._rows, stream.limit * 4)
+        """Some were taken, or given up; where all are given up the next one goes alone, too."""
+        stream.limit = 1 if stream.given_up >= SINGLES else min(self._rows, stream.limit * 4)
         stream.rests_until_s = 0.0
         stream.failures = 0
         stream.rest.reset()
