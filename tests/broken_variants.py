@@ -144,7 +144,7 @@ VARIANTS |= {
     ),
     "passed over when it is refused": Variant(
         "gateway/laterne_gateway/routes/sta_sending.py",
-        (("if await self._source.bury(letter):", "if letter:"),),
+        (("if not await self._source.bury(letter):", "if not letter:"),),
         PLATFORM,
         "dead >= plan.refused",
         0.5,
@@ -170,11 +170,11 @@ VARIANTS |= {
             (
                 '            self._client.send(self._topic, payload, b"", taken, refused=refused)\n',
                 '            self._client.send(self._topic, payload, b"", taken, refused=refused)\n'
-                "            self._route.note_taken(sent.under_way, within, nobody_listens=False)\n",
+                "            self._route.note_taken(sent.under_way, within, number, nobody_listens=False)\n",
             ),
         ),
         CIVITAS,
-        "TimeoutError|wanted",
+        "TimeoutError|wanted|plan.refused",
         0.5,
     ),
     "what is refused for its content goes again whole": Variant(
