@@ -72,6 +72,7 @@ def choose() -> str:
             low = bytearray(size)
         except MemoryError:
             size -= 1024
+    before = list(sys.modules)
     sys.path.insert(0, "/l")
     slot = "/r"  # the rescue needs neither the loader nor its record
     try:
@@ -83,7 +84,7 @@ def choose() -> str:
         print("the loader failed: rescue")
         sys.print_exception(why)
     for name in list(sys.modules):
-        if name.startswith("laterne_"):
+        if name not in before:
             del sys.modules[name]
     del low
     gc.collect()

@@ -67,12 +67,12 @@ async def test_a_start_by_power_checks_the_active_slot_and_writes_nothing(emulat
     board = await a_board(emulated_boards, OLD, NEW, PROVEN)
     assert await what_runs(board) == "OLD OLD from /a"
     assert board.flash.count.operations == 0
-    damage(board, "/a/laterne_firmware/part.mpy")
+    damage(board, "/a/part.mpy")
     assert await what_runs(board) == "RESCUE RESCUE from /r"
     assert board.flash.count.operations == 0
 
 
-@pytest.mark.parametrize("path", ["a/M", "a/laterne_firmware/app.mpy", "a/laterne_protocol/__init__.mpy"])
+@pytest.mark.parametrize("path", ["a/M", "a/app.mpy", "a/laterne_protocol/__init__.mpy"])
 async def test_a_slot_that_lacks_a_file_is_not_run(emulated_boards: "Benches", path: str) -> None:
     board = await a_board(emulated_boards, OLD, None, PROVEN)
     image.write(board.flash.image, {}, remove=[path])
@@ -85,7 +85,7 @@ async def test_a_damaged_slot_gives_way_to_the_other_one_only_if_that_was_confir
     both = {"a": OLD.entry, "b": NEW.entry}
     for confirmed, runs in ((("a",), "RESCUE RESCUE from /r"), (("a", "b"), "NEW NEW from /b")):
         board = await a_board(emulated_boards, OLD, NEW, replace(PROVEN, slots=both, confirmed=confirmed))
-        damage(board, "/a/laterne_firmware/part.mpy")
+        damage(board, "/a/part.mpy")
         assert await what_runs(board) == runs
 
 
@@ -111,7 +111,7 @@ async def test_a_lost_record_proves_no_slot(emulated_boards: "Benches") -> None:
 
 async def test_a_board_whose_loader_is_damaged_runs_the_rescue(emulated_boards: "Benches") -> None:
     board = await a_board(emulated_boards, OLD, NEW, PROVEN)
-    for path in ("l/laterne_firmware/loader.mpy", "l/laterne_protocol/cbor.mpy", "l/laterne_firmware/__init__.mpy"):
+    for path in ("l/loader.mpy", "l/cbor.mpy", "l/slots.mpy"):
         image.write(board.flash.image, {}, remove=[path])
         assert await what_runs(board) == "RESCUE RESCUE from /r"
 
@@ -161,7 +161,7 @@ async def test_a_release_that_hangs_while_it_is_imported_is_started_again_by_the
     emulated_boards: "Benches",
 ) -> None:
     new = release("NEW", HANGS, 8)
-    endless = {"laterne_firmware/part.mpy": compiled(b"while True:\n    pass\n", "part")}
+    endless = {"part.mpy": compiled(b"while True:\n    pass\n", "part")}
     hanging = replace(new, files={**new.files, **endless})
     board = await a_board(emulated_boards, OLD, hanging, tried(hanging))
     await board.power_on()
@@ -266,7 +266,7 @@ async def test_the_rescue_speaks_in_sessions_and_takes_no_readings(emulated_boar
         await asker.enrol(NAME)
         await asker.wait_for_reports(1)
         await board.power_off()
-        damage(board, "/a/laterne_firmware/reports.mpy")
+        damage(board, "/a/reports.mpy")
         served = bench.readings_served(NAME)
         await board.power_on()
         asker.session = None
@@ -280,7 +280,7 @@ async def test_the_rescue_speaks_in_sessions_and_takes_no_readings(emulated_boar
     await board.power_off()
     # Repaired, it goes on where it was.
     good = image.firmware_files(image.find_firmware(), settings=settings)
-    path = "a/laterne_firmware/reports.mpy"
+    path = "a/reports.mpy"
     image.write(board.flash.image, {path: good[path]})
     await board.power_on()
     async with asking(bench.lines[NAME].path) as again:

@@ -111,7 +111,7 @@ async def test_the_slots_of_a_board_with_an_interpreter_of_ours_are_run_and_the_
     await board.power_on()
     await prints(board, "release 0")
     await board.power_off()
-    image.write(board.flash.image, {}, remove=["a/laterne_firmware/app.mpy"])
+    image.write(board.flash.image, {}, remove=["a/app.mpy"])
     await board.power_on()
     await prints(board, "rescue, start 2")
 

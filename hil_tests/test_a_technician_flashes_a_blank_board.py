@@ -204,11 +204,11 @@ async def test_what_is_read_back_otherwise_is_never_started(emulated_boards: "Be
 
             def progress(done: int, whole: int) -> None:
                 if done == whole:
-                    repl.run("f=open('/r/laterne_firmware/app.mpy','ab')\nf.write('x')\nf.close()")
+                    repl.run("f=open('/r/app.mpy','ab')\nf.write('x')\nf.close()")
 
             writing.write(repl, wanted, progress)
 
-    with pytest.raises(OperatorError, match=r"/r/laterne_firmware/app\.mpy was read back"):
+    with pytest.raises(OperatorError, match=r"/r/app\.mpy was read back"):
         await asyncio.to_thread(write)
     await board.power_off()
     assert "/main.py" not in image.names(board.flash.image)

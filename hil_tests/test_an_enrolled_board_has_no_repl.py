@@ -100,7 +100,7 @@ async def test_an_enrolled_board_whose_firmware_cannot_start_resets_and_gives_no
 ) -> None:
     async with enrolled(emulated_boards, SETTINGS) as (board, _):
         await board.power_off()
-    app = "/a/laterne_firmware/app.py"  # comes before app.mpy, and no index names it: the slot is still whole
+    app = "/a/app.py"  # comes before app.mpy, and no index names it: the slot is still whole
     for content in (b"# nothing to run", b"raise SystemExit", b"not a module"):
         image.write(board.flash.image, {app: content})
         lives = len(board.lives)

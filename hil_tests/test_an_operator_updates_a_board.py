@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 ROOMY_BYTES = 256 * 1024
 SETTINGS = {"report_s": 5, "sample_ms": 500}
-CHANGED = "laterne_firmware/clock.mpy"
-NEW = {"laterne_firmware/extra.mpy": bytes(range(256)) * 80, "laterne_firmware/none.mpy": b""}
+CHANGED = "clock.mpy"
+NEW = {"extra.mpy": bytes(range(256)) * 80, "none.mpy": b""}
 
 
 def next_release(old: slots.Release) -> SignedRelease:
@@ -40,7 +40,7 @@ async def test_a_release_is_staged_tried_and_confirmed_while_readings_go_on(emul
         assert (done.phase, done.staged, done.result) == (STAGED, release.digest, None)
         # What the running release has is copied by the board, and not asked for; of one byte more little is sent.
         wanted = {release.paths[item - 2] for item in sender.wanted if item > 1}
-        assert wanted == {"laterne_firmware/extra.mpy", CHANGED}
+        assert wanted == {"extra.mpy", CHANGED}
         assert sender.bytes_sent < 4000
         await asker.wait_for_reports(1)
         armed = operator.order(order.ARM, [release.digest, (await sender.ask()).nonce, 2_000_000_000])
@@ -91,7 +91,7 @@ async def test_a_release_is_fetched_on_after_the_power_was_off_and_after_the_gat
     async with in_a_post(bench) as (board, asker, operator):
         sender = Sender(asker, release, release.signed_by(asker.authority.release_key))
         assert (await told_to_stage(operator, sender)).outcome == receipt.DONE
-        extra = release.paths.index("laterne_firmware/extra.mpy") + 2
+        extra = release.paths.index("extra.mpy") + 2
         await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (extra, 8192))
         asker.session = None  # the gateway was started again: hands are shaken, and it goes on
         await sender.until(lambda found: found.wanted is not None and found.wanted[1:3] == (extra, 16384))
@@ -109,7 +109,7 @@ async def test_a_release_is_fetched_on_after_the_power_was_off_and_after_the_gat
 NO_MEMORY = b"""
 import machine, os
 if machine.reset_cause() != machine.PWRON_RESET:
-    os.remove("/a/laterne_firmware/installer.py")
+    os.remove("/a/installer.py")
 def __getattr__(name):  # what it has is found under a short name
     raise MemoryError
 """
@@ -123,7 +123,7 @@ async def test_a_board_whose_memory_lies_in_pieces_starts_anew_and_goes_on_with_
     bench = await emulated_boards(files=files, paced=False)
     async with in_a_post(bench) as (board, asker, operator):
         await board.power_off()
-        image.write(board.flash.image, {"a/laterne_firmware/installer.py": NO_MEMORY})
+        image.write(board.flash.image, {"a/installer.py": NO_MEMORY})
         await board.power_on()
         await board.usb.wait_for_print("start 3")
         lives, asker.session = len(board.lives), None
@@ -147,7 +147,7 @@ async def test_a_board_whose_memory_never_suffices_starts_anew_once_and_goes_on_
     async with in_a_post(bench) as (board, asker, operator):
         await board.power_off()
         always = NO_MEMORY.replace(b"!= machine.PWRON_RESET", b"< 0")
-        image.write(board.flash.image, {"a/laterne_firmware/installer.py": always})
+        image.write(board.flash.image, {"a/installer.py": always})
         await board.power_on()
         await board.usb.wait_for_print("start 3")
         lives, asker.session = len(board.lives), None

@@ -321,7 +321,7 @@ async def test_a_power_cut_costs_the_open_report_no_more_than_its_newest_draft_m
     emulated_boards: "Benches",
 ) -> None:
     # The firmware as it is, but a draft every half second instead of every 20: the test waits for two of them.
-    quick = b"from laterne_firmware import reports\nreports.DRAFT_MS = 500\n"
+    quick = b"import reports\nreports.DRAFT_MS = 500\n"
     settings = {"report_s": 3600, "sample_ms": 250}
     files = image.firmware_files(image.find_firmware(), settings=settings, used_by=quick)
     bench = await emulated_boards(files=files | {"main.py": image.main_with(files["main.py"], quick)}, paced=False)

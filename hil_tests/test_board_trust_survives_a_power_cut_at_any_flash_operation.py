@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.firmware.initiator import GatewayEnd
+from tests.firmware.programs import files_of
 from tests.gateway.fake_authority import FakeAuthority
 
-from laterne_emulator import cut_sweep, image
+from laterne_emulator import cut_sweep
 from laterne_emulator.flash import Cut, Torn
 from laterne_protocol import trust
 from laterne_protocol.report import digest
@@ -32,12 +33,7 @@ async def _live(board: "EmulatedBoard", cut: Cut | None = None) -> dict[str, lis
 
 def _files(authority: FakeAuthority, gateway: GatewayEnd) -> dict[str, bytes]:
     first, second = (trust.pack(authority.trust_file(version)) for version in (1, 2))
-    return image.firmware_files(image.find_firmware(), used_by=MAIN.read_bytes()) | {
-        "main.py": MAIN.read_bytes(),
-        "first": first,
-        "second": second,
-        "gateway": gateway.credential,
-    }
+    return files_of(MAIN) | {"first": first, "second": second, "gateway": gateway.credential}
 
 
 async def test_a_board_that_is_enrolled_anew_forgets_the_gateway_of_the_authority_before(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.firmware.enrolled import Pairs, record
+from tests.firmware.programs import files_of
 from tests.gateway.fake_authority import FakeAuthority
 
 from laterne_emulator import cut_sweep, image
@@ -46,8 +47,7 @@ class World:
 
     def files(self, **more: bytes) -> dict[str, bytes]:
         return {
-            **image.firmware_files(image.find_firmware(), used_by=MAIN.read_bytes()),
-            "main.py": MAIN.read_bytes(),
+            **files_of(MAIN),
             **self.old.files,
             **record("k/trust", self.authority.trust().to_payload()),
             **more,

@@ -97,7 +97,7 @@ def scenarios() -> dict[str, Scenario]:
     )
     old, before = armed(GOOD)
     made["a trial whose slot is damaged"] = Scenario(
-        old, GOOD, before, ended(before, (DAMAGED, GOOD.digest)), "OLD OLD from /a", "b/laterne_firmware/part.mpy"
+        old, GOOD, before, ended(before, (DAMAGED, GOOD.digest)), "OLD OLD from /a", "b/part.mpy"
     )
     # The slot of the older release is used again, and its release was confirmed once.
     new = release("NEW", CONFIRMS, 9)

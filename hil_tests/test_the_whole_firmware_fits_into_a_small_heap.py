@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 NAME = "board-01"
 SERVICE_PIN = 22
-HEAP_BYTES = 144 * 1024  # emulated boards have 168 for updates (laterne_emulator.board)
+HEAP_BYTES = 144 * 1024  # emulated boards have 152 for updates (laterne_emulator.board)
 HANDSHAKES = 20
 # Handshakes follow one another here without the half minute that a board puts between them.
 WITHOUT_BOUNDS = b"""
-from laterne_firmware.sessions import Bucket
+from sessions import Bucket
 Bucket.REFILL_MS = 1
 del Bucket
 """

@@ -257,7 +257,24 @@ def run() -> None:
     """Runs the board; returns only by an exception that a technician made (Ctrl-C), or not at all."""
     gc.threshold(_GC_AT_START_BYTES)
     try:
-        asyncio.run(_post().run())
+        from laterne_firmware import start
+
+        post = start.post()
+        del start
+        unload(
+            "laterne_firmware.start",
+            "laterne_firmware.settings",
+            "laterne_firmware.recovery",
+            "laterne_firmware.running",
+            "laterne_firmware.slots",
+            "laterne_firmware.entropy",
+            "laterne_firmware.board",
+            "laterne_firmware.ram",
+            "laterne_protocol.release_index",
+            "pins",
+        )
+        _unload_what_enrolment_needs()
+        asyncio.run(post.run())
     except Exception as why:
         # Nothing can be repaired here. A reset is; the pause keeps a board that fails at once from wearing its flash.
         print("the board starts again: %s" % why)
@@ -266,30 +283,12 @@ def run() -> None:
         machine.reset()
 
 
-def _post() -> Post:
-    from laterne_firmware import start
-
-    try:
-        post = start.post()
-    except OSError as why:
-        # A release that fails so is counted, and the rescue comes after it. After the rescue comes nothing.
-        if sys.path[0] != "/r":
-            raise
-        print("the rescue cannot use its flash: %s" % why)
-        from laterne_firmware import ram
-
-        ram.mount()
-        unload("laterne_firmware.ram")
-        post = start.post()
-    for name in ("start", "settings", "recovery", "running", "slots", "entropy", "board"):
-        unload("laterne_firmware." + name)
-    unload("pins", "laterne_protocol.release_index")
-    _unload_what_enrolment_needs()
-    return post
-
-
 def _unload_what_enrolment_needs() -> None:
-    for name in ("first_keys", "p256_keys", "enrolment"):
-        unload("laterne_firmware." + name)
-    for name in ("credential", "public_keys", "cose"):
-        unload("laterne_protocol." + name)
+    unload(
+        "laterne_firmware.first_keys",
+        "laterne_firmware.p256_keys",
+        "laterne_firmware.enrolment",
+        "laterne_protocol.credential",
+        "laterne_protocol.public_keys",
+        "laterne_protocol.cose",
+    )

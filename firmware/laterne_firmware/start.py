@@ -1,6 +1,7 @@
 """Puts the board together, its parts in the order in which they need each other: once at each start, then unloaded."""
 
 import os
+import sys
 
 from laterne_firmware import RELEASE, board, recovery, running, settings
 from laterne_firmware.app import Console, Post
@@ -12,6 +13,7 @@ from laterne_firmware.link import Link
 from laterne_firmware.memory import unload
 from laterne_firmware.randomness import SEED_BYTES, Random
 from laterne_firmware.reports import Reporter
+from laterne_firmware.slots import RESCUE
 from laterne_firmware.state import State
 from laterne_firmware.store import UNMOUNTED, Record, exists
 
@@ -44,6 +46,20 @@ _LATER = (
 
 def post() -> Post:
     """The post, ready to run. Raises what ends a start: OSError of the flash, RandomnessError."""
+    try:
+        return _post()
+    except OSError as why:
+        # A release that fails so is counted, and the rescue comes after it. After the rescue comes nothing.
+        if sys.path[0] != RESCUE:
+            raise
+        print("the rescue cannot use its flash: %s" % why)
+        from laterne_firmware import ram
+
+        ram.mount()
+        return _post()
+
+
+def _post() -> Post:
     if exists(NAME + ".0"):  # the start in which a board is enrolled needs the room for other things
         for name in _LATER:
             __import__(name)

@@ -34,7 +34,9 @@ class Watched:
 # ruff: noqa: E402 - what follows is to find this `os`
 sys.modules["os"] = Watched()
 
-from laterne_firmware import executed, orders, part, release_orders, running, updating
+import part
+
+from laterne_firmware import executed, orders, release_orders, running, updating
 from laterne_firmware.identity import Identity
 from laterne_firmware.steps import run as at_once
 from laterne_protocol import cbor, order

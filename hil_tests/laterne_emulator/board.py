@@ -24,7 +24,7 @@ from laterne_emulator.uart import UartEnd
 from laterne_emulator.usb import UsbPort, open_terminal
 from laterne_emulator.watchdog import Watchdog
 
-HEAP_BYTES = 168 * 1024  # what the firmware may use (firmware/README.md, "Memory")
+HEAP_BYTES = 152 * 1024  # what the firmware may use (firmware/README.md, "Memory")
 EMULATOR_HEAP_BYTES = 23 * 1024 + 768  # what the emulator's own modules keep of it; measured in test_emulated_board.py
 UTC_AT_POWER_ON = 1_609_459_200  # rp2 starts its clock at 2021-01-01
 

@@ -70,7 +70,10 @@ def firmware_files(
 
 def split(files: Mapping[str, bytes]) -> tuple[dict[str, bytes], dict[str, bytes]]:
     """What of a firmware's files is frozen into an interpreter of ours, and what is on flash (firmware/manifest.py)."""
-    inside = {"_boot.py": (find_firmware() / "frozen" / "_boot.py").read_bytes()}
+    boot = (find_firmware() / "frozen" / "_boot.py").read_bytes()
+    if f"{RESCUE}/app.mpy" in files:  # modules have no packages, as manifest.py has it
+        boot = boot.replace(b"from laterne_firmware import ram\n", b"import ram\n")
+    inside = {"_boot.py": boot}
     for folder in (RESCUE, LOADER):
         inside |= {path[2:]: files[path] for path in files if path.startswith(f"{folder}/")}
     starts = ("boot.py", "main.py", "pins.mpy")

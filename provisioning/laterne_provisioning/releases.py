@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from laterne_protocol.release_file import Release, release_of
 from laterne_protocol.release_index import Head
 from laterne_provisioning import audit, keys, output, primitives
 from laterne_provisioning.authority import Authority
+from laterne_provisioning.compiling.flat_names import flat, flat_name, flattened
 from laterne_provisioning.compiling.mpy import CrossCompiler, abi_of
 from laterne_provisioning.compiling.shortening import NotShortened, shortened
 from laterne_provisioning.compiling.sources import needed_by
@@ -58,18 +59,21 @@ def build(sources: Sources, compiler: CrossCompiler, wanted: Wanted) -> Release:
 
     texts = _texts(sources, wanted)
     made = compiler.compiled(texts)
-    base = _base(sources, compiler, made)
-    made.pop(LOADER, None)
+    entry, loader = (name if wanted.long_names else flat_name(name) for name in (ENTRY, LOADER))
+    base = _base(sources, compiler, wanted)
+    if loader in made:
+        base |= {f"l/{_path(name)}": made[name] for name in needed_by(loader, texts)}
+        del made[loader]
     files = {_path(name): content for name, content in made.items()}
     version = wanted.version or sources.version
     abi = abi_of(files)
     try:
         fields.integer(wanted.sequence, "sequence", 1)
         head = Head(
-            version, abi, 0, release_index.LOADER, ENTRY, wanted.min_sequence, wanted.trial_s, wanted.interpreters
+            version, abi, 0, release_index.LOADER, entry, wanted.min_sequence, wanted.trial_s, wanted.interpreters
         )
         index = manifest_writing.index_bytes(head, files)
-        held = {_path(name): sources.modules[name] for name in made}
+        held = dict(zip(files, _sources_of(files, sources), strict=True))
         listed = bill.bill_of_materials(version, index, files, held, compiler.version, sources.moment() or 0)
         text = manifest_writing.text_bytes(_description(sources, version), listed, release_file.base_bytes(base))
         envelope = manifest_writing.envelope_bytes(wanted.sequence, index, text, class_id=class_of(abi))
@@ -84,27 +88,31 @@ def _texts(sources: Sources, wanted: Wanted) -> dict[str, bytes]:
     if wanted.long_names:
         return dict(sources.modules)
     try:
-        return shortened(sources.modules, ENTRY.encode(), *sources.around, *wanted.used_by)
+        return flattened(shortened(sources.modules, ENTRY.encode(), *sources.around, *wanted.used_by))
     except (NotShortened, SyntaxError) as why:
         raise OperatorError(f"The sources cannot be compiled: {why}.") from why
 
 
-def _base(sources: Sources, compiler: CrossCompiler, compiled: Mapping[str, bytes]) -> dict[str, bytes]:
-    """{path: bytes} of what is written at flashing: two sources, the pin maps, the loader and what it needs.
+def _base(sources: Sources, compiler: CrossCompiler, wanted: Wanted) -> dict[str, bytes]:
+    """{path: bytes} of what is written at flashing, but the loader: three sources and the pin maps.
 
     The loader's names are those of the release that it comes with: it shares no object with what it starts.
     """
-    base = dict(sources.started)
+    base = {name: text if wanted.long_names else flat(text, sources.modules) for name, text in sources.started.items()}
     for model, content in compiler.compiled({f"pins/{model}": text for model, text in sources.pins.items()}).items():
         base[f"{model}.mpy"] = content
-    if LOADER in compiled:
-        for name in needed_by(LOADER, sources.modules):
-            base[f"l/{_path(name)}"] = compiled[name]
     return base
 
 
 def _path(module: str) -> str:
     return module.replace(".", "/") + ".mpy"
+
+
+def _sources_of(paths: Iterable[str], sources: Sources) -> list[bytes]:
+    """The source of each file of a release, with the names of its modules as they are or flat."""
+    flat_names = {flat_name(name): source for name, source in sources.modules.items()}
+    modules = [path.removesuffix(".mpy").replace("/", ".") for path in paths]
+    return [sources.modules.get(name, flat_names.get(name, b"")) for name in modules]
 
 
 def class_of(abi: int) -> bytes:
@@ -122,10 +130,10 @@ def _description(sources: Sources, version: str) -> str:
 
 def sizes(release: Release, sources: Sources) -> Sizes:
     """What a release takes, against the sources."""
-    held = [path.removesuffix(".mpy").replace("/", ".") for path, _, _ in release.entries]
+    held = _sources_of([path for path, _, _ in release.entries], sources)
     files = [release.contents[digest] for _, _, digest in release.entries]
     return Sizes(
-        sum(len(sources.modules[name]) for name in held),
+        sum(map(len, held)),
         sum(map(len, sources.modules.values())),
         sum(map(len, files)),
         packed_bytes(release, [path for path, _, _ in release.entries]),

@@ -31,7 +31,7 @@ SEQUENCE = 2_000_000_000  # above that of the release which runs: the time of it
 # moment is collected first, so that they say what an update holds.
 WATCHED = """
 import gc
-from laterne_firmware import link as _module
+import link as _module
 _update = _module.Link._update
 _most = [0]
 def _watched(self, question, now_ms):
@@ -78,7 +78,7 @@ async def installed(
     authority = FakeAuthority()
     pairs = Pairs(authority, NAME)
     files = firmware_files(find_firmware(), used_by=WATCHED.encode() if watched else b"")
-    newer = {path[2:]: content + b"\0" for path, content in files.items() if path.startswith("a/la")}
+    newer = {path[2:]: files[path] + b"\0" for path in files if path.startswith("a/") and path.endswith(".mpy")}
     if used:
         files |= {f"b/{path}": content + b"\0" for path, content in newer.items()}
     files |= record("k/trust", authority.trust().to_payload()) | pairs.files

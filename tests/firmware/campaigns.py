@@ -10,6 +10,8 @@ from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
+from tests.firmware import programs
+
 import laterne_protocol
 from laterne_emulator import image
 from laterne_emulator.interpreter import compiled
@@ -39,11 +41,9 @@ OF_THE_PROTOCOL = (
     *("public_keys", "receipt", "release_index", "report", "update_messages"),
 )
 _APP = """
-import laterne_firmware
-from laterne_firmware import part
+import part
 part.NAME = {name!r}
-laterne_firmware.__path__ = "/f/laterne_firmware"
-from laterne_firmware.campaigning import run
+from campaigning import run
 """
 PIECE_BYTES = 4096
 STAGE, ARM, ABANDON = order.STAGE, order.ARM, order.ABANDON
@@ -52,9 +52,8 @@ STAGE, ARM, ABANDON = order.STAGE, order.ARM, order.ABANDON
 def release(name: str, sequence: int, payload: Mapping[str, bytes], *, crashes: bool = False) -> Release:
     """name: what it says when it runs. payload: its files beside the modules. crashes: when it is tried."""
     files = {
-        "laterne_firmware/__init__.mpy": compiled(b"", "laterne_firmware"),
-        "laterne_firmware/app.mpy": compiled(_APP.format(name=name).encode(), "app"),
-        "laterne_firmware/part.mpy": compiled(f"ALSO = {name!r}\nCRASHES = {crashes}\n".encode(), "part"),
+        "app.mpy": compiled(_APP.format(name=name).encode(), "app"),
+        "part.mpy": compiled(f"ALSO = {name!r}\nCRASHES = {crashes}\n".encode(), "part"),
     }
     return Release({**files, **payload}, version=name.lower(), sequence=sequence)
 
@@ -62,13 +61,10 @@ def release(name: str, sequence: int, payload: Mapping[str, bytes], *, crashes: 
 @cache
 def _frozen(firmware: Path) -> dict[str, bytes]:
     """{path below /f: bytes}: the program and everything of the firmware that it takes, names as they are."""
-    found = {"laterne_firmware/campaigning.mpy": compiled(PROGRAM.read_bytes(), "campaigning")}
-    for name in OF_THE_FIRMWARE:
-        found[f"laterne_firmware/{name}.mpy"] = compiled((firmware / f"laterne_firmware/{name}.py").read_bytes(), name)
-    folder = Path(laterne_protocol.__path__[0])
-    for name in OF_THE_PROTOCOL:
-        found[f"laterne_protocol/{name}.mpy"] = compiled((folder / f"{name}.py").read_bytes(), name)
-    found["laterne_protocol/__init__.mpy"] = compiled(b"", "laterne_protocol")
+    protocol = Path(laterne_protocol.__path__[0])
+    paths = [firmware / f"laterne_firmware/{name}.py" for name in OF_THE_FIRMWARE]
+    paths += [PROGRAM, *(protocol / f"{name}.py" for name in OF_THE_PROTOCOL)]
+    found = {f"{path.stem}.mpy": compiled(programs.flat(path.read_bytes()), path.stem) for path in paths}
     return {**found, **release("RESCUE", 1, {}).files}
 
 
@@ -128,7 +124,7 @@ class Campaign:
     def files(self, firmware: Path | None = None) -> dict[str, bytes]:
         """What lies on flash, and below r/ what is frozen (image.split)."""
         firmware = firmware or image.find_firmware()
-        files = {path: (firmware / path).read_bytes() for path in ("boot.py", "main.py")}
+        files = {path: programs.flat((firmware / path).read_bytes()) for path in ("boot.py", "main.py")}
         files["pins.mpy"] = compiled((firmware / "boards" / "emulated.py").read_bytes(), "pins")
         files |= {f"r/{path}": content for path, content in _frozen(firmware).items()}
         files |= {f"r/{path}": content for path, content in self._plan().items()}

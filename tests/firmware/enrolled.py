@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.firmware.programs import files_of
 from tests.firmware.questions import verify
 from tests.gateway.fake_authority import FakeAuthority, Key
 
@@ -164,11 +165,11 @@ async def enrolled_boards(
 ) -> "tuple[Bench, list[EnrolledBoard]]":
     """A bench of boards that are enrolled and off, with these ids, at addresses 1, 2, ... settings: as in a board."""
     all_pairs = [Pairs(authority, name) for name in names]
-    files = image.firmware_files(image.find_firmware(), used_by=MAIN.read_bytes())
+    files = files_of(MAIN)
     trust = record("k/trust", authority.trust().to_payload())
     bench = await emulated_boards(
         len(all_pairs),
-        files=files | trust | {"main.py": MAIN.read_bytes()},
+        files=files | trust,
         powered=False,
         bus=bus,
         paced=False,

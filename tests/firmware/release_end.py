@@ -182,7 +182,7 @@ def running(settings: Mapping[str, int]) -> tuple[slots.Release, dict[str, bytes
     files = image.firmware_files(image.find_firmware(), settings=settings)
     envelope = manifest.envelope_of(files["a/E"])
     envelope.index = files["a/M"]
-    found = {path[2:]: content for path, content in files.items() if path.startswith("a/la")}
+    found = {path[2:]: content for path, content in files.items() if path.startswith("a/") and path.endswith(".mpy")}
     return slots.Release(found, sequence=envelope.sequence, signed=envelope), files
 
 

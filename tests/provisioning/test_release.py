@@ -64,29 +64,27 @@ def test_the_same_sources_make_the_same_bytes_wherever_they_are(firmware: Path, 
     assert again.read_bytes() == release.read_bytes()
     found = release_of(release.read_bytes())
     assert found.manifest.sequence == 1_790_000_000  # the commit's time
-    assert (found.head.version, found.head.abi, found.head.entry) == ("0.1.0", 6, "laterne_firmware.app")
+    assert (found.head.version, found.head.abi, found.head.entry) == ("0.1.0", 6, "app")
     assert found.manifest.class_id == manifest.CLASS_ID
 
 
 def test_a_release_holds_what_boards_load_and_beside_it_what_is_written_at_flashing(release: Path) -> None:
     found = release_of(release.read_bytes())
     assert [path for path, _, _ in found.entries] == [
-        "laterne_firmware/__init__.mpy",
-        "laterne_firmware/app.mpy",
-        "laterne_firmware/part.mpy",
+        "app.mpy",
+        "part.mpy",
     ]
     assert sorted(found.base) == [
         "boot.py",
-        "l/laterne_firmware/__init__.mpy",
-        "l/laterne_firmware/loader.mpy",
-        "l/laterne_firmware/part.mpy",
+        "l/loader.mpy",
+        "l/part.mpy",
         "main.py",
         "pins/esp32.mpy",
         "pins/pico.mpy",
         "self_test.py",
     ]
     part = found.contents[next(digest for path, _, digest in found.entries if path.endswith("part.mpy"))]
-    assert found.base["l/laterne_firmware/part.mpy"] == part
+    assert found.base["l/part.mpy"] == part
     assert b"counted" not in part  # short names
 
 
@@ -96,14 +94,14 @@ def test_all_that_may_be_said_of_a_release_stands_in_it(firmware: Path, tmp_path
     shown = laterne("release", "show", out, "--json").json()
     assert (shown["sequence"], shown["version"], shown["trial_s"], shown["min_sequence"]) == (7, "1.2.3-rc1", 900, 5)
     assert shown["interpreters"] == ["1.28.0", "1.29.9"]
-    assert [one["path"] for one in shown["files"]][1] == "laterne_firmware/app.mpy"
+    assert [one["path"] for one in shown["files"]] == ["app.mpy", "part.mpy"]
     words = laterne("release", "show", out).out
     for part in (shown["release"], "1.2.3-rc1", "nobody yet", "MicroPython 1.28.0 to 1.29.9", "900 s", "below 5"):
         assert part in words
     bill = json.loads(laterne("release", "show", out, "--bill").out)
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
-    (app,) = [one for one in bill["components"] if one["name"] == "laterne_firmware/app.mpy"]
-    assert app["hashes"] == [{"alg": "SHA-256", "content": shown["files"][1]["sha256"]}]
+    (app,) = [one for one in bill["components"] if one["name"] == "app.mpy"]
+    assert app["hashes"] == [{"alg": "SHA-256", "content": shown["files"][0]["sha256"]}]
     source = (firmware / "laterne_firmware" / "app.py").read_bytes()
     assert app["properties"][0]["value"] == hashlib.sha256(source).hexdigest()
 
@@ -159,7 +157,7 @@ def test_a_module_that_does_not_compile_is_named(firmware: Path, tmp_path: Path)
     (firmware / "laterne_firmware" / "part.py").write_text("class Counter:\n    x: int = [*range(3), 4][*[0]]\n")
     commit(firmware.parent)
     said = laterne("release", "build", "--firmware", firmware, "-o", tmp_path / "r", code=1).err
-    assert "laterne_firmware.part does not compile for a board: line 2 SyntaxError" in said
+    assert "part does not compile for a board: line 2 SyntaxError" in said
 
 
 # Signing -------------------------------------------------------------------------------------------------------------

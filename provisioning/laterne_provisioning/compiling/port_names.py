@@ -66,5 +66,13 @@ _OF_PORTS = (
     "urandom VfsFat VfsLfs2 mkfs readblocks writeblocks ioctl Flash Partition aes decrypt encrypt AUTO GZIP RAW "
     "ZLIB DeflateIO print_exception "
 )
+# Modules that are built into ports, or frozen there.
+_MODULES = (
+    "_asyncio _boot _onewire _thread aioespnow apa106 argparse array asyncio binascii bluetooth btree builtins cmath "
+    "collections cryptolib deflate dht ds18x20 errno esp esp32 espnow flashbdev framebuf gc hashlib heapq inisetup io "
+    "json lwip machine math micropython mip neopixel network ntptime onewire os platform random re requests rp2 select "
+    "socket ssl struct sys termios time tls uasyncio uctypes umqtt upysh vfs webrepl websocket zlib"
+)
+MODULES = frozenset(_MODULES.split())
 OF_BLOCK_DEVICES = frozenset({"readblocks", "writeblocks", "ioctl"})  # methods that a port's file system calls
 OF_OTHERS = _OF_PYTHON | set(_OF_PORTS.split())
