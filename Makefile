@@ -38,7 +38,7 @@ $(SENSORTHINGS)/.ready: requirements-sensorthings.lock | $(READY)
 	$(SENSORTHINGS)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-sensorthings.lock
 	@touch $@
 
-demo: $(READY)
+demo: $(READY) $(if $(findstring sensorthings,$(ARGS)),$(SENSORTHINGS)/.ready)
 	$(BIN)/laterne demo $(ARGS)
 
 # ARGS is passed on to pytest: make test ARGS="-k roster". WORKERS: processes that run tests; 0 runs them in one, in order.
