@@ -17,7 +17,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from laterne_gateway.config import Config, MqttSettings
 from laterne_gateway.route_settings import CivitasSettings, SensorThingsSettings
-from laterne_gateway.routes.connection import Connection, cause_of, read_password
+from laterne_gateway.routes.connection import Connection, cause_in_words, read_password
 from laterne_gateway.routes.tls import certificate_words, tls_context
 
 ANSWERS_WITHIN_S = 5.0  # each of name, connection and answer
@@ -64,10 +64,7 @@ async def _broker(table: str, what: str, name: str, settings: MqttSettings, good
     except ssl.SSLError as why:
         return wrong(f"{table} ca_file, certificate_file or key_file: {why}: they must be PEM files that fit together")
     except (OSError, UnicodeDecodeError) as why:
-        named = (settings.ca_file, settings.certificate_file, settings.key_file)
-        missing = next((f"{file}: " for file in named if file is not None and not file.exists()), "")  # ssl names none
-        said = why.strerror if isinstance(why, OSError) else why
-        return wrong(f"{table} {missing}{said}: correct the path, or the rights of the file")
+        return wrong(f"{table} {cause_in_words(why)}: correct the path, or the rights of the file")
     opened = _open_to_others(settings.password_file, settings.key_file)
     if opened is not None:
         return wrong(f"{table} {opened}")
@@ -91,7 +88,7 @@ def _refusal(why: Exception, settings: MqttSettings) -> str:
     code = why.rc if isinstance(why, aiomqtt.MqttCodeError) else None
     if isinstance(code, ReasonCode):
         return f"does not let us in ({code}): correct username and password_file, or its rules"
-    said = str(cause_of(why))
+    said = cause_in_words(why)
     if settings.tls and settings.certificate_file is None:
         return f"{said}: if it wants a certificate of this gateway, set certificate_file and key_file"
     other = "mqtt://" if settings.tls else "mqtts://"

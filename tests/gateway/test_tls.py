@@ -144,6 +144,8 @@ MISTAKES = {
     "expired": "its certificate has expired",
     "not valid yet": "its certificate is not valid yet, and this machine's clock says 20",
     "no certificate of ours": "set certificate_file and key_file",
+    "a file that is gone": "gone.pem: No such file or directory; reports are kept",
+    "nobody listens": ": Connection refused; reports are kept",  # no number, and no guess about certificates
 }
 
 
@@ -161,7 +163,10 @@ async def test_a_broker_that_is_not_who_it_should_be_gets_nothing_and_it_is_said
     board = FakeBoard()
     board.close_reports(2)
     ca = Certificates(tmp_path / "strangers").ca if mistake == "another authority" else certificates.ca
-    own = None if mistake == "no certificate of ours" else certificates.issue("gw-1.example")
+    ca = tmp_path / "gone.pem" if mistake == "a file that is gone" else ca
+    own = None if mistake in ("no certificate of ours", "nobody listens") else certificates.issue("gw-1.example")
+    if mistake == "nobody listens":
+        broker.broker.stop()
     gateway = gateway_with_tls(tmp_path, board, line_of(board), broker, ca, own)
     try:
         await gateway.start()

@@ -39,7 +39,7 @@ from laterne_gateway.route_settings import CIVITAS, MAX_MAX_BYTES, MIN_MAX_BYTES
 from laterne_gateway.routes.beside import Beside
 from laterne_gateway.routes.blame import Blame
 from laterne_gateway.routes.civitas_envelope import TAIL, head_of, part_of
-from laterne_gateway.routes.connection import PACKET_TOO_LARGE, Connection, cause_of, words_of
+from laterne_gateway.routes.connection import PACKET_TOO_LARGE, Connection, cause_in_words, words_of
 from laterne_gateway.routes.delivery import PUBACK_WITHIN_S
 from laterne_gateway.routes.feed import LEFT_BEHIND, Feed, UnderWay
 from laterne_gateway.routes.mqtt import BASE_S, CAP_S, STABLE_S, first_of, until_one_fails
@@ -102,7 +102,7 @@ class CivitasRoute:
                 why = first_of(group)
             self._health.note(self._subject, "connected", False)
             self._health.count(self._subject, "connections ended")
-            said = certificate_words(why, time.time_ns() // 1_000_000) or self._wrong or cause_of(why)
+            said = certificate_words(why, time.time_ns() // 1_000_000) or self._wrong or cause_in_words(why)
             self._health.alarm(
                 self._subject,
                 "broker",

@@ -295,4 +295,15 @@ def cause_of(why: BaseException) -> BaseException:
     """What an error came from in the first place: aiomqtt wraps."""
     while why.__cause__ is not None:
         why = why.__cause__
-    return why
+    system = why.__context__  # of which aiomqtt keeps the text only, when it could not connect
+    return system if isinstance(system, OSError) and system.strerror and isinstance(why, aiomqtt.MqttError) else why
+
+
+def cause_in_words(why: BaseException) -> str:
+    """What an error came from in the first place, without its number; the file that it is about comes first."""
+    first = cause_of(why)
+    if isinstance(first, aiomqtt.MqttCodeError) and isinstance(first.rc, ReasonCode):
+        return str(first.rc)
+    if isinstance(first, OSError) and not isinstance(first, ssl.SSLError) and first.strerror:
+        return f"{first.filename}: {first.strerror}" if first.filename else first.strerror
+    return str(first)

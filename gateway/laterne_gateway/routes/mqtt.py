@@ -39,6 +39,7 @@ from laterne_gateway.routes.connection import (
     ACCEPTED_BELOW,
     SESSION_TAKEN_OVER,
     Connection,
+    cause_in_words,
     cause_of,
     reason_of,
 )
@@ -127,10 +128,12 @@ class MqttRoute:
         certificate = certificate_words(why, time.time_ns() // 1_000_000)
         if certificate is not None:
             return certificate
+        said, first = cause_in_words(why), cause_of(why)
         # TLS 1.3 lets us finish before the broker has looked for our certificate: it then just hangs up.
-        if self._connected_s is None and self._settings.tls and self._settings.certificate_file is None:
-            return f"{cause_of(why)} (if it wants a certificate of this gateway, set certificate_file and key_file)"
-        return str(cause_of(why))
+        is_hung_up = not isinstance(first, OSError) or isinstance(first, ssl.SSLError | ConnectionResetError)
+        if self._connected_s is None and is_hung_up and self._settings.tls and self._settings.certificate_file is None:
+            return f"{said} (if it wants a certificate of this gateway, set certificate_file and key_file)"
+        return said
 
     async def _connection(self) -> None:
         will = aiomqtt.Will(self._status, self._told("offline", "connection lost"), qos=1, retain=True)

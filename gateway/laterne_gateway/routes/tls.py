@@ -23,6 +23,9 @@ def tls_context(settings: "MqttSettings") -> ssl.SSLContext | None:
     """TLS 1.2 or later, the broker's name and certificate checked; None without TLS. Raises OSError, ssl.SSLError."""
     if not settings.tls:
         return None
+    for file in (settings.ca_file, settings.certificate_file, settings.key_file):
+        if file is not None:
+            file.open("rb").close()  # an error of ssl's would not name it
     context = ssl.create_default_context(cafile=None if settings.ca_file is None else str(settings.ca_file))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.certificate_file is not None and settings.key_file is not None:
