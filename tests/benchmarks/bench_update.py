@@ -50,11 +50,11 @@ from laterne_protocol.update_messages import (
     MAX_BLOCK_BYTES,
     MAX_CODE_BYTES,
 )
+from laterne_provisioning import firmware_sources, releases
 
 Row = tuple[str, str, str]
 
 FIRMWARE = Path(__file__).parents[2] / "firmware"
-PROTOCOL = FIRMWARE.parent / "protocol"
 BYTES_S = 115_200 / 10
 ROOMY_BYTES, TIGHT_BYTES = 256 * 1024, 160 * 1024  # heaps; objects are twice as large as on an RP2040 with its 190 KiB
 KEPT_BITS = 12  # of the window that a board with memory keeps between two blocks
@@ -88,8 +88,7 @@ def changed(folder: Path, module: str) -> Path:
 
 def sources_of(made: release_file.Release) -> int:
     """Bytes of the sources of its files."""
-    found = [FIRMWARE / path for path, _, _ in made.entries] + [PROTOCOL / path for path, _, _ in made.entries]
-    return sum(path.with_suffix(".py").stat().st_size for path in found if path.with_suffix(".py").exists())
+    return releases.sizes(made, firmware_sources.read(FIRMWARE)).sources
 
 
 def line_bytes(newer: Release, older: Release | None, bits: int = KEPT_BITS) -> int:
