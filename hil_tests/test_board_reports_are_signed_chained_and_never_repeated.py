@@ -141,6 +141,19 @@ async def test_whatever_comes_over_the_line_a_board_goes_on(emulated_boards: "Be
     assert bench.boards[NAME].lives == []
 
 
+async def test_noise_takes_no_answer_of_a_board_along(emulated_boards: "Benches") -> None:
+    bench = await emulated_boards(settings=SETTINGS, paced=False)
+    async with asking(bench.lines[NAME].path) as asker:
+        await asker.hello()
+        for number in range(101, 104):
+            answered = 0
+            while answered != number:  # an answer to the hello before, late
+                asker.hear(b"noise that no zero ends")
+                answer = await asker.exchange(asker.clear(messages.Hello(number).to_bytes()), WITHIN_S)
+                assert answer is not None
+                answered = messages.message_of(answer.payload).number
+
+
 async def test_sequence_and_chain_go_on_after_power_off_and_reset(emulated_boards: "Benches") -> None:
     bench = await emulated_boards(settings=SETTINGS, paced=False)
     board = bench.boards[NAME]

@@ -90,15 +90,16 @@ class Line:
         uart = self._uart
         if self._driver_enable is not None:
             self._driver_enable.value(1)
-        rest = memoryview(data)
-        while True:
-            written = uart.write(rest)
-            self._reads += 1  # sending is progress, too
-            if written:
-                rest = rest[written:]
-            if not rest:
-                break
-            await asyncio.sleep_ms(1)
+        for part in (frame.DELIMITER, data):  # the zero ahead ends noise, which would else take the answer along
+            rest = memoryview(part)
+            while True:
+                written = uart.write(rest)
+                self._reads += 1  # sending is progress, too
+                if written:
+                    rest = rest[written:]
+                if not rest:
+                    break
+                await asyncio.sleep_ms(1)
         if self._driver_enable is not None:
             # Interrupts of rp2 come too early and flush() stops the loop (facts 4): look every millisecond.
             while not uart.txdone():

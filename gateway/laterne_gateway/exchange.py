@@ -22,7 +22,7 @@ What = TypeVar("What")
 
 def answer_within_s(question_bytes: int, baud: int) -> float:
     """How long a question and the longest answer can take: bytes on the line, the board's turn-round, the adapters."""
-    on_the_line = question_bytes + frame.MAX_FRAME_BYTES + len(frame.DELIMITER)
+    on_the_line = question_bytes + frame.MAX_FRAME_BYTES + 2 * len(frame.DELIMITER)
     return on_the_line * BITS_A_BYTE / baud + BOARD_TURNS_ROUND_S + ADAPTERS_S
 
 

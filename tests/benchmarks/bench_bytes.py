@@ -1,8 +1,8 @@
 """Bytes a reading on the line, beside what others' formats take for the same readings.
 
-Ours is everything that crosses the line for a report: chain, signature, message, record of a session, frame. The poll
-that fetches a report has a row of its own; a handshake, once a day, is left out. The others are encoded as well as
-their specifications allow, without signature, encryption, frame or transport:
+Ours is everything that crosses the line for a report: chain, signature, message, record of a session, frame, the zero
+ahead. The poll that fetches a report has a row of its own; a handshake, once a day, is left out. The others are encoded
+as well as their specifications allow, without signature, encryption, frame or transport:
 
 - SenML-CBOR and SenML-JSON (RFC 8428): one pack a report, channel after channel; base name, time and unit stand once a
   channel. In CBOR a base value too, so that most values and times are half floats; each number is the shortest float
@@ -94,7 +94,7 @@ def _sealed(message: bytes, destination: int, sender: int, source: random.Random
     key = LinkKey(source.randbytes(16), source.randbytes(13))
     made = Session(PRIMITIVES, key, key, b"\x01", b"\x02", 0)
     record = made.seal(frame.header(frame.RECORD, destination, sender), message, 0)
-    return frame.Frame(frame.RECORD, destination, sender, record).to_bytes()
+    return frame.DELIMITER + frame.Frame(frame.RECORD, destination, sender, record).to_bytes()
 
 
 def senml_cbor(readings: Readings) -> bytes:

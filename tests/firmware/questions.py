@@ -87,6 +87,10 @@ class Asker:
         self._writer.write(data)
         await self._writer.drain()
 
+    def hear(self, noise: bytes) -> None:
+        """As if this had come over the line before whatever comes next."""
+        self._decoder.feed(noise)
+
     async def ask(self, question: Callable[[int], Question]) -> Question:
         """The answer; the question is repeated until there is one."""
         self._number = (self._number + 1) % 256

@@ -283,8 +283,8 @@ class FakeLine:
                     self.reach_gateway(arriving)
 
     def reach_gateway(self, one: Frame) -> None:
-        """A frame goes to the gateway, with the line's faults."""
-        data = one.to_bytes()
+        """A frame goes to the gateway as a board sends it (laterne_firmware.line), with the line's faults."""
+        data = frame.DELIMITER + one.to_bytes()
         if self.random.random() < self.damage:
             data = self.random.randbytes(len(data))
         if self.lose:

@@ -37,7 +37,7 @@ class WiredBoard:
             if asked.destination in (self.board.address, frame.ANY_BOARD):
                 answer = self.board.receive(asked)
                 if answer is not None:
-                    # Firmware waits for its turn (line.py); a zero ahead closes noise in the gateway's decoder.
+                    # As the firmware (line.py): a zero ahead ends the noise before it.
                     data = frame.DELIMITER + answer.to_bytes()
                     busy_s, self.board.updates.busy_s = self.board.updates.busy_s, 0.0
                     if busy_s:

@@ -177,7 +177,7 @@ class FakeBoard:
         if self.lose_answers:
             self.lose_answers -= 1
             return
-        os.write(self._master, frame.Frame(frame.MESSAGE, frame.GATEWAY, 1, answer).to_bytes())
+        os.write(self._master, frame.DELIMITER + frame.Frame(frame.MESSAGE, frame.GATEWAY, 1, answer).to_bytes())
 
     def _enrol_again(self, number: int) -> bytes:
         return messages.Enrolment(number, messages.ENROL, self.credential or b"").to_bytes()
