@@ -153,6 +153,7 @@ def _key(config: "Config") -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="laterne-gateway", description="The gateway agent of laterne.")
+    parser.add_argument("--version", action=_Version, help="say which version this is")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add(commands, "run", "serve boards and deliver their reports until SIGTERM")
     _add(commands, "check", "say whether everything that the configuration names can be used")
@@ -205,6 +206,17 @@ def _parser() -> argparse.ArgumentParser:
     for command in (install, uninstall):
         command.add_argument("--prefix", type=_directory, metavar="DIR", help=below)
     return parser
+
+
+class _Version(argparse.Action):
+    def __init__(self, option_strings: list[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version  # only if asked: it takes its time
+
+        print(f"{parser.prog} {version('laterne')}")
+        parser.exit(DONE)
 
 
 def _group(commands: "Commands", name: str, summary: str) -> "Commands":

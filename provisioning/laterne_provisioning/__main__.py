@@ -64,6 +64,14 @@ PARTS = {  # as one comes to them: what a city does first comes first
 }
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"laterne {version('laterne')}")
+        raise typer.Exit
+
+
 def _app(arguments: list[str]) -> typer.Typer:
     """The application, with the one command that these arguments name, or an overview of all."""
     app = typer.Typer(
@@ -73,6 +81,7 @@ def _app(arguments: list[str]) -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
+    app.callback()(_common)
     # `laterne` itself has no option with a value: what comes first and is no option is the command.
     typed = next((argument for argument in arguments if not argument.startswith("-")), None)
     for name, part in PARTS.items():
@@ -87,6 +96,14 @@ def _app(arguments: list[str]) -> typer.Typer:
     if typed not in PARTS:
         _add_commands_of_others(app)  # they take their time to be imported
     return app
+
+
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    pass  # the option has done its work
 
 
 def _overview() -> None:

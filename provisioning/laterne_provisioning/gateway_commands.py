@@ -33,6 +33,11 @@ def roster_export(
     with opened.registry() as registry:
         issued = roster.issue(opened, registry, gateway, board or [], key, int(time.time()))
     out_file.write(out, issued.body)
+    if not gateways.is_enrolled(opened, gateway):
+        output.message(
+            f"{gateway} has no credential of this authority, without which no board shakes hands with it: if the id is "
+            "right, `laterne gateway enrol` comes next."
+        )
     if as_json:
         output.print_json(
             {

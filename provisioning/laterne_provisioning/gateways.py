@@ -13,6 +13,7 @@ from laterne_provisioning.errors import UsageError
 
 MAX_KEY_FILE_BYTES = 4096
 
+ENROL = "enrol gateway"  # in the log of audits
 VERSIONS = 10  # of the trust, from the one it is made under on; a trust changes once a year or less
 
 
@@ -56,7 +57,12 @@ def enrol(authority: Authority, gateway: str, public: bytes, key: keys.SigningKe
     key.open()
     with authority.registry() as registry, registry.transaction():
         details: audit.Details = {"kid": credential.kid(public).hex(), "versions": list(made.versions)}
-        authority.log.append("enrol gateway", gateway, details)
+        authority.log.append(ENROL, gateway, details)
         signed = sign_object(key, cose.GATEWAY, made.to_payload())
     authority.sign_log(key, every=audit.SIGN_EVERY)
     return signed
+
+
+def is_enrolled(authority: Authority, gateway: str) -> bool:
+    """Whether a credential was ever signed for it here."""
+    return any(record.subject == gateway for record in authority.log.of(ENROL))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,10 @@ def test_bad_usage_ends_with_2() -> None:
     assert command().returncode == 2
     assert command("run").returncode == 2
     assert command("fly", "--config", "x").returncode == 2
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert command("--version").stdout == f"laterne-gateway {version('laterne')}\n"
 
 
 @pytest.mark.parametrize("name", ["run", "check", "status"])

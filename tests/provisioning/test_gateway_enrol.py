@@ -33,6 +33,15 @@ def test_a_gateway_s_credential_is_signed_by_the_roster_key_and_written_down(aut
     laterne("audit", "verify", "--authority", authority)
 
 
+def test_a_roster_for_a_gateway_without_credential_says_what_comes_next(authority: Path, tmp_path: Path) -> None:
+    public = tmp_path / "gateway.jwk"
+    public.write_text(json.dumps(jwk(Key().public)))
+    more = ("--authority", authority, "-o", tmp_path / "out")
+    laterne("gateway", "enrol", "--id", "gw-1", "--key", public, *more)
+    assert laterne("roster", "export", "--gateway", "gw-1", *more).err == ""
+    assert "`laterne gateway enrol` comes next" in laterne("roster", "export", "--gateway", "gw-l", *more).err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,10 @@ def test_the_overview_names_every_command_and_calls_none() -> None:
         assert f" {command} " in shown
     assert "No such command" in laterne("nothing", code=2).err
     assert "Usage: laterne init" in laterne("--", "init", code=2).err
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert laterne("--version").out == f"laterne {version('laterne')}\n"
 
 
 # What takes long to be imported, and the commands that have no use for it.
