@@ -70,6 +70,8 @@ async def test_check_says_what_is_wrong_with_each_route(
             assert f"good: route city: {server.url}: is a SensorThings server" in done.stdout
             assert f"good: route flow: broker 127.0.0.1:{mosquitto.port}: lets us in" in done.stdout
             assert f"good: broker 127.0.0.1:{mosquitto.port}: lets us in" in done.stdout
+            (note,) = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
+            assert note.startswith("note: route flow: CIVITAS/CORE makes no Datastreams")
 
             wrong = {
                 "gone": (route("gone", "sensorthings", f"http://127.0.0.1:{free_port()}/v1.1"), "does not answer"),
