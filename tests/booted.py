@@ -3,7 +3,7 @@
 Nothing is downloaded and nothing of this machine is changed; it starts in a second. It needs root and Debian's
 systemd-container. A unit's MemoryMax counts in it: where this machine's cgroups are of version 1, it gets a group of
 them. The network is this machine's, so a broker on loopback is there; programs of this checkout run as any
-user by /usr/local/bin/laterne-gateway, wherever the checkout lies.
+user by /usr/local/bin/laterne-gateway, wherever the checkout lies. installed() puts them there as people do instead.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ import pytest
 
 WITHIN_S = 60.0
 _SOURCE = Path(__file__).parents[1]
-_INSIDE = "/opt/laterne"
+_INSIDE = "/opt/checkout"
 _PACKAGES = ("protocol", "gateway", "provisioning", "hil_tests")
 
 # Runs in a mount namespace of its own: whatever is mounted goes with the last process in it.
@@ -39,7 +39,7 @@ mount -t tmpfs tmpfs /run/systemd/nspawn
 root="$place/root"
 : > "$root/etc/machine-id"
 rm -rf "$root/etc/systemd/system"
-mkdir -p "$root/etc/systemd/system" "$root/usr/local/bin" "$root/opt/laterne"
+mkdir -p "$root/etc/systemd/system" "$root/usr/local/bin" "$root/opt/checkout"
 cp "$place.files/laterne-gateway" "$root/usr/local/bin/"
 cp "$place.files/driver.service" "$place.files/test.target" "$root/etc/systemd/system/"
 if [ -d "/sys/fs/cgroup/memory/$group" ]; then
@@ -171,6 +171,20 @@ class Booted:
                 if time.monotonic() > ends_s:
                     raise
                 time.sleep(0.2)
+
+    def installed(self, command: str) -> str:
+        """Gives what a README says to be given in the checkout, with this interpreter and this environment's libraries
+        and nothing from the network. After that there is no checkout any more. What it said."""
+        python, binds = self._python()
+        libraries = f"{_INSIDE}/python/lib" if f"{_INSIDE}/python" in binds else "/usr/lib"
+        return self.run(
+            f"set -e; cd {_INSIDE}/source; rm /usr/local/bin/laterne-gateway\n"
+            f"echo {libraries} > /etc/ld.so.conf.d/python.conf; ldconfig\n"
+            f"export PIP_NO_INDEX=1 PIP_NO_DEPS=1 PIP_NO_BUILD_ISOLATION=0 PYTHONPATH={_INSIDE}/site\n"
+            f"{command.replace('sudo ', '').replace('/usr/bin/python3', python)}\n"
+            f"cd /; umount {_INSIDE}/source\n"
+            f"for site in /opt/laterne/lib/python3*/site-packages; do echo {_INSIDE}/site > $site/libraries.pth; done\n"
+        )
 
     def pid_here(self, inside: int) -> int:
         """The number that a process of the machine has outside."""

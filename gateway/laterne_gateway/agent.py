@@ -70,7 +70,7 @@ async def run(configuration: Configuration, clock: Clock | None = None) -> None:
     config = configuration.start()
     log.setLevel(config.log_level.upper())
     if not (config.gateway.directory / FILE_NAME).exists():  # else the last good ones in it may do
-        read_bounded(config.gateway.trust, MAX_TRUST_BYTES)
+        read_bounded(config.gateway.trust, MAX_TRUST_BYTES, "laterne trust export")
         read_bounded(config.gateway.roster, MAX_ROSTER_BYTES)
     lock = DirectoryLock(config.gateway.directory)
     lock.take()

@@ -41,7 +41,9 @@ def _wrong(sentence: str) -> bool:
 def _signed_files(config: Config) -> bool:
     gateway = config.gateway
     try:
-        trusted = trust.trust_of(read_bounded(gateway.trust, trust.MAX_TRUST_BYTES), primitives.valid)
+        trusted = trust.trust_of(
+            read_bounded(gateway.trust, trust.MAX_TRUST_BYTES, "laterne trust export"), primitives.valid
+        )
     except RosterError as why:
         return _wrong(str(why))
     except WireError as why:

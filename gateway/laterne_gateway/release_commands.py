@@ -23,7 +23,7 @@ def run(config: Config, action: str, what: str, *, as_json: bool) -> int:
     """Does it and prints what came of it. what: the file to add, the digest to remove. Returns the exit code."""
     file = config.gateway.trust
     try:
-        trusted = trust.trust_of(read_bounded(file, trust.MAX_TRUST_BYTES), primitives.valid)
+        trusted = trust.trust_of(read_bounded(file, trust.MAX_TRUST_BYTES, "laterne trust export"), primitives.valid)
     except (RosterError, WireError) as why:
         print(f"{file}: {why}: bring the trust that the authority published last", file=sys.stderr)
         return BAD_USAGE

@@ -94,7 +94,7 @@ class TrustKeeper:
 
     async def take(self) -> None:
         """Follows the file if it is newer and good. Raises RosterError; what was followed before stays in force."""
-        data = read_bounded(self._file, trust.MAX_TRUST_BYTES)
+        data = read_bounded(self._file, trust.MAX_TRUST_BYTES, "laterne trust export")
         former = self._followed[-1] if self._followed else None
         try:
             steps = self._steps(data, former)
@@ -134,7 +134,7 @@ class TrustKeeper:
         file = self._file.with_name(f"{self._file.stem}-{former.version + 1}{self._file.suffix}")
         if former.version + 1 >= version or not file.exists():
             return None
-        data = read_bounded(file, trust.MAX_TRUST_BYTES)
+        data = read_bounded(file, trust.MAX_TRUST_BYTES, "laterne trust export")
         found = _followed(trust.trust_of(data, primitives.valid, former), data)
         return found if former.version < found.trust.version < version else None
 

@@ -15,12 +15,14 @@ from tests.gateway.fake_board import FakeBoard
 from tests.gateway.parts import GatewayProcess
 from tests.gateway.subscriber import Subscriber, subscribed
 from tests.gateway.wired import WiredLine
+from tests.readmes.commands import commands
 from tests.servers import Mosquitto
 
 from laterne_gateway.starts import FREE
 
 SERVICE = "laterne-gateway.service"
 CONFIG = "/etc/laterne/gateway.toml"
+INSTALL = "laterne-gateway install"
 
 
 @dataclass
@@ -61,7 +63,8 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def served(tmp_path: Path, broker: Mosquitto) -> AsyncIterator[Served]:
+async def served(tmp_path: Path, broker: Mosquitto, install: str = INSTALL) -> AsyncIterator[Served]:
+    """install: how it is, if not by the program of this checkout."""
     board = FakeBoard()
     # A gateway that was killed comes back without a session: real boards let it wait if that comes often.
     board.sessions.replace_after_s, board.sessions.bucket = 0.0, Bucket(size=100.0)
@@ -76,8 +79,9 @@ async def served(tmp_path: Path, broker: Mosquitto) -> AsyncIterator[Served]:
         async with subscribed(broker) as subscriber:
             with Booted(tmp_path / "systemd", {"/dev/ttyLINE": port, "/files": files}) as machine:
                 made = Served(machine, board, subscriber)
+                await asyncio.to_thread(machine.run if install == INSTALL else machine.installed, install)
                 await made.run(
-                    "set -e; laterne-gateway install; cd /files\n"
+                    "set -e; cd /files\n"
                     "cp gateway.toml trust.cbor roster.cbor gateway.cbor /etc/laterne/\n"
                     "install -o laterne -g laterne -m 600 state/agree.key /var/lib/laterne-gateway/\n"
                     f"mkdir /etc/systemd/system/{SERVICE}.d\n"
@@ -135,6 +139,20 @@ async def test_the_installed_service_delivers_from_its_sandbox_and_comes_back_wh
         await it.run(f"systemctl stop {SERVICE}")
         assert await it.shown("Result") == "success"
         assert json.loads(it.subscriber.statuses[-1])["state"] == "offline"
+
+
+async def test_what_the_readme_says_to_an_operator_makes_a_service_that_delivers(
+    tmp_path: Path, mosquitto: Mosquitto
+) -> None:
+    """README.md, each command with sudo: a wheel of this checkout is built and installed, and the checkout is gone."""
+    commands_of_root = [command.text for command in commands(Path("README.md")) if command.program == "sudo"]
+    assert len(commands_of_root) == 2
+    async with served(tmp_path, mosquitto, "\n".join(commands_of_root)) as it:
+        program = "/opt/laterne/bin/laterne-gateway"
+        assert f"ExecStart={program} run" in await it.run(f"systemctl cat {SERVICE}")
+        assert "WRONG" not in await it.run(f"{program} check --config {CONFIG}")
+        await it.run(f"systemctl enable --now {SERVICE} || {{ journalctl -u {SERVICE} | tail -30; exit 1; }}")
+        await it.delivers()
 
 
 async def test_installing_again_and_taking_away_leave_what_runs_and_what_is_kept(
