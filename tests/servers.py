@@ -5,7 +5,9 @@ skipped.
 """
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -42,16 +44,19 @@ def mosquitto_program() -> str:
 
 class Mosquitto:
     """A mosquitto process, from start() or in a `with`. It can be killed and started again on the same port; it keeps
-    nothing, unless `extra` says so.
+    nothing, unless `extra` says so. login: the name and password of the only user that it lets in; None: anybody.
     """
 
-    def __init__(self, directory: Path, extra: str = "") -> None:
+    def __init__(self, directory: Path, extra: str = "", login: tuple[str, str] | None = None) -> None:
         self.port = free_port()
         self.url = f"mqtt://127.0.0.1:{self.port}"
+        self.login = login
         self._program = mosquitto_program()
         self._directory = directory
         self._file = directory / "mosquitto.conf"
         directory.mkdir(parents=True, exist_ok=True)
+        if login is not None:
+            extra += f"allow_anonymous false\npassword_file {_password_file(directory, login)}\n"
         self._file.write_text(
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\npersistence false\n"
             # A subscriber that is away for a moment must find everything: our tests count.
@@ -110,3 +115,14 @@ class Mosquitto:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+
+def _password_file(directory: Path, login: tuple[str, str]) -> Path:
+    """As mosquitto_passwd makes it: PBKDF2 with SHA-512."""
+    salt, rounds = os.urandom(12), 101
+    digest = hashlib.pbkdf2_hmac("sha512", login[1].encode(), salt, rounds)
+    hashed = f"$7${rounds}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+    file = directory / "users"
+    file.touch(mode=0o600)
+    file.write_text(f"{login[0]}:{hashed}\n")
+    return file

@@ -29,10 +29,16 @@ class Subscriber:
 
     async def run(self) -> None:
         """Subscribes for ever; the broker may go and come back."""
+        name, password = self._broker.login or (None, None)
         while True:
             with contextlib.suppress(aiomqtt.MqttError):
                 async with aiomqtt.Client(
-                    "127.0.0.1", self._broker.port, protocol=aiomqtt.ProtocolVersion.V5, identifier="subscriber"
+                    "127.0.0.1",
+                    self._broker.port,
+                    username=name,
+                    password=password,
+                    protocol=aiomqtt.ProtocolVersion.V5,
+                    identifier="subscriber",
                 ) as client:
                     await client.subscribe("laterne/#", qos=1)
                     self.ready.set()
