@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.gateway.fake_board import FakeBoard
-from tests.gateway.faulty_way import CUT_BODY, PASS, REFUSE, SLOW, SWALLOW, Done, FaultyWay, Request
+from tests.gateway.faulty_way import CUT_BODY, CUT_REQUEST, PASS, REFUSE, SLOW, SWALLOW, Done, FaultyWay, Request
 from tests.gateway.platform import City, Key, city, dead_key, served, shorten_pauses, stored
 
 from laterne_emulator.sensorthings_server import SensorThingsServer
@@ -141,6 +141,10 @@ class Plan:
     def cut_amid_the_answer(self) -> Rule:
         return self._at(lambda request: True, [CUT_BODY], 0.5)
 
+    def cut_amid_the_request(self) -> Rule:
+        """The platform gets half a DataArray, or half an entity."""
+        return self._at(lambda request: bool(request.body), [CUT_REQUEST], 0.5)
+
 
 FAULTS = (
     "away",
@@ -151,6 +155,7 @@ FAULTS = (
     "one row 4xx",
     "stored, then silence",
     "cut amid the answer",
+    "cut amid the request",
 )
 
 

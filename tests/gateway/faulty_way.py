@@ -8,6 +8,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import ClientSession, ClientTimeout, web
 
@@ -30,7 +31,7 @@ class Request:
 
 
 # What happens to a request.
-PASS, REFUSE, SLOW, SWALLOW, CUT_BODY = "pass", "refuse", "slow", "swallow", "cut body"
+PASS, REFUSE, SLOW, SWALLOW, CUT_BODY, CUT_REQUEST = "pass", "refuse", "slow", "swallow", "cut body", "cut request"
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,25 @@ class Says:
     headers: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class AllBut:
+    """The platform does all rows of a DataArray but those that are bad (told by component): in their place is an error.
+
+    As FROST answers; the server of these tests refuses all of a Datastream's rows when one is bad.
+    """
+
+    is_bad: Callable[[dict[str, Any]], bool]
+
+
+What = str | int | Done | Says | AllBut
+
+
 class FaultyWay:
     """An HTTP server in front of the platform. rule: what happens to each request: one of the above, or a status.
 
     SLOW: the answer comes in small pieces. SWALLOW: the platform has done it, the answer never comes. CUT_BODY: the
-    platform has done it, half of the answer comes. REFUSE: it is reset before. A status: it says so itself.
+    platform has done it, half of the answer comes. CUT_REQUEST: the platform gets half of the body, then its connection
+    ends, and ours is reset. REFUSE: it is reset before. A status: it says so itself.
 
     is_next: waits until a request may be served. ids_descend: each entity seems to have a lower id than former ones.
     """
@@ -61,7 +76,7 @@ class FaultyWay:
     def __init__(self, server: SensorThingsServer, *, ids_descend: bool = False) -> None:
         self._server = server
         self._shown = _turned if ids_descend else bytes
-        self.rule: Callable[[Request], str | int | Done | Says] = lambda request: PASS
+        self.rule: Callable[[Request], What] = lambda request: PASS
         self.is_next: Callable[[], contextlib.AbstractAsyncContextManager[None]] = contextlib.nullcontext
         self.requests: list[Request] = []
         self.most_together = 0  # requests with observations of one Datastream
@@ -98,7 +113,9 @@ class FaultyWay:
 
     async def _serve(self, request: web.Request, one: Request) -> web.StreamResponse:
         what = self.rule(one)
-        if what == REFUSE:
+        if what == CUT_REQUEST:
+            await self._pass_on_half(request, one.body)
+        if what in (REFUSE, CUT_REQUEST):
             return self._reset(request)
         if isinstance(what, int):
             return web.json_response({"message": "as the test wants it"}, status=what)
@@ -106,7 +123,10 @@ class FaultyWay:
             return web.Response(status=what.status, body=what.body, headers=dict(what.headers))
         try:
             with self._counted(one):
-                status, headers, answer = await self._pass_on(request, one.body)
+                if isinstance(what, AllBut):
+                    status, headers, answer = await self._pass_on_all_but(request, one.body, what)
+                else:
+                    status, headers, answer = await self._pass_on(request, one.body)
         except OSError:
             return self._reset(request)
         if isinstance(what, Done):
@@ -138,16 +158,47 @@ class FaultyWay:
         finally:
             self._together.subtract(groups)
 
+    def _path(self, request: web.Request) -> str:
+        return self._shown(request.raw_path.encode()).decode()
+
     async def _pass_on(self, request: web.Request, body: bytes) -> tuple[int, dict[str, str], bytes]:
         from yarl import URL
 
-        path = self._shown(request.raw_path.encode()).decode()
-        url = URL(f"http://127.0.0.1:{self._server.port}{path}", encoded=True)
+        url = URL(f"http://127.0.0.1:{self._server.port}{self._path(request)}", encoded=True)
         kept = {name: request.headers[name] for name in ("Content-Type", "Authorization") if name in request.headers}
         sent = self._shown(body) or None
         async with self._session.request(request.method, url, data=sent, headers=kept) as answer:
             said = {name: answer.headers[name] for name in ("Content-Type", "Location") if name in answer.headers}
             return answer.status, said, self._shown(await answer.read())
+
+    async def _pass_on_all_but(
+        self, request: web.Request, body: bytes, what: AllBut
+    ) -> tuple[int, dict[str, str], bytes]:
+        kept, is_bad = [], []
+        for group in json.loads(body):
+            told = [what.is_bad(dict(zip(group["components"], row, strict=True))) for row in group["dataArray"]]
+            rows = [row for row, bad in zip(group["dataArray"], told, strict=True) if not bad]
+            is_bad += told
+            if rows:
+                kept.append({**group, "dataArray@iot.count": len(rows), "dataArray": rows})
+        if not kept:
+            return 201, {"Content-Type": "application/json"}, json.dumps(["error"] * len(is_bad)).encode()
+        status, headers, answer = await self._pass_on(request, json.dumps(kept).encode())
+        if status != 201:
+            return status, headers, answer
+        links = iter(json.loads(answer))
+        return status, headers, json.dumps(["error" if bad else next(links) for bad in is_bad]).encode()
+
+    async def _pass_on_half(self, request: web.Request, body: bytes) -> None:
+        sent, kind = self._shown(body), request.headers.get("Content-Type", "application/json")
+        head = f"{request.method} {self._path(request)} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
+        with contextlib.suppress(OSError):  # it is away, or hangs up the hard way
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._server.port)
+            writer.write(f"{head}Content-Length: {len(sent)}\r\n\r\n".encode() + sent[: len(sent) // 2])
+            # Ended and not reset: with a reset the kernel throws away what the platform has not read yet.
+            writer.write_eof()
+            await reader.read()  # until it has noticed
+            writer.close()
 
     def _reset(self, request: web.Request, response: web.StreamResponse | None = None) -> web.StreamResponse:
         if request.transport is not None:
