@@ -42,6 +42,10 @@ class Command:
             text = text[assigned.end() :]
         return text.split()[0]
 
+    @property
+    def options(self) -> set[str]:
+        return set(re.findall(r"(?<=\s)--?[a-z][a-z-]*", self.text))
+
 
 def commands(readme: Path) -> list[Command]:
     """In their order."""
@@ -78,10 +82,9 @@ def stray(readme: Path) -> list[str]:
     return found
 
 
-def toml_of(readme: Path) -> str:
-    """The configuration that stands in it."""
-    text = (ROOT / readme).read_text(encoding="utf-8")
-    return text.partition("```toml\n")[2].partition("```")[0]
+def tomls_of(readme: Path) -> list[str]:
+    """The configurations, and parts of one, that stand in it."""
+    return re.findall(r"^```toml\n(.*?)^```", (ROOT / readme).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 def inline(readme: Path) -> list[str]:
@@ -105,14 +108,18 @@ class Place:
     """A fresh folder, and what the commands of a README find there.
 
     instead: (what stands in the README, what is typed here), for all of them. exactly: the same for whole commands.
-    cannot: commands that no test can run, and why. codes: exit codes that are right, if not 0. before: what else must
-    have happened. background: those that run on; until: those that are repeated until they succeed.
+    elsewhere: those that another test gives ("file::function"; a README: its commands with these options and more).
+    cannot: those that no test gives; only what they name is looked at. strangers: nor even that, and why.
+    codes: exit codes that are right, if not 0. before: what else must have happened. background: those that run on;
+    until: those that are repeated until they succeed.
     """
 
     folder: Path
     instead: list[tuple[str, str]] = field(default_factory=list)
     exactly: dict[str, str] = field(default_factory=dict)
+    elsewhere: dict[str, str] = field(default_factory=dict)
     cannot: dict[str, str] = field(default_factory=dict)
+    strangers: dict[str, str] = field(default_factory=dict)
     codes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     background: tuple[str, ...] = ()
     until: tuple[str, ...] = ()
@@ -146,6 +153,12 @@ class Place:
         said = f"{command}\ntyped: {self.typed(command)}\n{(out + errors).decode()[-STDERR_SHOWN:]}"
         assert process.returncode in self.codes.get(command.text, (0,)), said
         assert b"Traceback" not in errors, said
+
+    def require_running(self) -> None:
+        """What was to run on still does, or was told to end and has ended well."""
+        said = (self.folder / "log").read_text()[-STDERR_SHOWN:] if self.running else ""
+        assert {process.returncode for process in self.running} <= {None, 0}, said
+        assert "Traceback" not in said, said
 
     async def end(self) -> None:
         """All that runs on."""

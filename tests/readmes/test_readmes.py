@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import functools
 import io
+import os
 import re
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -17,10 +19,11 @@ from tests.provisioning import forks
 from tests.provisioning.fake_board import FakeBoard
 from tests.provisioning.fake_gateway import FakeGateway
 from tests.readmes import operator
-from tests.readmes.commands import BUILD, OURS, READMES, ROOT, Command, Place, commands, inline, stray, toml_of
+from tests.readmes.commands import BUILD, OURS, READMES, ROOT, Command, Place, commands, inline, stray, tomls_of
 from tests.servers import Mosquitto
 
 from laterne_gateway.__main__ import run_command
+from laterne_gateway.config import load
 from laterne_provisioning.words import words
 
 TOP, GATEWAY, OPERATOR, RIG = (Path(name) for name in (
@@ -47,26 +50,55 @@ async def play(readme: Path, place: Place) -> None:
     """All commands of a README in their order; every sentence of the tables must be about one of them."""
     found = commands(readme)
     texts = {command.text for command in found}
-    tables = (place.exactly, place.cannot, place.codes, place.background, place.until, place.before)
+    tables = (
+        *(place.exactly, place.elsewhere, place.cannot, place.strangers, place.codes),
+        *(place.background, place.until, place.before),
+    )
     assert [text for table in tables for text in table if text not in texts] == [], (
         "the README does not have it any more"
     )
     for command in found:
         if command.text in place.before:
             await place.before[command.text]()
-        if command.text in place.cannot:
+        if command.text in place.elsewhere:
+            is_given(command, place.elsewhere[command.text])
+        elif command.text in place.cannot:
             exists(command)
-        else:
+        elif command.text not in place.strangers:
             await place.run(command)
+    place.require_running()
+
+
+def is_given(command: Command, where: str) -> None:
+    """Another test gives this command, with these options."""
+    file, _, function = where.partition("::")
+    if command.program in OURS:
+        known(command.text, str(command))
+    if not function:
+        former = [one for one in commands(Path(file)) if one.program == command.program]
+        assert any(one.options >= command.options for one in former), f"{command}: not in {file}"
+        return
+    source = (ROOT / file).read_text(encoding="utf-8")
+    assert re.search(rf"^(async )?def {function}\(", source, re.MULTILINE), f"{command}: there is no {where}"
+    if command.program in OURS:
+        missing = [option for option in command.options if not re.search(rf"[\"']{option}[\"'=]", source)]
+        assert missing == [], f"{command}: {file} gives no {', '.join(missing)}"
 
 
 def exists(command: Command) -> None:
-    """What cannot be run must at least be there, with its options."""
-    if command.program == "make":
-        for target in re.findall(r"make ([a-z]+)", command.text):
-            assert f"\n{target}:" in (ROOT / "Makefile").read_text(), command
+    """What no test gives must at least be there: a target with all that it needs, or a command with its options."""
     if command.program in OURS:
         known(command.text, str(command))
+        return
+    targets = re.findall(r"\bmake ([^&]+)", command.text)
+    assert targets, f"{command}: name the test that gives it"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    for target in targets:
+        done = subprocess.run(
+            ["make", "--dry-run", "--directory", ROOT, *target.split()],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
 def known(text: str, where: str) -> None:
@@ -110,6 +142,16 @@ def test_commands_that_the_text_speaks_of_exist_with_their_options(readme: Path)
         known(re.sub(r"[|(].*|…", "", text), f"{readme}: {text}")
 
 
+@pytest.mark.parametrize("readme", READMES, ids=str)
+def test_the_settings_that_a_readme_shows_are_those_that_a_gateway_takes(readme: Path, tmp_path: Path) -> None:
+    """A block with [gateway] is a whole configuration, any other one belongs to the first of README.md."""
+    assert len(tomls_of(readme)) == (ROOT / readme).read_text(encoding="utf-8").count("```toml")
+    for text in tomls_of(readme):
+        config = tmp_path / "gateway.toml"
+        config.write_text(text if "[gateway]" in text else tomls_of(TOP)[0] + text, encoding="utf-8")
+        load(config)
+
+
 async def test_the_first_post_in_ten_minutes(mosquitto: Mosquitto, place: Place) -> None:
     """README.md: from nothing to a verified report, each command as it stands there; the ports are emulated."""
     street = await place.start(f"laterne emulate '{place.folder}/street' --boards 1 --blank")
@@ -133,14 +175,16 @@ async def test_the_first_post_in_ten_minutes(mosquitto: Mosquitto, place: Place)
         "make demo": "runs until Ctrl-C, and sets up its own environment",
         "make test": "this is a test of it",
         "make setup && . .venv/bin/activate": "sets up its own environment",
-        "sudo /usr/bin/python3 -m venv /opt/laterne && sudo /opt/laterne/bin/pip install .": "changes this machine",
-        "sudo /opt/laterne/bin/laterne-gateway install": "changes this machine",
     }
+    service = (
+        "tests/gateway/test_under_systemd.py::test_what_the_readme_says_to_an_operator_makes_a_service_that_delivers"
+    )
+    place.elsewhere = {command.text: service for command in commands(TOP) if command.program == "sudo"}
     place.background = ("laterne-gateway run --config gateway.toml",)
     public = "--trust trust.cbor --roster roster.cbor"
     verify = f"laterne verify --broker mqtts://broker:8883 --ca-file ca.pem {public} --seconds 120"
     place.until = ("laterne-gateway status --config gateway.toml", verify)
-    (place.folder / "gateway.toml").write_text(place.here(toml_of(TOP)))
+    (place.folder / "gateway.toml").write_text(place.here(tomls_of(TOP)[0]))
     await play(TOP, place)
     assert (place.folder / "LE-0001.pdf").read_bytes().startswith(b"%PDF")
 
@@ -174,13 +218,13 @@ async def test_the_commands_of_the_test_rig(place: Place) -> None:
     )
     connect = "mpremote connect DIR/board-01/usb"
     place.exactly = {blank: blank.replace("DIR", "blank"), connect: f"{connect} exec 'print(6 * 7)'"}
-    place.before = {flash: lambda: there(place, "street"), connect: lambda: there(place, "blank")}
+    place.before = {connect: lambda: there(place, "blank")}
     place.instead = [("connect DIR", "connect blank"), *place.instead]
-    place.cannot = {
-        flash: "README.md's is run",
-        "pytest hil_tests/test_x.py --fault-seed 7 --fault-case 12": "stands for any sweep",
-        "LATERNE_FAULTS=20 LATERNE_SEED=random make test ARGS=...": "takes hours",
-    }
+    one_case = "pytest hil_tests/test_x.py --fault-seed 7 --fault-case 12"
+    sweep = ROOT / "hil_tests" / "test_gateways_that_start_together_make_each_entity_once.py"
+    place.exactly[one_case] = one_case.replace("hil_tests/test_x.py", f"'{sweep}'")
+    place.elsewhere = {flash: "README.md"}
+    place.cannot = {"LATERNE_FAULTS=20 LATERNE_SEED=random make test ARGS=...": "takes hours"}
     await play(RIG, place)
 
 
@@ -221,8 +265,10 @@ async def test_the_commands_of_operator_and_technician(mosquitto: Mosquitto, pla
                 f'laterne board accept LE-0004 --authority authority --words "{words(boards["LE-0004"].kid)}"'
             ),
         }
-        place.cannot = operator.CANNOT
-        place.codes = {"laterne flash": (0, 1)}
+        place.elsewhere, place.strangers = operator.ELSEWHERE, operator.STRANGERS
+        place.codes = operator.CODES
+        place.background = operator.BACKGROUND
+        place.until = operator.UNTIL
         rotate = next(text for text in operator.EXACTLY if text.startswith("laterne board rotate"))
         reports = "laterne verify reports.cbor --authority authority"
 
@@ -233,12 +279,28 @@ async def test_the_commands_of_operator_and_technician(mosquitto: Mosquitto, pla
             body = boards["LE-0003"].next_report()
             (place.folder / "reports.cbor").write_bytes(body + boards["LE-0003"].next_report())
 
-        place.before = {rotate: serve, reports: write_reports}
+        async def plug_in() -> None:
+            await place.start("laterne emulate box --blank --instant-flash")
+            await place.start("laterne emulate shelf --instant-flash")
+            await there(place, "box")
+            for one in operator.BOX_RELEASE:
+                await place.run(Command(OPERATOR, 0, one))
+
+        async def begun() -> None:
+            while not list(place.folder.glob("authority/campaigns/*/journal")):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.05)
+
+        place.before = {
+            rotate: serve,
+            reports: write_reports,
+            operator.COUNTED: plug_in,
+            operator.WATCHED: begun,
+        }
         (place.folder / "stick").mkdir()
         rows = [
             f"{name},{boards[name].port},{post}"
             for name, post in (("LE-0002", "P-18"), ("LE-0003", "P-19"), ("LE-0031", ""))
         ]
         (place.folder / "boards.csv").write_text("\n".join(["id,port,post", *rows]) + "\n")
-        (place.folder / "gateway.toml").write_text(toml_of(TOP))
+        (place.folder / "gateway.toml").write_text(tomls_of(TOP)[0])
         await play(OPERATOR, place)
