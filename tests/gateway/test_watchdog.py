@@ -24,6 +24,7 @@ from laterne_gateway.service import ServiceManager, keep_alive
 
 LineOf = Callable[..., FakeLine]
 EVERY_S = 0.02
+WITHIN_S = 60.0  # so that an agent that is not as it should be is told to stop
 SILENT_S = 1.0  # all that comes round in the agent does so in a tenth of it
 
 
@@ -52,10 +53,11 @@ async def serving(tmp_path: Path, broker: Mosquitto, *lines: FakeLine) -> AsyncI
     files = GatewayProcess(tmp_path, boards, lines, broker)
     running = asyncio.create_task(agent.run(Configuration(files.config, None)))
     try:
-        for board in boards:
-            board.close_reports(1)
-            await board.forgets(1)
-        yield files
+        async with asyncio.timeout(WITHIN_S):
+            for board in boards:
+                board.close_reports(1)
+                await board.forgets(1)
+            yield files
     finally:
         signal.raise_signal(signal.SIGTERM)
         await running
