@@ -146,10 +146,10 @@ def _kind_and_name(subject: str) -> tuple[str, str]:
 _PARTS = (
     "buffer",
     "configuration",
-    "credential",
     "gateway",
     "metrics",
     "orders",
+    "ports",
     "releases",
     "roster",
     "status",

@@ -1,5 +1,6 @@
 """Metrics on loopback: what Prometheus' own parser reads is what was counted."""
 
+import ast
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
@@ -106,6 +107,34 @@ async def test_every_counter_and_alarm_is_there_under_its_name(tmp_path: Path) -
     assert found["laterne_buffer_bytes", ()] > 4096
     assert found["laterne_buffer_set_aside", ()] == 0
     assert found["process_resident_memory_bytes", ()] > 1_000_000
+
+
+def test_a_part_of_the_gateway_is_not_taken_for_a_board() -> None:
+    """Whoever counts or alarms under a fixed name, in whichever module: only boards, lines and routes have others."""
+    named = {name for file in Path(metrics.__file__).parent.rglob("*.py") for name in subjects(file.read_text())}
+    assert named == set(metrics._PARTS)
+
+
+def subjects(source: str) -> set[str]:
+    """The fixed names that a module gives to its Health."""
+    tree = ast.parse(source)
+    constants = {
+        target.id: ast.literal_eval(one.value)
+        for one in tree.body
+        if isinstance(one, ast.Assign) and isinstance(one.value, ast.Constant)
+        for target in one.targets
+        if isinstance(target, ast.Name)
+    }
+    found: set[str] = set()
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute) or not call.args:
+            continue
+        tells = call.func.attr in ("count", "note", "alarm") and ast.unparse(call.func.value).endswith("health")
+        if tells and isinstance(call.args[0], ast.Constant):
+            found.add(str(call.args[0].value))
+        elif tells and isinstance(call.args[0], ast.Name) and call.args[0].id in constants:
+            found.add(constants[call.args[0].id])
+    return found
 
 
 async def test_what_the_buffer_dropped_is_counted_over_all_starts(tmp_path: Path) -> None:
