@@ -177,6 +177,7 @@ class Releases:
             )
             return None
         if found.digest != digest:
+            self._health.count(SUBJECT, "refused when read")
             self._health.alarm(SUBJECT, alarm, f"the file of {digest.hex()} holds {found.digest.hex()}: remove it")
             return None
         self._health.clear(SUBJECT, alarm)

@@ -124,6 +124,7 @@ async def test_a_release_under_the_name_of_another_is_not_sent(store: Store) -> 
     older, newer = store.add(1), store.add(2)
     (store.folder / f"{newer.hex()}.laterne").write_bytes((store.folder / f"{older.hex()}.laterne").read_bytes())
     assert await store.releases.release(newer) is None
+    assert store.health.counted("releases", "refused when read") == 1
     assert await store.releases.release(older) is not None
 
 
