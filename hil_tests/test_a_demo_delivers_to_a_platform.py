@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import tomllib
 import urllib.request
 from pathlib import Path
 
@@ -35,6 +36,8 @@ async def test_each_reading_of_a_demo_is_an_observation_on_the_platform(tmp_path
         pytest.skip(str(why))
     async with DemoRun(tmp_path / "d", "--boards", "1", "--seconds", "6", "--platform", "sensorthings") as run:
         figures = await run.figures()
+        (route,) = tomllib.loads((run.place / "gateway.toml").read_text())["route"]
+        assert f"the platform is at {route['url']}/ while the demo runs" in run.said
         assert figures["readings_lost"] == 0
         assert figures["observations_stored"] == figures["readings_delivered"] == figures["readings_taken"] > 0
         assert "coordinates" not in (run.place / "gateway.log").read_text(), "every board of a demo stands somewhere"

@@ -19,6 +19,7 @@ class DemoRun:
         self.place = place
         self._options = options
         self.process: asyncio.subprocess.Process
+        self.said = ""  # on stderr, once figures() has returned
 
     async def __aenter__(self) -> Self:
         self.process = await asyncio.create_subprocess_exec(
@@ -58,6 +59,7 @@ class DemoRun:
     async def figures(self) -> dict[str, Any]:
         """Its last line, when it has ended well."""
         out, errors = await self.process.communicate()
-        assert self.process.returncode == 0, errors.decode()
+        self.said = errors.decode()
+        assert self.process.returncode == 0, self.said
         figures: dict[str, Any] = json.loads(out.splitlines()[-1])
         return figures

@@ -111,7 +111,7 @@ class Place:
     elsewhere: those that another test gives ("file::function"; a README: its commands with these options and more).
     cannot: those that no test gives; only what they name is looked at. strangers: nor even that, and why.
     codes: exit codes that are right, if not 0. before: what else must have happened. background: those that run on;
-    until: those that are repeated until they succeed.
+    until: those that are repeated until they succeed. said: what each has said on stdout.
     """
 
     folder: Path
@@ -125,6 +125,7 @@ class Place:
     until: tuple[str, ...] = ()
     before: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
     running: list[asyncio.subprocess.Process] = field(default_factory=list)
+    said: dict[str, str] = field(default_factory=dict)
 
     def typed(self, command: Command) -> str:
         return self.here(self.exactly.get(command.text, command.text))
@@ -153,6 +154,7 @@ class Place:
         said = f"{command}\ntyped: {self.typed(command)}\n{(out + errors).decode()[-STDERR_SHOWN:]}"
         assert process.returncode in self.codes.get(command.text, (0,)), said
         assert b"Traceback" not in errors, said
+        self.said[command.text] = out.decode()
 
     def require_running(self) -> None:
         """What was to run on still does, or was told to end and has ended well."""

@@ -18,12 +18,16 @@ from tests.gateway.parts import GatewayProcess
 from tests.provisioning import forks
 from tests.provisioning.fake_board import FakeBoard
 from tests.provisioning.fake_gateway import FakeGateway
+from tests.provisioning.test_labels import decoded, painted
 from tests.readmes import operator
 from tests.readmes.commands import BUILD, OURS, READMES, ROOT, Command, Place, commands, inline, stray, tomls_of
 from tests.servers import Mosquitto
 
 from laterne_gateway.__main__ import run_command
 from laterne_gateway.config import load
+from laterne_protocol import credential
+from laterne_provisioning.authority import open_authority
+from laterne_provisioning.output import base64url
 from laterne_provisioning.words import words
 
 TOP, GATEWAY, OPERATOR, RIG = (Path(name) for name in (
@@ -187,6 +191,21 @@ async def test_the_first_post_in_ten_minutes(mosquitto: Mosquitto, place: Place)
     (place.folder / "gateway.toml").write_text(place.here(tomls_of(TOP)[0]))
     await play(TOP, place)
     assert (place.folder / "LE-0001.pdf").read_bytes().startswith(b"%PDF")
+    shows_the_label(next(said for text, said in place.said.items() if "--label LE-0001.pdf" in text), place.folder)
+
+
+def shows_the_label(flashed: str, folder: Path) -> None:
+    """What `laterne flash` has said: a code that a camera reads, and the words that a person compares."""
+    with open_authority(folder / "authority").registry() as registry:
+        board = registry.board("LE-0001")
+    assert board is not None
+    kid = credential.kid(board.sign_key)
+    before, _, after = flashed.partition("LE-0001 is enrolled. Its label:\n")
+    code, _, words_below = after.partition("LE-0001")
+    assert "all were read back" in before
+    text = f"laterne:LE-0001:{base64url(credential.thumbprint(board.sign_key))}"
+    assert decoded(painted(code.splitlines())) == [text]
+    assert words_below.splitlines() == [f"  {words(kid)}  {kid.hex()}", "To be printed: LE-0001.pdf"]
 
 
 async def test_the_commands_of_the_gateway(tmp_path: Path, mosquitto: Mosquitto, place: Place) -> None:
