@@ -1,6 +1,8 @@
 """P2: who has the USB port of an enrolled board in his hand gets no REPL, and with it neither keys nor code."""
 
 import asyncio
+import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,8 +39,13 @@ async def _mpremote(board: "EmulatedBoard", *arguments: str) -> tuple[int | None
 
 
 def _type(board: "EmulatedBoard", data: bytes) -> None:
-    with board.usb.path.open("wb", buffering=0) as port:
-        port.write(data)
+    # Never waits: the board's end of the port is served by this thread, so that it would wait for ever.
+    port = os.open(board.usb.path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        with contextlib.suppress(BlockingIOError):  # the port is full: the board has enough to read
+            os.write(port, data)
+    finally:
+        os.close(port)
 
 
 def _no_repl(board: "EmulatedBoard") -> bool:

@@ -253,14 +253,14 @@ async def civitas(
     host: str = "127.0.0.1",
     password_file: Path | None = None,
     **settings: Any,
-) -> AsyncIterator[None]:
+) -> AsyncIterator[CivitasRoute]:
     """A civitas route delivers from this gateway's buffer to a broker meanwhile. gateway: its id at the broker."""
     mqtt = MqttSettings(host, port, False, None, password_file, None, None, None, in_flight)
     said = CivitasSettings(ROUTE, mqtt, **settings)
     route = CivitasRoute(said, here.source(said, gateway))
     task = asyncio.create_task(route.run())
     try:
-        yield
+        yield route
     finally:
         task.cancel()
         outcome = await asyncio.gather(task, return_exceptions=True)

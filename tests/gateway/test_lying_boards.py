@@ -3,6 +3,7 @@
 Both on a real platform, the way to which refuses what the test says.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from tests.gateway.parts import until
 from tests.gateway.platform import HELD, ROUTE, T0_MS, City, Key, boards, city, civitas, served, stored
 from tests.servers import Mosquitto
 
-from laterne_emulator.proxy import PUBLISH, UP, Answer, Do, Packet, Proxy, refusal, topic_and_payload
+from laterne_emulator.proxy import CONNECT, PUBLISH, UP, Answer, Do, Packet, Proxy, refusal, topic_and_payload
 from laterne_emulator.sensorthings_server import SensorThingsServer
 from laterne_gateway import dead_letters
 from laterne_gateway.clock import SystemClock
@@ -23,7 +24,11 @@ from laterne_gateway.health import Health
 from laterne_gateway.routes import blame, feed, sta_sending
 from laterne_gateway.routes import civitas as civitas_module
 from laterne_gateway.routes.blame import Blame
+from laterne_gateway.routes.civitas import _Message
+from laterne_gateway.routes.feed import UnderWay
+from laterne_gateway.routes.observations import Observation
 
+WITHIN_S = 60.0  # a bound for what would hang
 LETTERS, AHEAD = 24, 30  # of four boards each may have eight letters
 CONTENT = 0x99
 
@@ -219,8 +224,8 @@ async def test_when_more_than_half_of_the_boards_are_refused_nothing_is_passed_o
 @asynccontextmanager
 async def civitas_broker(
     mosquitto: Mosquitto, judge: list[Callable[[bytes], bool]]
-) -> AsyncIterator[tuple[int, set[Key]]]:
-    """A way to a broker that refuses envelopes as judge[0] says. Its port, and (board, sequence, position) as taken."""
+) -> AsyncIterator[tuple[Proxy, set[Key]]]:
+    """A way to a broker that refuses envelopes as judge[0] says, and (board, sequence, position) as taken."""
     taken: set[Key] = set()
 
     def rule(packet: Packet) -> Do | Answer:
@@ -235,7 +240,7 @@ async def civitas_broker(
 
     async with Proxy(mosquitto.port) as way:
         way.rule = rule
-        yield way.port, taken
+        yield way, taken
 
 
 @pytest.mark.parametrize("liars", [1, 3])
@@ -243,12 +248,12 @@ async def test_what_boards_sign_stops_a_civitas_route_for_no_other(
     tmp_path: Path, mosquitto: Mosquitto, liars: int
 ) -> None:
     *lying, one, other, third, fourth = street = boards(liars + 4)
-    async with civitas_broker(mosquitto, [names(*lying)]) as (port, taken), city(tmp_path, "", *street) as here:
+    async with civitas_broker(mosquitto, [names(*lying)]) as (way, taken), city(tmp_path, "", *street) as here:
         for board in lying:
             await here.put(board, 3, 20)
         for board in (one, other, third, fourth):
             await here.put(board, 8, 4)
-        async with civitas(here, port):
+        async with civitas(here, way.port):
             await delivered_while_others_speak(here, one, other)
         letters = await here.dead()
         assert taken == {key for key in here.values if key[0] not in {board.name for board in lying}}
@@ -264,19 +269,19 @@ async def test_a_broker_that_refuses_everything_makes_no_dead_letter(
     monkeypatch.setattr(blame, "QUIET_S", 0.0)
     street = boards(how_many)
     judge: list[Callable[[bytes], bool]] = [lambda body: False]
-    async with civitas_broker(mosquitto, judge) as (port, taken), city(tmp_path, "", *street) as here:
+    async with civitas_broker(mosquitto, judge) as (way, taken), city(tmp_path, "", *street) as here:
         for board in street:
             await here.put(board, 3, 4)
-        async with civitas(here, port):
+        async with civitas(here, way.port):
             await here.delivered()
             judge[0] = lambda body: True
             for board in street:
                 await here.put(board, 20, 4)
             await here.delivered_counts(HELD, 20)
-            said = "no broker at" if how_many > 1 else "has taken none since"
+            said = "the broker at" if how_many > 1 else "has taken none since"
             await until(lambda: any(said in alarm and "refuses" in alarm for alarm in here.alarms()))
         await here.parts.reopen()
-        async with civitas(here, port):
+        async with civitas(here, way.port):
             await here.delivered_counts(HELD, 40)
             assert await here.dead() == []
             judge[0] = lambda body: False
@@ -286,13 +291,47 @@ async def test_a_broker_that_refuses_everything_makes_no_dead_letter(
         assert await here.dead() == []
 
 
+async def test_a_broker_that_has_refused_everything_and_is_slow_when_it_is_corrected_gets_all(
+    tmp_path: Path, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blame, "QUIET_S", 0.0)
+    street = boards(2)
+    judge: list[Callable[[bytes], bool]] = [lambda body: True]
+    async with civitas_broker(mosquitto, judge) as (way, _), city(tmp_path, "", *street) as here:
+        for board in street:
+            await here.put(board, 2, 4)
+        async with civitas(here, way.port):
+            await until(lambda: any("what several boards say" in alarm for alarm in here.alarms()))
+            judge[0] = lambda body: False
+            refuses = way.rule
+            # An acknowledgement takes much longer than HELD_S.
+            way.rule, way.pause_s = lambda packet: Do.SLOW if packet.kind == CONNECT else refuses(packet), 0.005
+            async with asyncio.timeout(WITHIN_S):
+                await here.delivered()
+        assert await here.dead() == []
+
+
+async def test_what_a_broker_has_refused_is_remembered_within_a_bound(
+    tmp_path: Path, mosquitto: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused reports that the buffer has dropped for want of room never come again, so nothing takes them out."""
+    monkeypatch.setattr(civitas_module, "MAX_REFUSED", 10)
+    async with city(tmp_path, "", *boards(1)) as here, civitas(here, mosquitto.port) as route:
+        one = Observation("LE-0001", 1, "00", 1, 0, T0_MS, 21.5, 1, "set", 15)
+        under_way = UnderWay(1, 1, asyncio.Event())
+        for sequence in range(1, 31):
+            message = _Message([one._replace(sequence=sequence)], under_way, False, None)
+            assert route.note_refused(message, 600, CONTENT)
+        assert [key[2] for key in route._refused] == list(range(21, 31)), "the newest"
+
+
 async def test_when_more_than_half_of_the_boards_are_refused_by_a_broker_nothing_is_passed_over(
     tmp_path: Path, mosquitto: Mosquitto
 ) -> None:
     *refused, one = street = boards(4)
     judge = [names(*refused)]
-    async with civitas_broker(mosquitto, judge) as (port, taken), city(tmp_path, "", *street) as here:
-        async with civitas(here, port):
+    async with civitas_broker(mosquitto, judge) as (way, taken), city(tmp_path, "", *street) as here:
+        async with civitas(here, way.port):
             await the_dead_letters_are_full(here, refused, one)
             judge[0] = lambda body: False
             await here.parts.buffer.write(lambda db, _: dead_letters.mark(db, None, []))

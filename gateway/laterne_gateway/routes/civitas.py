@@ -41,7 +41,7 @@ from laterne_gateway.routes.blame import Blame
 from laterne_gateway.routes.civitas_envelope import TAIL, head_of, part_of
 from laterne_gateway.routes.connection import PACKET_TOO_LARGE, Connection, cause_in_words, words_of
 from laterne_gateway.routes.delivery import PUBACK_WITHIN_S
-from laterne_gateway.routes.feed import LEFT_BEHIND, Feed, UnderWay
+from laterne_gateway.routes.feed import LEFT_BEHIND, MAX_AHEAD, Feed, UnderWay
 from laterne_gateway.routes.mqtt import BASE_S, CAP_S, STABLE_S, first_of, until_one_fails
 from laterne_gateway.routes.observations import Observation
 from laterne_gateway.routes.pace import Pace
@@ -59,6 +59,8 @@ LOOK_EVERY_S = 5.0  # for messages whose PUBACK does not come
 # MQTT 5, 3.4.2.1: implementation specific error ("valid, but the receiver is not willing to accept it") and payload
 # format invalid. Packet too large is none of a PUBACK's, and what mosquitto says by one all the same.
 ABOUT_CONTENT = {0x83, PACKET_TOO_LARGE, 0x99}
+
+MAX_REFUSED = 2 * MAX_AHEAD  # as many as are under way at a time, live and backlog: 3 MiB
 
 Key = tuple[str, int, int, str, int]  # an observation: board, channel and its identity
 
@@ -85,7 +87,8 @@ class CivitasRoute:
         self._identifier = f"laterne-{source.gateway.tenant}-{source.gateway.id}-{settings.name}"
         self._broker = f"{settings.mqtt.host}:{settings.mqtt.port}"
         self._max_bytes = settings.max_bytes  # less where a broker has said that it takes less
-        # Kept over connections, because a broker may hang up after a refusal. At most what was under way at a time.
+        # Kept over connections, because a broker may hang up after a refusal; the newest MAX_REFUSED, because what was
+        # refused may since have been dropped from the buffer. One that is forgotten is only refused once more.
         self._refused: dict[Key, Refusal] = {}
         self.blame = Blame(source.subject, source.clock, source.health)
         self._is_full = False  # no more dead letters are kept
@@ -102,11 +105,10 @@ class CivitasRoute:
                 why = first_of(group)
             self._health.note(self._subject, "connected", False)
             self._health.count(self._subject, "connections ended")
-            said = certificate_words(why, time.time_ns() // 1_000_000) or self._wrong or cause_in_words(why)
+            said = self._wrong or certificate_words(why, time.time_ns() // 1_000_000) or cause_in_words(why)
+            whose = "the broker" if self._wrong else "no broker"  # it is there
             self._health.alarm(
-                self._subject,
-                "broker",
-                f"no broker at {self._broker}: {said}; reports are kept and it is tried again",
+                self._subject, "broker", f"{whose} at {self._broker}: {said}; reports are kept and it is tried again"
             )
             lasted_s = self._clock.monotonic_s() - began_s
             await asyncio.sleep(pause_s(why, backoff.failed(lasted_s), self._clock.utc_ms()))
@@ -199,12 +201,14 @@ class CivitasRoute:
         if reason == PACKET_TOO_LARGE:
             self._max_bytes = max(LEAST_BYTES, min(self._max_bytes, size // 2))
         for one in observations:
-            former = self._refused.get(_key(one))
+            former = self._refused.pop(_key(one), None)
             at, limit = self.blame.begun if former is None else former.at, len(observations) // 2
             if not limit and message.letter is None and not self.blame.is_told(at):
                 limit = 1
                 self.blame.hold(one.board, why)
             self._refused[_key(one)] = Refusal(limit, why, at)
+        while len(self._refused) > MAX_REFUSED:
+            del self._refused[next(iter(self._refused))]  # the one that was refused longest ago
         return True
 
     def _is_too_short(self, said: str) -> aiomqtt.MqttError:
@@ -345,10 +349,15 @@ class _Sending:
             await self._send(await self._refused.get())
 
     async def send_held(self) -> None:
-        """For ever: what is held goes again. Raises MqttError: it is taken for the broker's doing."""
+        """For ever: what is held goes again. Raises MqttError: it is taken for the broker's doing.
+
+        Not before all that went on this connection has been answered, and something of it was refused: a broker that
+        has been corrected may be slow, and what was refused on former connections does not speak against it.
+        """
         while True:
             await asyncio.sleep(HELD_S)
-            self._route.pause_if_refused()
+            if self._held and not self._under_way:
+                self._route.pause_if_refused()
             held, self._held = self._held, []
             for number, message in enumerate(held):
                 if not number or self._route.is_told(message.observations[0]):
