@@ -181,7 +181,8 @@ def _parser() -> argparse.ArgumentParser:
     retry = _action(
         dead, "retry", "let the running gateway send it again: all, those of a route, or those with these numbers"
     )
-    for action in (listed, retry):
+    seen = _action(dead, "seen", "show what was refused beyond a board's share and not kept, and end its alarm")
+    for action in (listed, retry, seen):
         action.add_argument("--route", metavar="NAME", help="only those of this route")
     retry.add_argument("ids", nargs="*", type=int, metavar="NUMBER", help="as `dead list` gives them")
 

@@ -180,7 +180,8 @@ class Buffer:
         query = (
             f"select name, value from tally where name not glob 'told *' and name not glob '{ledger.LEFT}*' "
             "union all select 'set aside', count(*) from set_aside union all select 'gaps to tell', count(*) from gap "
-            "union all select 'dead letters', count(*) from dead_letter"
+            "union all select 'dead letters', count(*) from dead_letter "
+            "union all select 'reports passed over', coalesce(sum(reports), 0) from passed_over"
         )
         rows = await self._writer.read(lambda db, _: [*db.execute(query), ("bytes", ledger.used_bytes(db))])
         return dict(rows) if isinstance(rows, list) else {}

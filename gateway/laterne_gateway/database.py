@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-FORMAT = 3
+FORMAT = 4
+OLDEST_FORMAT = 3  # that is brought up to date when it is opened (UPGRADES)
 APPLICATION_ID = 0x4C54524E  # "LTRN": tells our file from another SQLite file
 PAGE_BYTES = 1024  # a commit of one report writes 8.5 KB, with pages of 4096 bytes 19 KB (make bench: wear)
 CACHE_KIB = 512  # a batch of 512 reports of 960 bytes; more would only be memory
@@ -28,7 +29,22 @@ FILE_NAME = "gateway.sqlite3"
 WAL_NAME = FILE_NAME + "-wal"
 LOCK_NAME = "lock"
 
-SCHEMA = """
+PASSED_OVER = """
+-- What was refused for good and is no dead letter, because its board had its share of them (dead_letters.py): of the
+-- reports from first to last so many, at most. A row goes when an operator has seen it.
+create table passed_over (
+    route      text    not null,
+    board      text    not null,
+    first      integer not null,
+    last       integer not null,
+    reports    integer not null,
+    reason     text    not null,    -- the newest
+    noticed_ms integer,             -- UTC, of that; null while this machine's clock was not credible
+    primary key (route, board)
+) strict, without rowid;
+"""
+
+SCHEMA = f"""
 -- Reports that not every route has delivered yet. A row goes when no route waits for it any more.
 create table report (
     id          integer primary key,  -- order of arrival; the buffer counts it, and never uses one twice: lanes do
@@ -93,7 +109,7 @@ create table dead_letter (
     body       blob    not null,    -- the observation as JSON; of a report its signed bytes
     unique (route, board, sequence, place)
 ) strict;
-
+{PASSED_OVER}
 -- Numbers that must survive a restart; 'told <route>': the last gap that a route has told; 'left ...': ledger.LEFT.
 create table tally (
     name  text    primary key,
@@ -114,6 +130,9 @@ create table signed_file (
     body    blob    not null
 ) strict, without rowid;
 """
+
+# What makes the next format of one. Nothing is taken away, so what stands in a file of a former release stays.
+UPGRADES = {3: PASSED_OVER}
 
 
 class DatabaseError(Exception):
@@ -183,8 +202,13 @@ def _prepare(connection: sqlite3.Connection, file: Path) -> None:
     connection.execute("pragma synchronous = full")
     connection.execute(f"pragma cache_size = -{CACHE_KIB}")
     connection.execute(f"pragma journal_size_limit = {WAL_KEPT_BYTES}")
-    if _number(connection, "user_version") == 0:
+    version = _number(connection, "user_version")
+    if version == 0:
         make_tables(connection)
+        return
+    # Each in one transaction with its number: a power cut leaves one or the other.
+    for former in range(version, FORMAT):
+        connection.executescript(f"begin immediate;{UPGRADES[former]} pragma user_version = {former + 1}; commit;")
 
 
 def make_tables(connection: sqlite3.Connection) -> None:
@@ -204,7 +228,7 @@ def check_format(connection: sqlite3.Connection, file: Path) -> None:
         raise DatabaseError(
             f"{file}: has format {version}, this program reads up to {FORMAT}: install the newer laterne again"
         )
-    if tables and version < FORMAT:
+    if tables and version < OLDEST_FORMAT:
         raise DatabaseError(
             f"{file}: has format {version} of a laterne before the first release: let that one deliver what waits, "
             "then begin with a new directory"

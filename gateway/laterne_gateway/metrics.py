@@ -6,7 +6,7 @@
     laterne_reports_waiting{route}          reports that the route has not delivered
     laterne_commits_total, laterne_commit_seconds        groups of reports that are on the disk, and how long each took
     laterne_buffer_events_total{event="reports dropped"}     what the buffer has counted on the disk, over all starts
-    laterne_buffer_bytes, _set_aside, _gaps_untold, _dead_letters     what is in it
+    laterne_buffer_bytes, _set_aside, _gaps_untold, _dead_letters, _passed_over     what is in it
     laterne_disk_written_bytes_total        what wears the card (wear.py); since the process began
     laterne_buffer_away                     1 while there is no database
     laterne_clock_credible                  1 while this machine knows the time
@@ -57,6 +57,10 @@ STANDING = {
     "set aside": ("laterne_buffer_set_aside", "Refused reports that are kept."),
     "gaps to tell": ("laterne_buffer_gaps_untold", "Losses that some route has not told yet."),
     "dead letters": ("laterne_buffer_dead_letters", "What platforms have refused for good."),
+    "reports passed over": (
+        "laterne_buffer_passed_over",
+        "Reports refused beyond what is kept, not seen by anybody yet.",
+    ),
 }
 
 

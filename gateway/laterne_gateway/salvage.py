@@ -183,6 +183,13 @@ class _Found:
                     "version = excluded.version, body = excluded.body where excluded.version > signed_file.version",
                     values,
                 )
+            elif re.fullmatch("ttiiit[in]", shape):  # an old page may hold a part of it
+                copy.execute(
+                    "insert into passed_over values (?, ?, ?, ?, ?, ?, ?) on conflict (route, board) do update set "
+                    "first = min(first, excluded.first), last = max(last, excluded.last), "
+                    "reports = max(reports, excluded.reports)",
+                    values,
+                )
             elif shape == "ti":
                 copy.execute("insert or ignore into tally values (?, ?)", values)
         elif re.fullmatch("nti[in][in]ib", shape):

@@ -13,7 +13,7 @@ import pytest
 from tests.gateway.fake_board import FakeBoard
 from tests.gateway.faulty_way import PASS, Done, FaultyWay, Request
 from tests.gateway.parts import until
-from tests.gateway.platform import HELD, ROUTE, T0_MS, City, Key, boards, city, civitas, served, stored
+from tests.gateway.platform import HELD, ROUTE, T0_MS, City, Key, boards, city, civitas, dead_key, served, stored
 from tests.servers import Mosquitto
 
 from laterne_emulator.proxy import CONNECT, PUBLISH, UP, Answer, Do, Packet, Proxy, refusal, topic_and_payload
@@ -260,6 +260,14 @@ async def test_what_boards_sign_stops_a_civitas_route_for_no_other(
         share = dead_letters.share_of(len(street))
         assert all(0 < sum(letter.board == board.name for letter in letters) <= share for board in lying)
         assert {letter.board for letter in letters} == {board.name for board in lying}
+        # Of what was taken by nobody each is a dead letter, or stated.
+        neither = set(here.values) - taken - {dead_key(letter) for letter in letters}
+        stated = await here.parts.buffer.read(lambda db, _: dead_letters.passed_over(db, ROUTE))
+        assert isinstance(stated, list)
+        for loss in stated:
+            reports = {key[1] for key in neither if key[0] == loss.board}
+            assert (loss.first, loss.last, loss.reports) == (min(reports), max(reports), len(reports))
+        assert {loss.board for loss in stated} == {key[0] for key in neither} == {board.name for board in lying}
 
 
 @pytest.mark.parametrize("how_many", [1, 3])

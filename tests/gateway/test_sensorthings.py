@@ -145,7 +145,7 @@ async def test_a_dead_letter_is_listed_and_sent_again_while_the_gateway_runs(
         async with here.delivering():
             await here.delivered()
             status, out = await command("dead", "list")
-            (told,) = json.loads(out)
+            (told,) = json.loads(out)["dead_letters"]
             assert (status, told["board"], told["sequence"], told["again"]) == (0, street[0].name, 3, False)
             assert told["body"]["value"] == here.values[street[0].name, 3, 1]
             # Still refused: it stays, with a new number of tries and nothing lost.

@@ -48,6 +48,7 @@ class Beside:
         """For ever: those that an operator wants to be sent again."""
         while True:
             self._source.health.note(self._source.subject, "dead letters waiting", await self._source.dead.count())
+            await self._source.state_passed_over()
             for letter in await self._source.dead.to_send_again():
                 await self._send_again(letter)
             await asyncio.sleep(LOOK_EVERY_S)

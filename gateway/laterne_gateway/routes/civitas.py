@@ -97,6 +97,7 @@ class CivitasRoute:
     async def run(self) -> None:
         backoff = Backoff(BASE_S, CAP_S, stable_s=STABLE_S)
         while True:
+            await self._source.state_passed_over()  # also while there is no broker
             began_s = self._clock.monotonic_s()
             why: BaseException = aiomqtt.MqttError("the connection has ended")
             try:

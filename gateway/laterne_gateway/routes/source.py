@@ -19,6 +19,7 @@ log = logging.getLogger("laterne")
 # Each is a Datastream on the platform and a queue in our memory, and a board may sign 65,536. A report holds 64
 # columns, and a post full of sensors has some dozen.
 MAX_CHANNELS_A_BOARD = 256
+NAMED = 5  # boards in an alarm
 
 
 class Source:
@@ -78,12 +79,7 @@ class Source:
                 continue
             if kept is None:
                 self.health.count(self.subject, "passed over: their board has its share of the dead letters")
-                self.health.alarm(
-                    letter.board,
-                    "dead letters",
-                    f"{self.name} cannot use what it signs and keeps no more of it, such as report {letter.sequence} "
-                    f"({letter.reason[:120]}): see `laterne-gateway dead list`",
-                )
+                await self.state_passed_over()
                 return True
             if kept:
                 self.health.count(self.subject, "dead letters")
@@ -98,7 +94,22 @@ class Source:
                 self.health.alarm(
                     self.subject,
                     "dead letters full",
-                    "no more dead letters are kept: what the platform refuses waits until `laterne-gateway dead retry` "
-                    "has made room",
+                    "no more dead letters are kept: what the platform refuses waits, and before long all that follows "
+                    "of its boards; when it refuses something of every board the route stops: correct the platform, "
+                    "then `laterne-gateway dead retry` makes room",
                 )
             return kept
+
+    async def state_passed_over(self) -> None:
+        """An alarm stands while the disk says that something was passed over, also over restarts."""
+        boards = [f"{one.board} from report {one.first} on" for one in await self.dead.passed_over()]
+        if not boards:
+            self.health.clear(self.subject, "passed over", "what was passed over has been seen")
+            return
+        more = f" and {len(boards) - NAMED} more" if len(boards) > NAMED else ""
+        self.health.alarm(
+            self.subject,
+            "passed over",
+            f"the platform has refused more than is kept of {', '.join(boards[:NAMED])}{more}: which reports, and why, "
+            "says `laterne-gateway dead list`; `dead seen` ends this",
+        )
