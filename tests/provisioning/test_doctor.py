@@ -57,6 +57,10 @@ def test_a_state_is_read_as_the_firmware_prints_it() -> None:
 
 
 def test_all_is_well_with_a_good_board() -> None:
+    assert set(verdicts(GOOD)) == {
+        "power", "release", "REPL", "air temperature", "relative humidity", "line", "clock", "backlog", "randomness",
+        "key", "flash wear", "memory",
+    }  # fmt: skip
     assert set(verdicts(GOOD).values()) == {OK}
     assert all(not finding.do for finding in judging.of_states([GOOD], NOW_MS))
 
@@ -103,12 +107,24 @@ def test_damage_that_grows_while_one_looks_is_noise() -> None:
     assert verdicts(GOOD, replace(GOOD, damaged=3))["line"] == LOOK
 
 
+FACTS = Facts("MicroPython", "0.1.0", True, 4096, 352, 300, 100_000, True, False, True, True)
+
+
+def test_a_board_with_a_repl_tells_what_it_can_and_doctor_says_what_it_cannot() -> None:
+    found = {finding.about: finding for finding in judging.of_facts(FACTS)}
+    assert set(found) == {
+        "interpreter", "power", "REPL", "release", "randomness", "key", "flash", "memory", "not known",
+    }  # fmt: skip
+    assert found["power"].said == "started when it got power"
+    assert "by a reset" in {one.about: one.said for one in judging.of_facts(replace(FACTS, by_power=False))}["power"]
+    assert "line, clock, backlog and flash wear" in found["not known"].said
+
+
 def test_a_board_that_was_enrolled_and_has_a_repl_is_broken() -> None:
-    facts = Facts("MicroPython", "0.1.0", True, 4096, 352, 300, 100_000, True, False, True, True)
-    assert judging.worst(judging.of_facts(facts)) == OK
-    assert judging.worst(judging.of_facts(replace(facts, has_credential=True))) == BROKEN
-    assert judging.worst(judging.of_facts(replace(facts, is_random=False))) == BROKEN
-    assert judging.worst(judging.of_facts(replace(facts, release=None, free_blocks=30))) == LOOK
+    assert judging.worst(judging.of_facts(FACTS)) == OK
+    assert judging.worst(judging.of_facts(replace(FACTS, has_credential=True))) == BROKEN
+    assert judging.worst(judging.of_facts(replace(FACTS, is_random=False))) == BROKEN
+    assert judging.worst(judging.of_facts(replace(FACTS, release=None, free_blocks=30))) == LOOK
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,11 @@ def of_states(states: Sequence[State], now_ms: int) -> list[Finding]:
 
 def of_facts(facts: Facts) -> list[Finding]:
     """Of a board with a REPL: nobody has enrolled it, and nothing of laterne runs on it now."""
-    findings = [Finding("interpreter", OK, facts.interpreter)]
+    findings = [
+        Finding("interpreter", OK, facts.interpreter),
+        # Not worth a look: flashing ends in a reset, and a soft one counts on an ESP32.
+        Finding("power", OK, "started when it got power" if facts.by_power else "started by a reset, not by power"),
+    ]
     if facts.has_credential:
         findings.append(
             Finding(
@@ -125,6 +129,14 @@ def of_facts(facts: Facts) -> list[Finding]:
         )
     )
     findings.append(_memory(facts.free))
+    findings.append(
+        Finding(
+            "not known",
+            OK,
+            "line, clock, backlog and flash wear: a board tells of them once it is enrolled and runs",
+            "Ask again then.",
+        )
+    )
     return findings
 
 
