@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.servers import Mosquitto
-from tests.typed import GATEWAY, LATERNE, WITHIN_S, laterne, run, started
+from tests.typed import GATEWAY, LATERNE, WITHIN_S, gateway_config, laterne, run, started
 
 from laterne_emulator import image, release_tool
 from laterne_emulator.control import Control
@@ -53,7 +53,7 @@ async def test_a_blank_board_becomes_one_whose_report_verifies_by_one_command_fo
             board = done["board"]
             assert (board["id"], board["state"], board["post"]) == ("LE-0001", "enrolled", "P-1")
             assert b"</svg>" in (tmp_path / "label.svg").read_bytes()
-            config = await gateway(tmp_path, broker, office)
+            config = await gateway_config(tmp_path, broker.url, office, uart)
             async with started(GATEWAY, "run", "--config", config):
                 found = await laterne("verify", "--broker", broker.url, "--count", 2, "--authority", office, "--json")
             assert (found["ok"], found["reports_verified"]) == (True, 2)
@@ -63,25 +63,6 @@ async def test_a_blank_board_becomes_one_whose_report_verifies_by_one_command_fo
             log = authorities.open_authority(office).log
             assert interpreters.newest(log) == {"LE-0001": done["interpreter"]}, "for the canaries of a campaign"
             await run(*LATERNE, "audit", "verify", "--authority", office)
-
-
-async def gateway(folder: Path, broker: Mosquitto, office: Path) -> Path:
-    """The configuration of a gateway that serves the board."""
-    await run(*LATERNE, "roster", "export", "--gateway", "gw", "--authority", office, "-o", folder / "roster")
-    (folder / "gateway").mkdir()
-    config = folder / "gateway.toml"
-    config.write_text(
-        '[gateway]\nid = "gw"\ntenant = "t"\ndirectory = "gateway"\ntrust = "office/trust.cbor"\n'
-        f'roster = "roster"\ncredential = "credential"\n[mqtt]\nurl = "{broker.url}"\n'
-        f'[[line]]\nname = "line"\npath = "boards/{NAME}/uart"\n'
-    )
-    public, _ = await run(GATEWAY, "key", "--config", config)
-    (folder / "gw.jwk").write_text(public)
-    await run(
-        *(*LATERNE, "gateway", "enrol", "--id", "gw", "--key", folder / "gw.jwk"),
-        *("--authority", office, "-o", folder / "credential"),
-    )
-    return config
 
 
 def _flash(board: "EmulatedBoard", release: Release) -> steps.Flashed:

@@ -60,3 +60,20 @@ async def started(*command: object) -> AsyncIterator[None]:
         if process.returncode is None:
             process.terminate()
         await process.wait()
+
+
+async def gateway_config(folder: Path, broker_url: str, office: Path, line: Path) -> Path:
+    """The configuration of a gateway `gw` that serves the boards of this authority on one line; all in `folder`."""
+    await run(*LATERNE, "roster", "export", "--gateway", "gw", "--authority", office, "-o", folder / "roster")
+    (folder / "gateway").mkdir()
+    config = folder / "gateway.toml"
+    config.write_text(
+        f'[gateway]\nid = "gw"\ntenant = "t"\ndirectory = "gateway"\ntrust = "{office}/trust.cbor"\n'
+        f'roster = "roster"\ncredential = "credential"\n[mqtt]\nurl = "{broker_url}"\n'
+        f'[[line]]\nname = "line"\npath = "{line}"\n'
+    )
+    public, _ = await run(GATEWAY, "key", "--config", config)
+    (folder / "gw.jwk").write_text(public)
+    enrol = ("gateway", "enrol", "--id", "gw", "--key", folder / "gw.jwk", "--authority", office)
+    await run(*LATERNE, *enrol, "-o", folder / "credential")
+    return config

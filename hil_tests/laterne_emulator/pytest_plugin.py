@@ -46,12 +46,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--fault-seed", type=int, default=None, help="seed of the fault sweeps")
     group.addoption("--sweeps", action="store_true", help="of the tests that are named only the fault sweeps")
     group.addoption("--board", metavar="PORT", default=None, help="the USB port of a real board that is not enrolled")
+    group.addoption("--board-line", metavar="PORT", default=None, help="with --board: the adapter on that board's UART")
     group.addoption("--fault-case", type=int, default=None, help="run only this case of each fault sweep")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     from laterne_emulator.sweep import Settings, Table
 
+    if config.getoption("--board-line") is not None and config.getoption("--board") is None:
+        raise pytest.UsageError("--board-line is the line of the board on --board PORT: name that, too")
     given = config.getoption("--board-seed")
     # A worker of pytest-xdist is told by the run that began it: one run has one seed.
     run = getattr(config, "workerinput", {})
