@@ -13,6 +13,7 @@ import pytest
 from tests.emulator.talking import WITHIN_S
 
 from laterne_emulator.control import Control, ControlRefused
+from laterne_emulator.image import find_firmware
 
 
 @asynccontextmanager
@@ -94,3 +95,15 @@ async def test_two_emulators_never_share_a_folder(tmp_path: Path) -> None:
 async def test_emulating_without_firmware_says_where_it_would_be_found(tmp_path: Path) -> None:
     async with emulating(tmp_path / "boards", "--firmware", str(tmp_path)) as process:
         assert await process.wait() == 2
+
+
+def test_the_firmware_of_the_checkout_where_we_are_is_taken_and_no_other_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wheel has none beside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "firmware").mkdir()
+    assert find_firmware() != tmp_path / "firmware"
+    (tmp_path / "firmware" / "laterne_firmware").mkdir()
+    (tmp_path / "firmware" / "main.py").touch()
+    assert find_firmware() == tmp_path / "firmware"

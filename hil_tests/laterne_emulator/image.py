@@ -26,13 +26,14 @@ class NoFirmware(Exception):
 
 
 def find_firmware(folder: Path | None = None) -> Path:
-    """The folder `firmware/` of a checkout: the one named, or the one beside this package."""
-    candidate = folder or Path(__file__).parents[2] / "firmware"
-    if not (candidate / "laterne_firmware").is_dir() or not (candidate / "main.py").is_file():
-        raise NoFirmware(
-            f"no firmware in {candidate}: run from a checkout of laterne, or name its folder with --firmware DIR"
-        )
-    return candidate
+    """The folder `firmware/` of a checkout: the one named, or the one here, or the one beside this package."""
+    candidates = [folder] if folder else [Path("firmware").absolute(), Path(__file__).parents[2] / "firmware"]
+    for candidate in candidates:
+        if (candidate / "laterne_firmware").is_dir() and (candidate / "main.py").is_file():
+            return candidate
+    raise NoFirmware(
+        f"no firmware in {candidates[0]}: run from a checkout of laterne, or name its folder with --firmware DIR"
+    )
 
 
 def firmware_files(
