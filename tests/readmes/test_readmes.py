@@ -242,7 +242,10 @@ async def test_the_commands_of_the_test_rig(place: Place) -> None:
     one_case = "pytest hil_tests/test_x.py --fault-seed 7 --fault-case 12"
     sweep = ROOT / "hil_tests" / "test_gateways_that_start_together_make_each_entity_once.py"
     place.exactly[one_case] = one_case.replace("hil_tests/test_x.py", f"'{sweep}'")
-    place.elsewhere = {flash: "README.md"}
+    real = "pytest hil_tests/test_a_board_on_a_usb_port.py --board /dev/ttyACM0 --board-line /dev/ttyUSB0 -p no:xdist"
+    rig = "hil_tests/test_a_rig_with_two_ports_runs_the_tests_of_a_board.py"
+    runs = f"{rig}::test_all_tests_of_a_board_leave_a_new_one_new_and_refuse_one_in_service"
+    place.elsewhere = {flash: "README.md", real: runs}
     place.cannot = {"LATERNE_FAULTS=20 LATERNE_SEED=random make test ARGS=...": "takes hours"}
     await play(RIG, place)
 
